@@ -1,0 +1,140 @@
+"""The words every service shares: Event, Command, Query, Commit and the envelopes that carry them.
+
+Called by every service and by `libs`. Owns the wire form of the event log (`Commit`), of the bus
+(`Request`, `Reply`) and of what a listener is handed (`Heard`). Nothing here knows a business word.
+
+Wire rules (docs/adr/0001): JSON, compact UTF-8; instants are RFC 3339 UTC; the tag field is `type`;
+defaults are left out, so a new optional field never changes the bytes of an old event.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+# A commit larger than this is refused before it reaches the bus; nats-server's own default is 1 MiB
+# and our streams are created with 256 KiB, so one runaway aggregate cannot fill the log.
+COMMIT_BYTES_MAX = 256 * 1024
+EVENTS_PER_COMMIT_MAX = 100
+
+
+class Event(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """A fact. Its tag is its wire name (`instance.created`) and never changes once released.
+
+    `public` facts are relayed to the PUB stream, where other services, internal teams and webhooks
+    hear them; they carry `account_id`. All others stay in the private stream of their service.
+    """
+
+    public: ClassVar[bool] = False
+
+
+class Command(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """A wish, addressed to one aggregate of one service. Deciding it twice must equal deciding it once.
+
+    `now` is the instant at which the wish was uttered: deciders have no clock of their own.
+    Every subclass names its `service` and `aggregate` kind and says which field is the aggregate id.
+    """
+
+    service: ClassVar[str]
+    aggregate: ClassVar[str]
+
+    now: datetime
+
+    @property
+    def aggregate_id(self) -> str:
+        raise TypeError(f"{type(self).__name__} does not say which aggregate it is for")
+
+
+class Query(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """A question to the owner of some data. Never changes anything. `reply` is the answer's type."""
+
+    service: ClassVar[str]
+    reply: ClassVar[Any]
+
+
+class Signal(Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """News worth an answer but no place in the log (a heartbeat): sent as `sig.<service>.<tag>`, lost if nobody listens."""
+
+    service: ClassVar[str]
+    reply: ClassVar[Any]
+
+
+class Commit(Struct, frozen=True, omit_defaults=True):
+    """One stored message of a private stream: 1..N events of one aggregate, written at once.
+
+    `version` counts the aggregate's events before this commit. `cause` is the id of the event or
+    request that led here; `correlation` is shared by everything one outside request set in motion.
+    """
+
+    id: str
+    version: int
+    at: datetime
+    events: list[msgspec.Raw]
+    cause: str = ""
+    correlation: str = ""
+    trace: str = ""
+
+
+class Heard(Struct, frozen=True):
+    """One event as a listener meets it: the fact and where it stands in the log.
+
+    `event_id` is `<commit id>.<index>` and is the idempotency key of whatever follows from it.
+    """
+
+    event: Event
+    event_id: str
+    aggregate_id: str
+    at: datetime
+    stream: str
+    seq: int
+    correlation: str = ""
+    trace: str = ""
+
+
+class Position(Struct, frozen=True):
+    """Where a commit stands: pass it to a read to be sure that the read has seen it."""
+
+    stream: str
+    seq: int
+
+
+class Meta(Struct, frozen=True, omit_defaults=True):
+    """What travels with every request on the bus, beside the wish or question itself.
+
+    `deadline` is when the caller stops waiting (unix seconds): work not begun by then is dropped.
+    """
+
+    request_id: str
+    deadline: float
+    correlation: str = ""
+    cause: str = ""
+    account_id: str = ""
+    actor: str = ""
+    trace: str = ""
+    min_position: Position | None = None
+
+
+class Request(Struct, frozen=True):
+    """A command or query on the bus: `body` is the tagged struct's JSON."""
+
+    meta: Meta
+    body: msgspec.Raw
+
+
+class Refusal(Struct, frozen=True, omit_defaults=True):
+    """The domain said no. `code` is a key of `proto.codes.CODES`; `facts` fill its text."""
+
+    code: str
+    facts: dict[str, Any] = {}
+
+
+class Reply(Struct, frozen=True, omit_defaults=True):
+    """The answer on the bus: exactly one of `refused` or (`position` and/or `body`)."""
+
+    body: msgspec.Raw | None = None
+    position: Position | None = None
+    refused: Refusal | None = None
+    stale: bool = False

@@ -1,0 +1,1 @@
+"""Every refusal code once. (seam: the gateway's owner fills this table)"""

@@ -1,0 +1,233 @@
+"""Wishes the instance service accepts on `cmd.instance.<tag>`.
+
+The first group comes from the gateway, the second (Report…) from the service's own effects, the third from its policy and
+its deadlines. `now`, fresh ids and market facts are fields, because deciders are pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from proto.base import Command
+from proto.instance.words import (
+    AttemptOutcome,
+    AttemptStage,
+    BlacklistType,
+    Endpoint,
+    HealthCheck,
+    InterruptionReason,
+    MachineSpec,
+    Offer,
+)
+
+
+class InstanceCommand(Command, frozen=True, kw_only=True):
+    service: ClassVar[str] = "instance"
+    aggregate: ClassVar[str] = "instance"
+    instance_id: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.instance_id
+
+
+class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
+    """Take on an instance. A repeat with the same `request_hash` changes nothing; another hash is refused.
+
+    `offers` is filled by the owner (effects.with_offers) from the market as it stands: best first, never empty.
+    """
+
+    account_id: str
+    name: str
+    spec: MachineSpec
+    machine_id: str
+    offer_id: str = ""  # exactly this offer; empty: the cheapest eligible
+    webhook_url: str = ""
+    health_check: HealthCheck = HealthCheck()
+    auto_stop_minutes: int = 0
+    request_hash: str = ""
+    dialect: str = ""
+    offers: tuple[Offer, ...] = ()
+
+
+class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
+    """Bring it up again. From stopped: the same machine. From failed or interrupted: a new one (`machine_id`)."""
+
+    account_id: str
+    machine_id: str
+    health_check: HealthCheck | None = None
+    webhook_url: str = ""
+    offers: tuple[Offer, ...] = ()
+
+
+class StopInstance(InstanceCommand, tag="stop", frozen=True, kw_only=True):
+    account_id: str
+    reason: str = "user_request"
+
+
+class DeleteInstance(InstanceCommand, tag="delete", frozen=True, kw_only=True):
+    account_id: str
+    reason: str = "user_request"
+
+
+class MarkUsed(InstanceCommand, tag="mark_used", frozen=True, kw_only=True):
+    account_id: str
+    used_at: datetime
+
+
+class KeepAlive(InstanceCommand, tag="keep_alive", frozen=True, kw_only=True):
+    account_id: str
+    minutes: int
+
+
+# --- what effects found out ---------------------------------------------------------------------------------------
+
+
+class ReportRented(InstanceCommand, tag="report_rented", frozen=True, kw_only=True):
+    machine_id: str
+    provider: str
+    provider_machine_id: str
+    offer: Offer
+    adopted: bool = False
+    rejected: tuple[Offer, ...] = ()
+
+
+class ReportBooted(InstanceCommand, tag="report_booted", frozen=True, kw_only=True):
+    machine_id: str
+    endpoints: tuple[Endpoint, ...]
+
+
+class ReportHealthy(InstanceCommand, tag="report_healthy", frozen=True, kw_only=True):
+    machine_id: str
+
+
+class ReportFailed(InstanceCommand, tag="report_failed", frozen=True, kw_only=True):
+    """The machine will not come up: renting, booting or probing ended badly. `code` as in proto.codes."""
+
+    machine_id: str
+    stage: AttemptStage
+    code: str
+    reason: str
+    offers: tuple[Offer, ...] = ()
+
+
+class ReportStopped(InstanceCommand, tag="report_stopped", frozen=True, kw_only=True):
+    """The provider says the machine is off. Wanted or not is for the decider to know."""
+
+    machine_id: str
+    reason: InterruptionReason = "provider_lost"
+    detail: str = ""
+
+
+class ReportDestroyed(InstanceCommand, tag="report_destroyed", frozen=True, kw_only=True):
+    """The provider no longer has the machine."""
+
+    machine_id: str
+    reason: InterruptionReason = "provider_lost"
+    detail: str = ""
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+class GiveUpMachine(InstanceCommand, tag="give_up_machine", frozen=True, kw_only=True):
+    """The machine has had its time to come up (STARTUP_TIMEOUT, contract novita A7: 10 minutes)."""
+
+    machine_id: str
+
+
+class StopIfIdle(InstanceCommand, tag="stop_if_idle", frozen=True, kw_only=True):
+    """Auto-stop: decided from the state's own last use, so an early or late deadline is harmless."""
+
+
+# --- host ---------------------------------------------------------------------------------------------------------
+
+
+class HostCommand(Command, frozen=True, kw_only=True):
+    service: ClassVar[str] = "instance"
+    aggregate: ClassVar[str] = "host"
+    provider: str
+    host_id: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return host_key(self.provider, self.host_id)
+
+
+def host_key(provider: str, host_id: str) -> str:
+    """One subject token for (provider, host); both are checked by the gateway against [A-Za-z0-9_-]."""
+    return f"{provider}-{host_id}"
+
+
+class RecordAttempt(HostCommand, tag="record_attempt", frozen=True, kw_only=True):
+    attempt_id: str
+    offer: Offer
+    outcome: AttemptOutcome
+    instance_id: str
+    stage: AttemptStage | None = None
+    reason: str = ""
+    took_ms: int = 0
+
+
+class Blacklist(HostCommand, tag="blacklist", frozen=True, kw_only=True):
+    account_id: str
+    reason: str
+    kind: BlacklistType = "manual"
+    gpu: str = ""
+    expires_at: datetime | None = None
+
+
+class Unblacklist(HostCommand, tag="unblacklist", frozen=True, kw_only=True):
+    account_id: str
+
+
+# --- orphan -------------------------------------------------------------------------------------------------------
+
+
+class OrphanCommand(Command, frozen=True, kw_only=True):
+    service: ClassVar[str] = "instance"
+    aggregate: ClassVar[str] = "orphan"
+    provider: str
+    provider_machine_id: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return host_key(self.provider, self.provider_machine_id)
+
+
+class ReportOrphan(OrphanCommand, tag="report_orphan", frozen=True, kw_only=True):
+    label: str
+    destroy_after: datetime
+
+
+class DestroyOrphan(OrphanCommand, tag="destroy_orphan", frozen=True, kw_only=True):
+    """The grace period is over (deadline)."""
+
+
+class ReportOrphanGone(OrphanCommand, tag="report_orphan_gone", frozen=True, kw_only=True):
+    pass
+
+
+AnyCommand = (
+    CreateInstance
+    | StartInstance
+    | StopInstance
+    | DeleteInstance
+    | MarkUsed
+    | KeepAlive
+    | ReportRented
+    | ReportBooted
+    | ReportHealthy
+    | ReportFailed
+    | ReportStopped
+    | ReportDestroyed
+    | GiveUpMachine
+    | StopIfIdle
+    | RecordAttempt
+    | Blacklist
+    | Unblacklist
+    | ReportOrphan
+    | DestroyOrphan
+    | ReportOrphanGone
+)

@@ -1,0 +1,380 @@
+"""Facts of the instance service.
+
+Aggregates: `instance` (the instance and all its machines, so that "exactly one primary" is one decider's rule),
+`host` (attempts and blacklist of one provider host) and `orphan` (a provider machine that no instance owns).
+Public facts carry `account_id` and what a receiver needs without asking back: name, gpu, status, endpoints.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from proto.base import Event
+from proto.instance.words import (
+    AttemptOutcome,
+    AttemptStage,
+    BlacklistType,
+    Endpoint,
+    HealthCheck,
+    InterruptionReason,
+    MachineRole,
+    MachineSpec,
+    Offer,
+)
+
+# --- instance: public ---------------------------------------------------------------------------------------------
+
+
+class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
+    """The customer asked for an instance and we took it on."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    spec: MachineSpec
+    region: str = ""
+    webhook_url: str = ""
+    health_check: HealthCheck = HealthCheck()
+    auto_stop_minutes: int = 0  # 0: never
+    request_hash: str = ""  # of the request that carried the Idempotency-Key
+    dialect: str = ""
+
+
+class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):
+    """A machine is being brought up: rented after a create, or started again."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+
+
+class InstanceRunning(Event, tag="instance.running", kw_only=True, frozen=True):
+    """The machine runs; nothing is proven yet."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+
+
+class InstanceHealthChecking(Event, tag="instance.health_checking", kw_only=True, frozen=True):
+    """Probes of the endpoints have begun."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+
+
+class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
+    """Every probe passed: the endpoints serve."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+    generation: int
+    endpoints: tuple[Endpoint, ...]
+    region: str = ""
+    price_usd_micros_per_hour: int = 0
+
+
+class InstanceStarted(Event, tag="instance.started", kw_only=True, frozen=True):
+    """Seed 000's word for the same moment as `instance.ready`: the customer can work."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    endpoints: tuple[Endpoint, ...]
+
+
+class InstanceStopping(Event, tag="instance.stopping", kw_only=True, frozen=True):
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    reason: str = "user_request"
+
+
+class InstanceStopped(Event, tag="instance.stopped", kw_only=True, frozen=True):
+    """The machine is off; its disk is kept."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    reason: str = "user_request"
+
+
+class InstanceDeleting(Event, tag="instance.deleting", kw_only=True, frozen=True):
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    reason: str = "user_request"
+
+
+class InstanceDeleted(Event, tag="instance.deleted", kw_only=True, frozen=True):
+    """Every machine of the instance has been given back. The id is never used again."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    reason: str = "user_request"
+
+
+class InstanceInterrupted(Event, tag="instance.interrupted", kw_only=True, frozen=True):
+    """The machine was taken away while the customer wanted it (seed 000). One per loss."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+    reason: InterruptionReason
+    detail: str = ""
+
+
+class InstanceFailed(Event, tag="instance.failed", kw_only=True, frozen=True):
+    """The instance could not be brought up. `code` is a key of proto.codes; starting again is allowed."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    code: str
+    detail: str = ""
+
+
+# --- instance: private --------------------------------------------------------------------------------------------
+
+
+class InstanceUsed(Event, tag="instance.used", kw_only=True, frozen=True):
+    """The customer says the instance is in use: moves the auto-stop deadline."""
+
+    instance_id: str
+    used_at: datetime
+
+
+class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=True):
+    """No hibernation or auto-stop before `until`."""
+
+    instance_id: str
+    until: datetime
+
+
+class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
+    """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up."""
+
+    instance_id: str
+    account_id: str
+    machine_id: str
+    role: MachineRole
+    generation: int
+    spec: MachineSpec
+    offers: tuple[Offer, ...]  # candidates, best first, as the market stood when the wish was uttered
+    give_up_at: datetime
+
+
+class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
+    """The provider has made the contract; from here on it costs money."""
+
+    instance_id: str
+    machine_id: str
+    provider: str
+    provider_machine_id: str
+    offer: Offer
+    adopted: bool = False  # found by label after an unknown outcome
+    rejected: tuple[Offer, ...] = ()  # candidates that were tried before and refused
+
+
+class MachineBooted(Event, tag="machine.booted", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+    endpoints: tuple[Endpoint, ...]
+    health_check: HealthCheck = HealthCheck()
+
+
+class MachineHealthy(Event, tag="machine.healthy", kw_only=True, frozen=True):
+    """Probes passed. `took_ms` counts from the request for the machine."""
+
+    instance_id: str
+    machine_id: str
+    provider: str
+    offer: Offer
+    took_ms: int
+
+
+class MachineFailed(Event, tag="machine.failed", kw_only=True, frozen=True):
+    """This machine will not come up. `offers` are those it was tried on; a contract that exists is destroyed next."""
+
+    instance_id: str
+    machine_id: str
+    stage: AttemptStage
+    reason: str
+    offers: tuple[Offer, ...] = ()
+    took_ms: int = 0
+
+
+class MachineCancelled(Event, tag="machine.cancelled", kw_only=True, frozen=True):
+    """The wish for this machine was withdrawn before it came up; says nothing about the host."""
+
+    instance_id: str
+    machine_id: str
+
+
+class MachineStopRequested(Event, tag="machine.stop_requested", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+    provider: str
+    provider_machine_id: str
+
+
+class MachineStopped(Event, tag="machine.stopped", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+
+
+class MachineStartRequested(Event, tag="machine.start_requested", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+    provider: str
+    provider_machine_id: str
+    give_up_at: datetime
+
+
+class MachineDestroyRequested(Event, tag="machine.destroy_requested", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+    provider: str
+    provider_machine_id: str
+
+
+class MachineDestroyed(Event, tag="machine.destroyed", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+
+
+class MachineLost(Event, tag="machine.lost", kw_only=True, frozen=True):
+    """The provider took it, or it died. Nothing of it can be reached any more."""
+
+    instance_id: str
+    machine_id: str
+    reason: InterruptionReason
+    detail: str = ""
+
+
+# --- host ---------------------------------------------------------------------------------------------------------
+
+
+class AttemptRecorded(Event, tag="host.attempt_recorded", kw_only=True, frozen=True):
+    """One try to bring up one offer on this host (contract dumont 7). Totals include this attempt."""
+
+    provider: str
+    host_id: str
+    attempt_id: str
+    offer: Offer
+    outcome: AttemptOutcome
+    instance_id: str
+    account_id: str = ""
+    stage: AttemptStage | None = None
+    reason: str = ""
+    took_ms: int = 0
+    attempts_total: int = 0
+    successes_total: int = 0
+
+
+class HostBlacklisted(Event, tag="machine.blacklisted", kw_only=True, frozen=True):
+    """`account_id` empty: platform-wide (automatic); else only that account avoids the host (manual)."""
+
+    provider: str
+    host_id: str
+    kind: BlacklistType
+    reason: str
+    account_id: str = ""
+    gpu: str = ""
+    expires_at: datetime | None = None
+    attempts_total: int = 0
+    attempts_failed: int = 0
+    last_failure: str = ""
+
+
+class HostUnblacklisted(Event, tag="machine.unblacklisted", kw_only=True, frozen=True):
+    provider: str
+    host_id: str
+    account_id: str = ""
+
+
+# --- orphan -------------------------------------------------------------------------------------------------------
+
+
+class OrphanFound(Event, tag="machine.orphan_found", kw_only=True, frozen=True):
+    """A machine at the provider that the log does not know, or believes given back."""
+
+    provider: str
+    provider_machine_id: str
+    label: str
+    destroy_after: datetime
+
+
+class OrphanDestroyRequested(Event, tag="machine.orphan_destroy_requested", kw_only=True, frozen=True):
+    provider: str
+    provider_machine_id: str
+
+
+class OrphanDestroyed(Event, tag="machine.orphan_destroyed", kw_only=True, frozen=True):
+    provider: str
+    provider_machine_id: str
+
+
+InstanceEvent = (
+    InstanceCreated
+    | InstanceStarting
+    | InstanceRunning
+    | InstanceHealthChecking
+    | InstanceReady
+    | InstanceStarted
+    | InstanceStopping
+    | InstanceStopped
+    | InstanceDeleting
+    | InstanceDeleted
+    | InstanceInterrupted
+    | InstanceFailed
+    | InstanceUsed
+    | InstanceKeptAlive
+    | MachineRequested
+    | MachineRented
+    | MachineBooted
+    | MachineHealthy
+    | MachineFailed
+    | MachineCancelled
+    | MachineStopRequested
+    | MachineStopped
+    | MachineStartRequested
+    | MachineDestroyRequested
+    | MachineDestroyed
+    | MachineLost
+)
+HostEvent = AttemptRecorded | HostBlacklisted | HostUnblacklisted
+OrphanEvent = OrphanFound | OrphanDestroyRequested | OrphanDestroyed
+AnyEvent = InstanceEvent | HostEvent | OrphanEvent

@@ -1,0 +1,118 @@
+"""Closed word sets and shared shapes of the instance service.
+
+Words (services/instance/README.md): an *instance* is what the customer owns and keeps; a *machine* is one contract with
+a provider that currently carries it; a *host* is the provider's hardware; an *offer* is a machine one could rent now.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+# The customer's view, seeds 001/002 and contract dumont 1. `exited` of seed 001 is `interrupted` here; dialects map it.
+InstanceStatus = Literal[
+    "creating",
+    "starting",
+    "running",
+    "health_checking",
+    "ready",
+    "stopping",
+    "stopped",
+    "hibernating",
+    "hibernated",
+    "interrupted",
+    "recovering",
+    "migrating",
+    "failed",
+    "deleting",
+    "deleted",
+]
+# requested: we asked, no contract yet; rented: contract exists, booting; booted: reachable, not yet proven healthy;
+# healthy: probes passed. stopping/stopped keep the disk; destroying/destroyed give it back; lost: taken from us.
+MachineStatus = Literal[
+    "requested", "rented", "booted", "healthy", "stopping", "stopped", "destroying", "destroyed", "lost", "failed"
+]
+MachineRole = Literal["primary", "standby", "cpu_standby"]
+MachineKind = Literal["gpu", "cpu"]
+BillingMode = Literal["spot", "on_demand"]
+# Why an instance was interrupted; seed 000 spells `spot_preemption`.
+InterruptionReason = Literal["spot_preemption", "host_failure", "provider_lost", "heartbeat_lost", "user_test"]
+# Where an attempt to bring up an offer ended (contract dumont 7).
+AttemptStage = Literal["creating", "loading", "connecting", "rejected", "error"]
+AttemptOutcome = Literal["success", "failure", "cancelled"]
+BlacklistType = Literal["auto", "manual", "temporary"]
+ReliabilityStatus = Literal["unknown", "excellent", "good", "fair", "poor"]
+# How a port is spoken to; `tcp` ports are probed by connecting, `http` ones by GET.
+PortProtocol = Literal["tcp", "http"]
+
+SSH_PORT = 22
+JUPYTER_PORT = 8888
+WEB_TERMINAL_PORT = 7681
+
+
+class Port(Struct, frozen=True, omit_defaults=True):
+    """A port the customer wants reachable inside the machine."""
+
+    port: int
+    protocol: PortProtocol = "http"
+
+
+class Endpoint(Struct, frozen=True, omit_defaults=True):
+    """Where a port of the machine is reachable from outside."""
+
+    port: int
+    host: str
+    public_port: int
+    protocol: PortProtocol = "tcp"
+
+
+class HealthCheck(Struct, frozen=True, omit_defaults=True):
+    """How a booted machine is proven healthy (contract novita A3 `healthCheckConfig`; milliseconds as there)."""
+
+    timeout_ms: int = 10_000
+    retries_max: int = 3
+    retry_delay_ms: int = 2_000
+    wait_max_ms: int = 300_000
+    target_port: int = 0  # 0: every endpoint must pass
+
+
+class MachineSpec(Struct, frozen=True, omit_defaults=True):
+    """What to rent: enough for any provider, free of any provider's words."""
+
+    gpu: str
+    image: str
+    gpu_count: int = 1
+    disk_gb: int = 60
+    region: str = ""
+    billing: BillingMode = "spot"
+    kind: MachineKind = "gpu"
+    ports: tuple[Port, ...] = ()
+    env: dict[str, str] = {}
+    start_command: str = ""
+    ssh_public_key: str = ""
+    price_usd_micros_per_hour_max: int = 0  # 0: no limit
+
+
+class Offer(Struct, frozen=True, omit_defaults=True):
+    """A machine one could rent now, as the provider's market shows it. Sizes in GB, speed in Mbit/s."""
+
+    offer_id: str
+    provider: str
+    host_id: str
+    gpu: str
+    price_usd_micros_per_hour: int
+    region: str = ""
+    gpu_count: int = 1
+    gpu_memory_gb: int = 0
+    cpu_cores: int = 0
+    memory_gb: int = 0
+    disk_gb: int = 0
+    download_mbps: int = 0
+    upload_mbps: int = 0
+    reliability_ppm: int = 1_000_000  # parts per million, so that no float enters an event
+    verified: bool = True
+    static_ip: bool = False
+    cuda_version: str = ""
+    billing: BillingMode = "spot"
+    kind: MachineKind = "gpu"

@@ -1,0 +1,1 @@
+"""One folder per service; services meet only on the bus."""

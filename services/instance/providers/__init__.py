@@ -1,0 +1,114 @@
+"""The provider port: all that the instance service needs of a GPU cloud, in the cloud's absence of manners.
+
+Implemented by one module per cloud (`sandbox.py` is the default); every adapter passes `libs/spec/provider_contract.py`.
+Called only by `services.instance.effects`. Nothing outside this package talks to a cloud.
+
+Ground rules (design 5, docs/adr/0009):
+- `label` is our machine id. It is the only name we choose, so it is how an unknown outcome is found again.
+- Only `create` may raise OutcomeUnknown; the caller then looks for the label before it tries again.
+- Stopping, starting and destroying are idempotent; destroying what is gone succeeds.
+- A listing may lag a create by a few seconds (`list_lag_s`); absence is believed only after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from proto.instance.words import Endpoint, InterruptionReason, MachineSpec, Offer
+
+# creating: accepted, not yet up; gone: the provider no longer knows it.
+ProviderStatus = Literal["creating", "running", "stopping", "stopped", "exited", "failed", "gone"]
+
+
+class Capabilities(Struct, frozen=True):
+    """What a cloud can do; the service never asks which cloud it is."""
+
+    spot: bool
+    volumes: bool
+    shared_volume: bool
+    stopped_keeps_gpu: bool
+    push_signals: bool
+    idempotent_create: bool
+    list_lag_s: float
+
+
+class ProviderMachine(Struct, frozen=True):
+    """One machine as the cloud reports it now."""
+
+    provider_machine_id: str
+    label: str
+    status: ProviderStatus
+    offer_id: str = ""
+    host_id: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    interruption: InterruptionReason | None = None  # why it is exited, when the cloud says so
+    detail: str = ""
+
+
+class MachineOrder(Struct, frozen=True):
+    """What is handed to the cloud when renting. `environment` carries the agent's token and gateway URL: never log it."""
+
+    label: str
+    offer: Offer
+    spec: MachineSpec
+    environment: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"MachineOrder(label={self.label!r}, offer={self.offer.offer_id!r})"
+
+
+class OfferGone(Exception):
+    """The offer was rented by somebody else or withdrawn: try the next one."""
+
+
+class OrderRejected(Exception):
+    """The cloud will not do this order at any host (bad image, quota): trying other offers is pointless."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class Provider(Protocol):
+    """One GPU cloud. Every call has its own time limit inside the adapter; all raise libs.refusal.Transient when the cloud is unwell."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def offers(self) -> Sequence[Offer]:
+        """Everything one could rent now, cheapest first."""
+        ...
+
+    async def create(self, order: MachineOrder) -> ProviderMachine:
+        """Rent. Raises OfferGone, OrderRejected, Transient (surely not created) or OutcomeUnknown."""
+        ...
+
+    async def find(self, label: str) -> ProviderMachine | None:
+        """The machine carrying our label, if the cloud has one."""
+        ...
+
+    async def get(self, provider_machine_id: str) -> ProviderMachine:
+        """Its current state; status `gone` when the cloud does not know it."""
+        ...
+
+    async def machines(self) -> Sequence[ProviderMachine]:
+        """Everything we rent there now: the census."""
+        ...
+
+    async def start(self, provider_machine_id: str) -> None:
+        """Raises OfferGone when its GPU is no longer to be had."""
+        ...
+
+    async def stop(self, provider_machine_id: str) -> None: ...
+
+    async def destroy(self, provider_machine_id: str) -> None: ...
+
+    def signals(self) -> AsyncIterator[str]:
+        """Provider machine ids that have news, as hints to `get`; may repeat, get lost or be late. For ever."""
+        ...
+
+    async def close(self) -> None: ...
