@@ -1,0 +1,100 @@
+"""One service as one process: loop, signals, the word "ready", and dying with the parent.
+
+Called by each service's `__main__` (`run(serve)`) and by whoever starts processes (`die_with_parent`). Owns the event
+loop of the process and the meaning of its exit status: 0 when asked to stop, 1 when `serve` failed (a bug: the
+supervisor starts it again, docs/adr/0007).
+
+The supervisor forks services from a warmed parent, so nothing here may happen at import time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Struct
+
+from libs import config
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class ReadySettings(Struct, frozen=True):
+    """How a service says that it can be used."""
+
+    ready_fd: (
+        Annotated[int, config.setting("inherited pipe on which the supervisor waits for one line", unit="fd", ge=3)]
+        | None
+    ) = None
+
+
+class Running:
+    """A running service: `stop` is set when it should end in order; `ready()` once it can be used."""
+
+    def __init__(self, stop: asyncio.Event, ready_fd: int | None) -> None:
+        self.stop = stop
+        self._ready_fd = ready_fd
+
+    def ready(self, facts: Mapping[str, str] | None = None) -> None:
+        """Tell the supervisor, once; later calls do nothing. `facts` is what only we know (a picked port)."""
+        if self._ready_fd is None:
+            return
+        descriptor, self._ready_fd = self._ready_fd, None
+        try:
+            os.write(descriptor, msgspec.json.encode(facts or {}) + b"\n")
+        except BrokenPipeError:
+            pass  # nobody waits any more; being ready is still true
+        finally:
+            os.close(descriptor)
+
+
+def run(serve: Callable[[Running], Awaitable[None]]) -> None:
+    """Run `serve` until it returns. SIGTERM and SIGINT set `Running.stop`; a second one cancels `serve`.
+
+    Raises SystemExit(1) after printing the traceback when `serve` raises: an unknown error must not leave a half-dead
+    process behind.
+    """
+    import uvloop  # noqa: PLC0415 - costs 10 ms, and processes that only import this module do not need it
+
+    ready_fd = config.read(ReadySettings).ready_fd
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve_until_stopped(serve, ready_fd))
+        except asyncio.CancelledError:
+            sys.exit(1)
+        except Exception:  # the loop's own edge: everything that reaches it is a bug
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def die_with_parent(with_signal: int = signal.SIGKILL) -> None:
+    """Ask the kernel to signal this process when the thread that started it ends (Linux; elsewhere nothing happens).
+
+    Call it in the child, after any change of user (which clears it) and before exec (which keeps it). The parent may
+    already be gone by then: callers that know its pid should compare `os.getppid()` afterwards.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, with_signal, 0, 0, 0)
+
+
+async def _serve_until_stopped(serve: Callable[[Running], Awaitable[None]], ready_fd: int | None) -> None:
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(serve(Running(stop, ready_fd)))
+
+    def ask_to_stop() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, ask_to_stop)
+    await task
