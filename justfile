@@ -1,0 +1,105 @@
+# Every verb a person needs here; `just` alone lists them. CI calls the same recipes.
+# `just` itself comes from the package rust-just: .venv/bin/just after the first `./dumont up`.
+
+# Tools come from .venv-check when it exists (CI keeps it apart from what `./dumont` installs), else from .venv.
+tools := env("DUMONT_TOOLS", if path_exists(".venv-check/bin/python") == "true" { ".venv-check/bin" } else { ".venv/bin" })
+python := tools / "python"
+compile := tools / "uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q"
+
+_list:
+    @{{ just_executable() }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# start NATS, PostgreSQL and every service on this machine; prints URLs and an API key
+[group('run')]
+up *ARGS:
+    ./dumont up {{ ARGS }}
+
+# print events as they happen
+[group('run')]
+events *ARGS:
+    ./dumont events tail {{ ARGS }}
+
+# drop a service's tables and replay them from the event log while reads go on
+[group('run')]
+rebuild SERVICE:
+    ./dumont rebuild {{ SERVICE }}
+
+# everything that needs no server: format, lint, types, borders, contracts, tidy, dead code
+[group('check')]
+check: format-check lint types borders contracts-check tidy dead-code
+
+# all tests, on embedded servers
+[group('check')]
+test *ARGS:
+    {{ python }} -m pytest {{ ARGS }}
+
+# the tests whose name contains NAME, first failure stops
+[group('check')]
+test-one NAME *ARGS:
+    {{ python }} -m pytest -x -k {{ quote(NAME) }} {{ ARGS }}
+
+# run all services in one process on a faulty log; the same SEED gives the same run
+[group('check')]
+sim SEED *ARGS:
+    {{ python }} -m libs.sim {{ SEED }} {{ ARGS }}
+
+# measure product and ceiling side by side (docs/performance.md)
+[group('check')]
+bench *ARGS:
+    {{ python }} -m tests.bench {{ ARGS }}
+
+# format the tree and repair what ruff can repair
+[group('check')]
+format:
+    {{ tools }}/ruff format .
+    {{ tools }}/ruff check --fix .
+
+[private]
+format-check:
+    {{ tools }}/ruff format --check .
+
+[private]
+lint:
+    {{ tools }}/ruff check .
+
+[private]
+types:
+    {{ tools }}/basedpyright --pythonpath {{ python }}
+
+[private]
+borders:
+    {{ tools }}/lint-imports --no-logo
+
+[private]
+contracts-check:
+    {{ python }} -m services.contracts --check
+
+# style and architecture as tests, plus the golden events (seconds, no server)
+[group('check')]
+tidy:
+    {{ python }} -m pytest tests/tidy tests/contract
+
+[private]
+dead-code:
+    {{ tools }}/vulture
+
+# rewrite proto/generated, docs/events.md and deploy/env.md from the code
+[group('write')]
+contracts:
+    {{ python }} -m services.contracts
+
+# write the golden file of a new event, by wire name (an existing one is never changed)
+[group('write')]
+golden NAME:
+    {{ python }} -m services.contracts --golden {{ quote(NAME) }}
+
+# start a decision record with the next free number
+[group('write')]
+adr TITLE:
+    {{ python }} -m services.contracts --adr {{ quote(TITLE) }}
+
+# resolve the locked versions anew, with hashes and without naming an index
+[group('write')]
+lock:
+    {{ compile }} --extra test -o requirements.lock
+    {{ compile }} --extra test --extra check -c requirements.lock -o .ci/requirements.lock
