@@ -56,7 +56,8 @@ class Query(Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Signal(Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """News worth an answer but no place in the log (a heartbeat): sent as `sig.<service>.<tag>`, lost if nobody listens."""
+    """News worth an answer but no place in the log (a heartbeat): sent as `sig.<service>.<tag>`, lost if nobody
+    listens."""
 
     service: ClassVar[str]
     reply: ClassVar[Any]

@@ -1,4 +1,5 @@
-"""How a service says how it is: asked by the gateway (`/readyz`, `/health`, `/metrics`) and the CLI, answered by the runtime itself."""
+"""How a service says how it is: asked by the gateway (`/readyz`, `/health`, `/metrics`) and the CLI, answered by the
+runtime itself."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from proto.base import Query
 
 
 class ServiceHealth(Struct, frozen=True):
-    """`ready` is the service's own verdict: bus and database answer, and the projection is at most `lag_events_max` behind."""
+    """`ready` is the service's own verdict: bus and database answer, and the projection is at most `lag_events_max`
+    behind."""
 
     service: str
     ready: bool

@@ -8,7 +8,8 @@ Ground rules (docs/adr/0001):
 - One message is one commit, so a commit is atomic by nature.
 - Optimistic concurrency is per exact subject; the expectation is the *stream* sequence of the subject's last message
   (0 = the subject is empty), not an aggregate version.
-- A timeout or lost connection leaves the outcome unknown (`AppendUnknown`): the caller reads the subject's tail and looks
+- A timeout or lost connection leaves the outcome unknown (`AppendUnknown`): the caller reads the subject's tail and
+  looks
   for its own commit id. The log never publishes again by itself.
 """
 

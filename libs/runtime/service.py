@@ -1,6 +1,7 @@
 """What a service is, as plain values: `run(Service(...))` takes the rooms themselves (design 2).
 
-Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no behaviour: `aggregates` loads, decides and appends,
+Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no behaviour: `aggregates` loads, decides
+and appends,
 `listening` reacts, projects and relays, `hands` runs effects, `deadlines` turns due instants into commands.
 """
 
@@ -16,6 +17,10 @@ from proto.base import Command, Event, Heard, Position, Query, Signal
 
 # `Any` because a state is each decider's own union; the runtime only carries it from `evolve` to `decide`.
 State: TypeAlias = Any
+# (command, world) -> the command with what the outside knows filled in, before it is decided
+Intake: TypeAlias = Callable[[Any, Any], Awaitable[Command]]
+# (question, libs.runtime.serving.QueryContext) -> the reply struct
+Answer: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,7 @@ DEADLINES_TABLE = "deadlines"
 
 def deadline(aggregate_id: str, name: str, due_at: Any, command: str) -> Row:
     """Ask for `command` (JSON without `now`) to be issued at `due_at`; a later row of the same key replaces it."""
-    return Row(
-        DEADLINES_TABLE, {"aggregate_id": aggregate_id, "name": name}, {"due_at": due_at, "command": command}
-    )
+    return Row(DEADLINES_TABLE, {"aggregate_id": aggregate_id, "name": name}, {"due_at": due_at, "command": command})
 
 
 def no_deadline(aggregate_id: str, name: str) -> Row:
@@ -56,7 +59,8 @@ def no_deadline(aggregate_id: str, name: str) -> Row:
 
 
 class Job(Struct, frozen=True):
-    """One event handed to an effect. `state` is the aggregate folded to its newest commit, so an effect can see that its
+    """One event handed to an effect. `state` is the aggregate folded to its newest commit, so an effect can see that
+    its
     work is no longer wanted; `maybe_done` says that an earlier attempt may have taken effect (restart, retry)."""
 
     heard: Heard
@@ -72,7 +76,7 @@ class Handle(Protocol):
         """Decide and append. Raises Refused, or Transient when the log is unwell."""
         ...
 
-    async def state(self, kind: str, aggregate_id: str) -> State:
+    async def state(self, kind: str, aggregate_id: str, *, at_least_seq: int | None = None) -> State:
         """The aggregate folded to its newest commit."""
         ...
 
@@ -81,7 +85,8 @@ class Handle(Protocol):
 class Effect:
     """The hand for one event type. `run(job, world)` touches the world and returns the outcome as commands to myself.
 
-    Effects of one aggregate run one after another within a `lane`, lanes side by side. A `Transient` is tried again with
+    Effects of one aggregate run one after another within a `lane`, lanes side by side. A `Transient` is tried again
+    with
     backoff at most `tries_max` times, then `exhausted(job, cause)` says what that means, and the job goes to the
     dead letters.
     """
@@ -104,9 +109,10 @@ class Service:
     schema_sql: str
     hears: Sequence[str] = ()  # PUB subject filters, e.g. "pub.*.instance.interrupted"
     hears_events: Any = None  # union of the public event structs those filters let through
-    intake: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = field(default_factory=dict)
-    effects: Mapping[type[Event], Effect] = field(default_factory=dict)
-    queries: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = field(default_factory=dict)
-    signals: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = field(default_factory=dict)
+    intake: Mapping[type[Command], Intake] = field(default_factory=dict[type[Command], Intake])
+    effects: Mapping[type[Event], Effect] = field(default_factory=dict[type[Event], Effect])
+    queries: Mapping[type[Query], Answer] = field(default_factory=dict[type[Query], Answer])
+    signals: Mapping[type[Signal], Answer] = field(default_factory=dict[type[Signal], Answer])
     tasks: Sequence[Callable[[Any, Handle], Awaitable[None]]] = ()  # run by the one replica that holds the lease
+    upcast: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # old event shape -> today's (proto.upcast)
     live_sql: str = ""  # tables of things that are not facts (last heartbeats); survive a rebuild, never replayed

@@ -1,6 +1,7 @@
 """The provider port: all that the instance service needs of a GPU cloud, in the cloud's absence of manners.
 
-Implemented by one module per cloud (`sandbox.py` is the default); every adapter passes `libs/spec/provider_contract.py`.
+Implemented by one module per cloud (`sandbox.py` is the default); every adapter passes
+`libs/spec/provider_contract.py`.
 Called only by `services.instance.effects`. Nothing outside this package talks to a cloud.
 
 Ground rules (design 5, docs/adr/0009):
@@ -49,7 +50,8 @@ class ProviderMachine(Struct, frozen=True):
 
 
 class MachineOrder(Struct, frozen=True):
-    """What is handed to the cloud when renting. `environment` carries the agent's token and gateway URL: never log it."""
+    """What is handed to the cloud when renting. `environment` carries the agent's token and gateway URL: never log
+    it."""
 
     label: str
     offer: Offer
@@ -74,7 +76,8 @@ class OrderRejected(Exception):
 
 
 class Provider(Protocol):
-    """One GPU cloud. Every call has its own time limit inside the adapter; all raise libs.refusal.Transient when the cloud is unwell."""
+    """One GPU cloud. Every call has its own time limit inside the adapter; all raise libs.refusal.Transient when the
+    cloud is unwell."""
 
     name: str
     capabilities: Capabilities

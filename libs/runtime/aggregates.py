@@ -1,0 +1,196 @@
+"""Load, fold, decide, append: how a wish becomes a fact.
+
+Used by `serving` (wishes from the bus), `hands` (reactions and outcomes) and `deadlines`. Owns a cache of folded
+aggregates,
+which is only an optimisation: a stale entry can cost a retry, never a wrong write, because every append states the
+sequence it has seen.
+
+Ground rules (design 3):
+- Refusals and "nothing to do" are not guarded by an append, so before they are believed a cached state is brought up
+  to date.
+- An unknown outcome is settled by looking for our own commit id in the subject's tail. Publishing again is safe: the
+  first
+  message, should it still arrive, and the second carry the same expectation, so at most one of them is stored.
+- Commands of one aggregate queue up inside the process; across replicas the expectation decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from libs.clock import Clock
+from libs.eventlog import AppendUnknown, Contended, EventLog, WrongExpectation
+from libs.ids import Ids
+from libs.refusal import Refused, Transient
+from libs.runtime.codec import EventDecoder, decode_commit, encode_commit, stream_of, subject_of
+from libs.runtime.service import Aggregate, Service
+from proto.base import Command, Event, Position
+
+DECIDE_TRIES_MAX = (
+    5  # design 3; more means that a writer is fighting over this aggregate, which is for the caller to know
+)
+CACHE_ENTRIES_MAX = 50_000  # about 2 KB each with its state: 100 MB at the very most
+CONTENDED_PAUSE_S = 0.003  # the other write is in flight; it lands within a flush or two
+UNKNOWN_PAUSE_S = 0.05  # the connection is coming back; reading sooner would fail as well
+
+
+class TooContended(Transient):
+    """Five times in a row somebody else wrote first."""
+
+
+@dataclass
+class _Folded:
+    """One aggregate as far as we have read it."""
+
+    state: Any
+    seq: int = 0
+    version: int = 0
+    users: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass
+class _Attempt:
+    """One command's way into the log: what it came from, and the ids of every commit it tried to store."""
+
+    origin: dict[str, str]
+    commit_ids: set[str] = field(default_factory=set[str])
+
+
+class _Caught(NamedTuple):
+    """What catching up found: whether anything was new, and the sequence of a commit we were looking for (0: none)."""
+
+    moved: bool
+    mine: int
+
+
+class Aggregates:
+    """The aggregates of one service in one process."""
+
+    def __init__(self, service: Service, log: EventLog, clock: Clock, ids: Ids) -> None:
+        self._service = service.name
+        self._stream = stream_of(service.name)
+        self._log = log
+        self._clock = clock
+        self._ids = ids
+        self._kinds = {aggregate.kind: aggregate for aggregate in service.aggregates}
+        self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
+        self._cache: OrderedDict[tuple[str, str], _Folded] = OrderedDict()
+
+    async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
+        """Decide and append; return where the aggregate now stands. Raises Refused, or Transient when the log is
+        unwell."""
+        kind = self._kinds[command.aggregate]
+        aggregate_id = command.aggregate_id
+        folded = self._entry(kind, aggregate_id)
+        folded.users += 1
+        try:
+            async with folded.lock:
+                origin = {"cause": cause, "correlation": correlation, "trace": trace}
+                return await self._decide_and_append(kind, aggregate_id, folded, command, origin)
+        finally:
+            folded.users -= 1
+            self._evict()
+
+    async def state(self, kind: str, aggregate_id: str, *, at_least_seq: int | None = None) -> Any:
+        """The aggregate folded to its newest commit, or to any that includes `at_least_seq` when that is enough."""
+        aggregate = self._kinds[kind]
+        folded = self._entry(aggregate, aggregate_id)
+        folded.users += 1
+        try:
+            async with folded.lock:
+                if at_least_seq is None or folded.seq < at_least_seq:
+                    await self._catch_up(aggregate, aggregate_id, folded)
+                return folded.state
+        finally:
+            folded.users -= 1
+
+    async def _decide_and_append(
+        self, kind: Aggregate, aggregate_id: str, folded: _Folded, command: Command, origin: dict[str, str]
+    ) -> Position:
+        fresh = False  # an id never seen is first taken for new: a create then costs no read
+        attempt = _Attempt(origin)
+        for _ in range(DECIDE_TRIES_MAX):
+            try:
+                events = kind.decide(folded.state, command)
+            except Refused:
+                if fresh or not (await self._catch_up(kind, aggregate_id, folded)).moved:
+                    raise
+                fresh = True
+                continue
+            if events:
+                position = await self._append(kind, aggregate_id, folded, events, attempt)
+                if position is not None:
+                    return position
+            elif fresh or not (await self._catch_up(kind, aggregate_id, folded)).moved:
+                return Position(self._stream, folded.seq)
+            fresh = True
+        raise TooContended(f"{kind.kind} {aggregate_id}: {DECIDE_TRIES_MAX} attempts met another writer")
+
+    async def _append(
+        self,
+        kind: Aggregate,
+        aggregate_id: str,
+        folded: _Folded,
+        events: Sequence[Event],
+        attempt: _Attempt,
+    ) -> Position | None:
+        """One attempt. None: not stored, but the state may have moved, so decide again."""
+        commit_id = self._ids.fresh("cmt")
+        attempt.commit_ids.add(commit_id)
+        data = encode_commit(commit_id, folded.version, self._clock.now(), events, **attempt.origin)
+        subject = subject_of(self._service, kind.kind, aggregate_id)
+        try:
+            seq = await self._log.append(self._stream, subject, data, expected_seq=folded.seq)
+        except WrongExpectation:
+            pass
+        except Contended:
+            await self._clock.sleep(CONTENDED_PAUSE_S)
+        except AppendUnknown:
+            await self._clock.sleep(UNKNOWN_PAUSE_S)
+        else:
+            self._fold(kind, folded, events, seq)
+            return Position(self._stream, seq)
+        mine = (await self._catch_up(kind, aggregate_id, folded, looking_for=attempt.commit_ids)).mine
+        return Position(self._stream, mine) if mine else None
+
+    async def _catch_up(
+        self, kind: Aggregate, aggregate_id: str, folded: _Folded, looking_for: Set[str] = frozenset()
+    ) -> _Caught:
+        """Fold what was written since, by whomever."""
+        mine, before = 0, folded.seq
+        subject = subject_of(self._service, kind.kind, aggregate_id)
+        for stored in await self._log.read(self._stream, subject, after_seq=folded.seq):
+            commit = decode_commit(stored.data)
+            decoder = self._decoders[kind.kind]
+            self._fold(kind, folded, [decoder.decode(raw) for raw in commit.events], stored.seq)
+            mine = stored.seq if commit.id in looking_for else mine
+        return _Caught(folded.seq != before, mine)
+
+    @staticmethod
+    def _fold(kind: Aggregate, folded: _Folded, events: Sequence[Event], seq: int) -> None:
+        for event in events:
+            folded.state = kind.evolve(folded.state, event)
+        folded.version += len(events)
+        folded.seq = seq
+
+    def _entry(self, kind: Aggregate, aggregate_id: str) -> _Folded:
+        key = (kind.kind, aggregate_id)
+        folded = self._cache.get(key)
+        if folded is None:
+            folded = self._cache[key] = _Folded(kind.initial)
+        else:
+            self._cache.move_to_end(key)
+        return folded
+
+    def _evict(self) -> None:
+        if len(self._cache) <= CACHE_ENTRIES_MAX:
+            return
+        for key, folded in self._cache.items():
+            if folded.users == 0:
+                del self._cache[key]
+                return

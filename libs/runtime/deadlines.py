@@ -1,0 +1,80 @@
+"""Deadlines: due instants in the `deadlines` table become commands (design 2: time is data).
+
+Run by the replica that holds the service's lease. A deadline is only a hint: the decider looks at its own state and
+the command's
+`now`, so an early, late or repeated one is harmless. The row goes away when the projection hears what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import msgspec
+
+from libs.refusal import Refused, Transient
+from libs.runtime.aggregates import Aggregates
+from libs.runtime.projecting import Progress
+from libs.runtime.service import Service
+from libs.runtime.store import Deadline
+from libs.runtime.surroundings import Surroundings
+
+PAGE_MAX = 1_000
+POLL_MAX_S = 1.0  # the table is looked at this often even if nobody says that it changed
+REISSUE_S = 60.0  # a deadline whose row is still there after this long is issued again
+RETRY_PAUSE_S = 0.2
+
+
+class Deadlines:
+    def __init__(self, service: Service, around: Surroundings, aggregates: Aggregates, progress: Progress) -> None:
+        self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._commands = service.commands
+        self._aggregates = aggregates
+        self._store = around.store
+        self._progress = progress
+        self._clock = around.clock
+        self._logger = around.logger
+        self._issued: dict[tuple[str, str], tuple[datetime, datetime]] = {}
+
+    async def run(self) -> None:
+        while True:
+            self._progress.deadlines_changed.clear()
+            try:
+                await self._issue_due()
+                pause_s = await self._pause_s()
+            except Transient:
+                pause_s = RETRY_PAUSE_S
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._progress.deadlines_changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _issue_due(self) -> None:
+        now = self._clock.now()
+        due = await self._store.due(now, limit=PAGE_MAX)
+        wanted = {(deadline.aggregate_id, deadline.name) for deadline in due}
+        self._issued = {key: memo for key, memo in self._issued.items() if key in wanted}
+        for deadline in due:
+            key = (deadline.aggregate_id, deadline.name)
+            memo = self._issued.get(key)
+            if memo and memo[0] == deadline.due_at and now - memo[1] < timedelta(seconds=REISSUE_S):
+                continue
+            await self._issue(deadline, now)
+            self._issued[key] = (deadline.due_at, now)
+
+    async def _issue(self, deadline: Deadline, now: datetime) -> None:
+        fields = self._decoder.decode(deadline.command)
+        fields["now"] = msgspec.Raw(msgspec.json.encode(now))
+        command = msgspec.json.decode(msgspec.json.encode(fields), type=self._commands)
+        try:
+            await self._aggregates.execute(command, cause=f"deadline.{deadline.name}")
+        except Refused as refused:
+            self._logger.info("deadline.refused", name=deadline.name, id=deadline.aggregate_id, code=refused.code)
+
+    async def _pause_s(self) -> float:
+        next_due = await self._store.next_due()
+        if next_due is None:
+            return POLL_MAX_S
+        ahead_s = (next_due - self._clock.now()).total_seconds()
+        return min(max(ahead_s, RETRY_PAUSE_S), POLL_MAX_S)

@@ -1,0 +1,264 @@
+"""Hands: reactions and effects. Every event is looked at once; what follows from it is done at least once, in order
+per lane.
+
+Run by the replica that holds the service's lease. Owns the cursors `hands` (own stream) and `hears` (PUB).
+
+Ground rules (design 2, docs/adr/0012):
+- The cursor is a low-water mark over work done side by side, so after a crash some work is done again: reactions
+  carry ids
+  derived from the event, effects look at the state first and hand the provider an idempotency key.
+- One lane per (aggregate, lane name): its jobs run one after another, lanes run side by side.
+- A Transient of the outside world is tried again a bounded number of times and then becomes a dead letter with its
+  cause. An unwell log
+  or database is waited for: giving up would lose a fact.
+- A bug is tried in three lives of the process; the third time the job is parked as a dead letter and reported loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from libs.refusal import Refused, Transient
+from libs.runtime.aggregates import Aggregates
+from libs.runtime.dead_letters import DeadLetters
+from libs.runtime.listening import OwnStream, PublicStream
+from libs.runtime.service import Effect, Job, Service
+from libs.runtime.surroundings import Surroundings
+from libs.runtime.watermark import Watermark
+from proto.base import Command, Heard, Position
+
+JOBS_MAX = 4_096  # jobs taken up at once; more wait in the log, which is where they are safe
+CURSOR_SAVE_INTERVAL_S = 0.5
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 30.0
+LOG_RETRY_MAX_S = 2.0
+LOG_AWAY_MAX_S = 3_600.0  # an hour without the log: exit and let the supervisor report it
+BUG_LIVES_MAX = 3
+REACTION_LANE = "react"
+
+Work = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class _Lane:
+    """Jobs that must run one after another."""
+
+    waiting: deque[tuple[Watermark, int, Work]] = field(default_factory=deque[tuple[Watermark, int, Work]])
+
+
+@dataclass
+class Counts:
+    """For health and metrics."""
+
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    dead: int = 0
+
+
+class Hands:
+    """Works through one service's own events and those it hears, for ever."""
+
+    def __init__(
+        self,
+        service: Service,
+        around: Surroundings,
+        aggregates: Aggregates,
+        own: OwnStream,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._service = service
+        self._aggregates = aggregates
+        self._own = own
+        self._public = PublicStream(service, around.log)
+        self._store = around.store
+        self._clock = around.clock
+        self._world = around.world
+        self._dead = dead_letters
+        self._logger = around.logger
+        self._kinds = {
+            event_type: aggregate.kind
+            for aggregate in service.aggregates
+            for event_type in service.effects
+            if event_type in _members(aggregate.events)
+        }
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._room = asyncio.Semaphore(JOBS_MAX)
+        self._group: asyncio.TaskGroup | None = None
+        self.counts = Counts()
+
+    async def run(self, last_own_seq: int) -> None:
+        """`last_own_seq`: events up to here may have been worked on by an earlier life."""
+        self._lanes.clear()
+        self._room = asyncio.Semaphore(JOBS_MAX)
+        self.counts.running = 0
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._listen("hands", self._own.follow, self._own_work, last_own_seq))
+            if self._service.hears:
+                group.create_task(self._listen("hears", self._public.follow, self._public_work, 0))
+
+    # --- taking up work -------------------------------------------------------------------------------------------
+
+    async def _listen(
+        self,
+        cursor_name: str,
+        follow: Callable[[int], AsyncGenerator[list[tuple[int, list[Heard]]], None]],
+        work_of: Callable[[Heard, bool], list[tuple[str, Work]]],
+        replayed_until: int,
+    ) -> None:
+        low, _ = await self._store.cursor(cursor_name)
+        mark = Watermark(low)
+        async with asyncio.TaskGroup() as group:
+            saver = group.create_task(self._save_cursor(cursor_name, mark))
+            try:
+                async for batch in follow(low):
+                    for seq, events in batch:
+                        await self._take_up(mark, seq, events, work_of, replayed_until)
+            finally:
+                saver.cancel()
+
+    async def _take_up(
+        self,
+        mark: Watermark,
+        seq: int,
+        events: Sequence[Heard],
+        work_of: Callable[[Heard, bool], list[tuple[str, Work]]],
+        replayed_until: int,
+    ) -> None:
+        jobs = [(heard, lane, work) for heard in events for lane, work in work_of(heard, seq <= replayed_until)]
+        for _ in jobs:
+            mark.begin(seq)
+        mark.passed(seq)
+        for heard, lane, work in jobs:
+            await self._room.acquire()
+            self._enqueue((heard.aggregate_id, lane), mark, seq, work)
+
+    def _enqueue(self, key: tuple[str, str], mark: Watermark, seq: int, work: Work) -> None:
+        assert self._group is not None
+        self.counts.running += 1
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.waiting.append((mark, seq, work))
+            return
+        lane = self._lanes[key] = _Lane()
+        lane.waiting.append((mark, seq, work))
+        self._group.create_task(self._drain(key, lane))
+
+    async def _drain(self, key: tuple[str, str], lane: _Lane) -> None:
+        while lane.waiting:
+            mark, seq, work = lane.waiting.popleft()
+            await work()
+            mark.finish(seq)
+            self.counts.running -= 1
+            self.counts.done += 1
+            self._room.release()
+        del self._lanes[key]
+
+    async def _save_cursor(self, name: str, mark: Watermark) -> None:
+        saved = mark.low
+        while True:
+            await self._clock.sleep(CURSOR_SAVE_INTERVAL_S)
+            if mark.low != saved:
+                await self._until_well(lambda: self._store.save_cursor(name, mark.low))
+                saved = mark.low
+
+    # --- what an event calls for ----------------------------------------------------------------------------------
+
+    def _own_work(self, heard: Heard, replayed: bool) -> list[tuple[str, Work]]:
+        work = self._reaction_work(heard)
+        effect = self._service.effects.get(type(heard.event))
+        if effect is not None:
+            work.append(
+                (effect.lane, lambda: self._guarded(heard, "effect", lambda: self._affect(heard, effect, replayed)))
+            )
+        return work
+
+    def _public_work(self, heard: Heard, _replayed: bool) -> list[tuple[str, Work]]:
+        return self._reaction_work(heard)
+
+    def _reaction_work(self, heard: Heard) -> list[tuple[str, Work]]:
+        commands = list(self._service.react(heard))
+        if not commands:
+            return []
+        return [(REACTION_LANE, lambda: self._guarded(heard, "reaction", lambda: self._execute_all(heard, commands)))]
+
+    async def _affect(self, heard: Heard, effect: Effect, replayed: bool) -> None:
+        kind = self._kinds[type(heard.event)]
+        cause = ""
+        job = None
+        for attempt in range(1, effect.tries_max + 1):
+            state = await self._until_well(lambda: self._state(kind, heard))
+            job = Job(heard, state, attempt, maybe_done=replayed or attempt > 1)
+            try:
+                commands = await effect.run(job, self._world)
+            except Transient as unwell:
+                cause = f"{type(unwell).__name__}: {unwell}"
+                self._logger.info("effect.postponed", event_id=heard.event_id, attempt=attempt, cause=cause)
+                await self._clock.sleep(min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_MAX_S))
+                continue
+            await self._execute_all(heard, commands)
+            return
+        assert job is not None
+        if effect.exhausted is not None:
+            await self._execute_all(heard, effect.exhausted(job, cause))
+        await self._park(heard, "effect", cause)
+
+    async def _state(self, kind: str, heard: Heard) -> Any:
+        return await self._aggregates.state(kind, heard.aggregate_id, at_least_seq=heard.seq)
+
+    async def _execute_all(self, heard: Heard, commands: Sequence[Command]) -> None:
+        for command in commands:
+            try:
+                await self._until_well(lambda command=command: self._execute(heard, command))
+            except Refused as refused:
+                # The aggregate has moved on; what we found out no longer matters to it.
+                self._logger.info(
+                    "command.refused", command=type(command).__name__, code=refused.code, cause=heard.event_id
+                )
+
+    async def _execute(self, heard: Heard, command: Command) -> Position:
+        return await self._aggregates.execute(
+            command, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
+        )
+
+    # --- when something is wrong ----------------------------------------------------------------------------------
+
+    async def _until_well(self, act: Callable[[], Awaitable[Any]]) -> Any:
+        """Repeat while our own log or database is unwell; they come back, and nothing may be lost meanwhile."""
+        pause_s = RETRY_FIRST_S
+        give_up_s = self._clock.monotonic_s() + LOG_AWAY_MAX_S
+        while True:
+            try:
+                return await act()
+            except Transient:
+                if self._clock.monotonic_s() > give_up_s:
+                    raise
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, LOG_RETRY_MAX_S)
+
+    async def _guarded(self, heard: Heard, role: str, act: Callable[[], Awaitable[None]]) -> None:
+        """A bug ends this life of the process; in the third life that meets it, the job is parked instead."""
+        try:
+            await act()
+        except (Refused, Transient):
+            raise
+        except Exception as bug:
+            lives = await self._until_well(lambda: self._dead.count_life(role, heard.event_id))
+            self._logger.warning("job.bug", role=role, event_id=heard.event_id, life=lives, cause=repr(bug))
+            if lives < BUG_LIVES_MAX:
+                raise
+            await self._park(heard, role, repr(bug))
+
+    async def _park(self, heard: Heard, role: str, cause: str) -> None:
+        self.counts.dead += 1
+        await self._until_well(lambda: self._dead.park(heard, role, cause))
+
+
+def _members(union: Any) -> tuple[type, ...]:
+    """The struct types of a union (or of a single type)."""
+    return getattr(union, "__args__", (union,))

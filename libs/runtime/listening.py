@@ -1,0 +1,78 @@
+"""Hear events in order: decode a service's own stream and the public stream for whoever listens.
+
+Used by `projecting`, `relaying` and `hands`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from libs.eventlog import EventLog, Stored
+from libs.runtime.codec import EventDecoder, decode_commit, header, stream_of
+from libs.runtime.service import Service
+from proto.base import Heard
+
+PUBLIC_STREAM = "PUB"
+
+
+class OwnStream:
+    """The private stream of one service, decoded."""
+
+    def __init__(self, service: Service, log: EventLog) -> None:
+        self.stream = stream_of(service.name)
+        self._log = log
+        self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
+
+    async def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+        """Batches of (sequence, events of that commit), for ever."""
+        async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
+            async for batch in batches:
+                yield [(stored.seq, self.decode(stored)) for stored in batch]
+
+    def decode(self, stored: Stored) -> list[Heard]:
+        _, _, kind, aggregate_id = stored.subject.split(".", 3)
+        return self._decoders[kind].heard(stored, decode_commit(stored.data), aggregate_id, self.stream)
+
+
+class PublicStream:
+    """What other services say, as far as this service wants to hear it."""
+
+    def __init__(self, service: Service, log: EventLog) -> None:
+        self.subjects = list(service.hears)
+        self._log = log
+        self._decoder = EventDecoder(service.hears_events, service.upcast) if service.hears else None
+
+    async def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+        assert self._decoder is not None, "a service that hears nothing does not follow PUB"
+        async with closing(self._log.follow(PUBLIC_STREAM, after_seq=after_seq, subjects=self.subjects)) as batches:
+            async for batch in batches:
+                yield [(stored.seq, [self._heard(stored)]) for stored in batch]
+
+    def _heard(self, stored: Stored) -> Heard:
+        assert self._decoder is not None
+        return Heard(
+            event=self._decoder.decode(stored.data),
+            event_id=header(stored.headers, b"ce-id"),
+            aggregate_id=header(stored.headers, b"ce-subject"),
+            at=msgspec.convert(header(stored.headers, b"ce-time"), datetime, strict=False),
+            stream=PUBLIC_STREAM,
+            seq=stored.seq,
+            correlation=header(stored.headers, b"ce-correlationid"),
+            trace=header(stored.headers, b"traceparent"),
+        )
+
+
+@contextlib.asynccontextmanager
+async def closing(batches: AsyncIterator[Sequence[Stored]]) -> AsyncGenerator[AsyncIterator[Sequence[Stored]], None]:
+    """Close a follower at once when its reader leaves: left to the garbage collector it would keep its consumer."""
+    try:
+        yield batches
+    finally:
+        close: Any = getattr(batches, "aclose", None)
+        if close is not None:
+            await close()

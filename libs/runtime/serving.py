@@ -1,0 +1,110 @@
+"""Serve the bus: commands are decided, queries and signals answered, health and metrics told. Every replica does this.
+
+Owns nothing. Commands are acknowledged only when their commit is durable; the reply carries its position, which a
+reader
+passes back as `Meta.min_position` to be sure to see it (read-your-writes, design 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+
+from libs.refusal import Refused
+from libs.runtime.aggregates import Aggregates
+from libs.runtime.codec import stream_of
+from libs.runtime.projecting import Progress
+from libs.runtime.service import Service
+from libs.runtime.surroundings import Surroundings
+from proto.base import Command, Reply, Request
+from proto.health import MetricsText, ServiceHealth
+
+READ_YOUR_WRITES_MAX_S = 0.5  # design 4: then the answer is given with `stale`
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class QueryContext:
+    """What a query or signal handler is handed beside the question: the database (None in simulation) and the world."""
+
+    pool: Any
+    world: Any
+
+
+class Serving:
+    """Answers one service's requests."""
+
+    def __init__(
+        self,
+        service: Service,
+        around: Surroundings,
+        aggregates: Aggregates,
+        progress: Progress,
+        health: Callable[[], Awaitable[ServiceHealth]],
+    ) -> None:
+        self._service = service
+        self._stream = stream_of(service.name)
+        self._aggregates = aggregates
+        self._store = around.store
+        self._progress = progress
+        self._clock = around.clock
+        self._context = QueryContext(around.pool, around.world)
+        self._health = health
+        self._metrics = around.metrics.render
+        self._commands = msgspec.json.Decoder(service.commands)
+        self._queries = _decoders(service.queries)
+        self._signals = _decoders(service.signals)
+
+    async def answer(self, subject: str, request: Request) -> Reply:
+        """The reply to one request. Raises Refused or Transient; anything else is a bug."""
+        kind, _, tag = subject.split(".", 2)
+        if kind == "cmd":
+            return await self._command(request)
+        if kind == "sig":
+            decoder, handler = self._signals[tag] if tag in self._signals else _unknown(subject)
+            return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)))
+        if tag == "health":
+            return Reply(body=_raw(await self._health()))
+        if tag == "metrics":
+            return Reply(body=_raw(MetricsText(self._metrics())))
+        decoder, handler = self._queries[tag] if tag in self._queries else _unknown(subject)
+        stale = not await self._caught_up(request)
+        return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)), stale=stale)
+
+    async def _command(self, request: Request) -> Reply:
+        command = cast(Command, self._commands.decode(request.body))  # the union holds nothing else
+        intake = self._service.intake.get(type(command))
+        if intake is not None:
+            command = await intake(command, self._context.world)
+        meta = request.meta
+        position = await self._aggregates.execute(
+            command, cause=meta.request_id, correlation=meta.correlation, trace=meta.trace
+        )
+        return Reply(position=position)
+
+    async def _caught_up(self, request: Request) -> bool:
+        position = request.meta.min_position
+        if position is None or position.stream != self._stream:
+            return True
+        return await self._progress.wait_for(
+            position.seq, timeout_s=READ_YOUR_WRITES_MAX_S, store=self._store, clock=self._clock
+        )
+
+
+def _decoders(handlers: Any) -> dict[str, tuple[msgspec.json.Decoder[Any], Callable[[Any, Any], Awaitable[Any]]]]:
+    return {
+        str(message.__struct_config__.tag): (msgspec.json.Decoder(message), handler)
+        for message, handler in handlers.items()
+    }
+
+
+def _raw(answer: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encode(answer))
+
+
+def _unknown(subject: str) -> Any:
+    raise Refused("NOT_FOUND", subject=subject)
