@@ -26,8 +26,6 @@ TIME_CALLS = {
     "datetime.now", "datetime.utcnow", "datetime.datetime.now", "datetime.datetime.utcnow", "date.today", "time.time",
     "time.time_ns", "uuid.uuid1", "uuid.uuid4", "uuid4", "uuid_utils.uuid4", "uuid_utils.uuid7", "uuid7",
 }  # fmt: skip
-# A program that is rented with a machine, or plays a cloud, has no wish to be replayed; it takes its clock from libs all the same.
-RANDOM_MODULES = {"random", "secrets"}
 SEEDED_RANDOM = {"random.Random"}
 VAGUE_NAMES = {"manager", "managers", "helper", "helpers", "utils", "util", "common", "misc", "core", "shared"}
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b|NotImplemented" r"Error")
@@ -36,7 +34,7 @@ UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b|NotImplemented" r"Err
 def module_is_short(source: Source) -> Iterator[str]:
     lines = source.text.count("\n")
     if lines > MODULE_LINES_MAX:
-        yield f"{source.path}: {lines} lines; a module has at most {MODULE_LINES_MAX}: which two ideas live in it? Split it by noun."
+        yield f"{source.path}: {lines} lines of at most {MODULE_LINES_MAX}; which two ideas live in it? Split by noun."
 
 
 def functions_are_short(source: Source) -> Iterator[str]:
@@ -45,7 +43,8 @@ def functions_are_short(source: Source) -> Iterator[str]:
         if lines > FUNCTION_LINES_MAX:
             yield source.at(
                 function,
-                f"{function.name} has {lines} lines; a function has at most {FUNCTION_LINES_MAX}: keep branches here, move straight lines into leaves.",
+                f"{function.name} has {lines} lines of at most {FUNCTION_LINES_MAX}; "
+                "keep branches here, move straight lines into leaves.",
             )
 
 
@@ -93,7 +92,7 @@ def clock_and_ids_come_from_libs(source: Source) -> Iterator[str]:
 
 
 def randomness_is_handed_in(source: Source) -> Iterator[str]:
-    """`random.Random(seed)` is a value one hands in; the module's hidden generator is not. Key material comes from `secrets`."""
+    """`random.Random(seed)` is a value to hand in, the module's hidden generator is not; keys come from `secrets`."""
     if source.is_test or source.path.startswith(CLOCK_FILES):
         return
     for node in ast.walk(source.tree()):
@@ -188,13 +187,19 @@ MAKING_OF = re.compile(
 def no_machine_paths(source: Source) -> Iterator[str]:
     for number, line in enumerate(source.text.splitlines(), 1):
         if found := MACHINE_PATHS.search(line):
-            yield f"{source.path}:{number}: '{found.group()}' is a path of one machine; derive it from the file's own place or take it as a setting."
+            yield (
+                f"{source.path}:{number}: '{found.group()}' is a path of one machine; "
+                "derive it from the file's own place or take it as a setting."
+            )
 
 
 def no_registry_hosts(source: Source) -> Iterator[str]:
     for number, line in enumerate(source.text.splitlines(), 1):
         if found := REGISTRY_HOSTS.search(line):
-            yield f"{source.path}:{number}: '{found.group()}' names a package index; which one to use is the installing machine's setting."
+            yield (
+                f"{source.path}:{number}: '{found.group()}' names a package index; "
+                "which one to use is the installing machine's setting."
+            )
 
 
 def no_word_about_the_making(source: Source) -> Iterator[str]:

@@ -14,9 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT_SUFFIXES = {
-    ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sql", ".conf", ".sh", ".txt", ".lock", ".js", ".mjs", ".html", "",
-}  # fmt: skip
+BINARY_SUFFIXES = {".png", ".ico", ".gz", ".zst", ".woff2"}
 UNTRACKED_FOLDERS = {".git", ".venv", ".venv-check", ".dumont", "__pycache__", "node_modules", ".ruff_cache"}
 
 
@@ -71,7 +69,7 @@ def sources() -> tuple[Source, ...]:
     return tuple(
         Source(path, (ROOT / path).read_text(encoding="utf-8"))
         for path in paths()
-        if Path(path).suffix in TEXT_SUFFIXES
+        if Path(path).suffix not in BINARY_SUFFIXES
     )
 
 
