@@ -32,17 +32,17 @@ class Slice:
 
 @dataclass(frozen=True)
 class Call:
-    """What to send. `{n}` in path or body is replaced by a number that never repeats within a process."""
+    """What to send: the paths in turn; `{n}` in header or body is a number that never repeats within a process."""
 
     port: int
     method: str
-    path: str
+    paths: tuple[str, ...]
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
 
     def encode(self, number: int) -> bytes:
         body = self.body.replace("{n}", str(number)).encode()
-        lines = [f"{self.method} {self.path.replace('{n}', str(number))} HTTP/1.1", "Host: 127.0.0.1"]
+        lines = [f"{self.method} {self.paths[number % len(self.paths)]} HTTP/1.1", "Host: 127.0.0.1"]
         lines += [f"{name}: {value.replace('{n}', str(number))}" for name, value in self.headers]
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]

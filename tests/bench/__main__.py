@@ -1,0 +1,23 @@
+"""`just bench [http|storage|start …]`: run the named parts (default: all) and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from tests.bench.report import Line, show
+
+PARTS = ("start", "http", "storage")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    lines: list[Line] = []
+    for part in parser.parse_args().parts:
+        lines += importlib.import_module(f"tests.bench.{part}").measure()
+        show(lines)
+
+
+if __name__ == "__main__":
+    main()

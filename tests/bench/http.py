@@ -1,0 +1,104 @@
+"""GET one instance and POST a new one, against their ceilings; and how long a POST takes to become `ready`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.bench.ceilings import ceiling_server, fill_ceiling_table
+from tests.bench.load import Call, Slice, run_load
+from tests.bench.report import Line
+from tests.journey.platform import Platform, platform
+
+ROUNDS = 5
+SLICE_S = 2.0
+CONNECTIONS = 32
+INSTANCES = 200  # in the product's table and in the ceiling's: both are read by primary key
+READY_RUNS = 100
+READY_MAX_S = 10.0
+# No boot delay, machines without processes, and more of them than a bench can rent.
+ZERO_DELAY = {"DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "hosts_multiplier": 200})}
+BODY = '{"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}'
+
+
+def measure() -> list[Line]:
+    """Alternates product and ceiling; every line is the median of ROUNDS ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        with platform(Path(folder) / "data", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
+            lines = [ready_line(up)]
+            lines += [get_line(up), post_line(up)]
+    return lines
+
+
+def get_line(up: Platform) -> Line:
+    ids = [created(up, n) for n in range(INSTANCES)]
+    asyncio_run(fill_ceiling_table(up.postgres_url, INSTANCES))
+    key = (("Authorization", f"Bearer {up.api_key}"),)
+    product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), key)
+    with ceiling_server("get", up.nats_url, up.postgres_url) as port:
+        ceiling = Call(port, "GET", tuple(f"/api/instances/inst_{n:026d}" for n in range(INSTANCES)))
+        return alternate("GET one instance", product, ceiling, 200, goal=0.70)
+
+
+def post_line(up: Platform) -> Line:
+    key = (("Authorization", f"Bearer {up.api_key}"),)
+    product = Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY)
+    with ceiling_server("post", up.nats_url, up.postgres_url) as port:
+        ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
+        return alternate("POST create", product, ceiling, 201, goal=0.50)
+
+
+def alternate(name: str, product: Call, ceiling: Call, status: int, *, goal: float) -> Line:
+    pairs: list[tuple[Slice, Slice]] = []
+    for _ in range(ROUNDS):
+        ours = run_load(product, connections=CONNECTIONS, seconds=SLICE_S)
+        theirs = run_load(ceiling, connections=CONNECTIONS, seconds=SLICE_S)
+        assert set(ours.statuses) == {status}, f"{name}: {ours.statuses}"
+        pairs.append((ours, theirs))
+    ratio = statistics.median(ours.per_second / theirs.per_second for ours, theirs in pairs)
+    ours, theirs = (sorted(pairs, key=lambda pair: pair[0].per_second / pair[1].per_second))[ROUNDS // 2]
+    return Line(
+        name,
+        f"{ours.per_second:,.0f}/s p50 {ours.p50_ms:.1f} p99 {ours.p99_ms:.1f} ms",
+        f"{theirs.per_second:,.0f}/s p50 {theirs.p50_ms:.1f} p99 {theirs.p99_ms:.1f} ms",
+        f"{ratio:.2f}",
+        f">= {goal:.2f}",
+        ratio >= goal,
+    )
+
+
+def ready_line(up: Platform) -> Line:
+    """POST sent -> GET says `ready`, one after another."""
+    took_ms: list[float] = []
+    for _ in range(READY_RUNS):
+        started = time.perf_counter()
+        instance_id = created(up, 0)
+        while up.request("GET", f"/api/v1/instances/{instance_id}", key=True).json["data"]["status"] != "ready":
+            assert time.perf_counter() - started < READY_MAX_S, f"{instance_id} is not ready"
+        took_ms.append((time.perf_counter() - started) * 1e3)
+    took_ms.sort()
+    p50, p99 = took_ms[READY_RUNS // 2], took_ms[int(READY_RUNS * 0.99)]
+    return Line("POST to ready", f"p50 {p50:.0f} p99 {p99:.0f} ms", "-", "-", "p50 <= 300 ms", p50 <= 300)
+
+
+def created(up: Platform, _number: int) -> str:
+    answer = up.request("POST", "/api/v1/instances", json.loads(BODY), key=True)
+    assert answer.status == 201, answer.text
+    return answer.json["data"]["id"]
+
+
+def port_of(up: Platform) -> int:
+    port = urlsplit(up.api_url).port
+    assert port is not None
+    return port
+
+
+def asyncio_run(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)

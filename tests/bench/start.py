@@ -1,0 +1,45 @@
+"""How long `up` takes after the first time, and what all services weigh when idle."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.bench.report import Line
+from tests.journey.platform import platform
+
+STARTS = 5
+START_GOAL_S = 5.0
+MEMORY_GOAL_MB = 200
+SERVERS = ("nats", "postgres")  # their memory is theirs; the goal speaks of our services
+
+
+def measure() -> list[Line]:
+    took_s: list[float] = []
+    private_mb = shared_mb = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(STARTS + 1):
+            started = time.perf_counter()
+            with platform(Path(folder) / "data") as up:
+                if number:  # the first start also makes the database
+                    took_s.append(time.perf_counter() - started)
+                ours = [pid for name, pid in up.pids.items() if name not in SERVERS] + [up.process.pid]
+                memory = [psutil.Process(pid).memory_full_info() for pid in ours]
+                private_mb = sum(one.uss for one in memory) / 2**20
+                shared_mb = sum(one.pss for one in memory) / 2**20
+    start_s = statistics.median(took_s)
+    return [
+        Line("up to ready, later starts", f"{start_s:.2f} s", "-", "-", "<= 5 s", start_s <= START_GOAL_S),
+        Line(
+            "all services idle",
+            f"{private_mb:.0f} MB private, {shared_mb:.0f} MB PSS",
+            "-",
+            "-",
+            "<= 200 MB",
+            private_mb <= MEMORY_GOAL_MB,
+        ),
+    ]
