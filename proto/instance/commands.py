@@ -36,7 +36,8 @@ class InstanceCommand(Command, frozen=True, kw_only=True):
 class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
     """Take on an instance. A repeat with the same `request_hash` changes nothing; another hash is refused.
 
-    `offers` is filled by the owner (effects.with_offers) from the market as it stands: best first, never empty.
+    `offers` is filled by the owner (effects.with_offers) from the market as it stands, best first; when none fits,
+    `no_offer` is the refusal code that says why.
     """
 
     account_id: str
@@ -50,6 +51,7 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
     request_hash: str = ""
     dialect: str = ""
     offers: tuple[Offer, ...] = ()
+    no_offer: str = ""
 
 
 class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
     health_check: HealthCheck | None = None
     webhook_url: str = ""
     offers: tuple[Offer, ...] = ()
+    no_offer: str = ""
 
 
 class StopInstance(InstanceCommand, tag="stop", frozen=True, kw_only=True):
@@ -114,19 +117,21 @@ class ReportFailed(InstanceCommand, tag="report_failed", frozen=True, kw_only=Tr
 
 
 class ReportStopped(InstanceCommand, tag="report_stopped", frozen=True, kw_only=True):
-    """The provider says the machine is off. Wanted or not is for the decider to know."""
+    """The provider says the machine is off. `requested`: this answers our own request, which may be over."""
 
     machine_id: str
     reason: InterruptionReason = "provider_lost"
     detail: str = ""
+    requested: bool = False
 
 
 class ReportDestroyed(InstanceCommand, tag="report_destroyed", frozen=True, kw_only=True):
-    """The provider no longer has the machine."""
+    """The provider no longer has the machine. `requested` as in ReportStopped."""
 
     machine_id: str
     reason: InterruptionReason = "provider_lost"
     detail: str = ""
+    requested: bool = False
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

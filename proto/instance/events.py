@@ -43,7 +43,7 @@ class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
 
 
 class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):
-    """A machine is being brought up: rented after a create, or started again."""
+    """A machine is being brought up. `health_check` and `webhook_url` are set when this start changes them."""
 
     public = True
     instance_id: str
@@ -51,6 +51,8 @@ class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True
     name: str
     gpu: str
     machine_id: str
+    health_check: HealthCheck | None = None
+    webhook_url: str = ""
 
 
 class InstanceRunning(Event, tag="instance.running", kw_only=True, frozen=True):
@@ -76,7 +78,7 @@ class InstanceHealthChecking(Event, tag="instance.health_checking", kw_only=True
 
 
 class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
-    """Every probe passed: the endpoints serve."""
+    """Every probe passed: the endpoints serve. `auto_stop_at`: when it will be stopped if nobody uses it."""
 
     public = True
     instance_id: str
@@ -86,6 +88,8 @@ class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
     machine_id: str
     generation: int
     endpoints: tuple[Endpoint, ...]
+    ready_at: datetime
+    auto_stop_at: datetime | None = None
     region: str = ""
     price_usd_micros_per_hour: int = 0
 
@@ -174,6 +178,7 @@ class InstanceUsed(Event, tag="instance.used", kw_only=True, frozen=True):
 
     instance_id: str
     used_at: datetime
+    auto_stop_at: datetime | None = None
 
 
 class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=True):
@@ -181,6 +186,7 @@ class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=T
 
     instance_id: str
     until: datetime
+    auto_stop_at: datetime | None = None
 
 
 class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
@@ -193,6 +199,7 @@ class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True
     generation: int
     spec: MachineSpec
     offers: tuple[Offer, ...]  # candidates, best first, as the market stood when the wish was uttered
+    requested_at: datetime
     give_up_at: datetime
 
 
@@ -237,10 +244,11 @@ class MachineFailed(Event, tag="machine.failed", kw_only=True, frozen=True):
 
 
 class MachineCancelled(Event, tag="machine.cancelled", kw_only=True, frozen=True):
-    """The wish for this machine was withdrawn before it came up; says nothing about the host."""
+    """The wish for this machine was withdrawn before it came up (on `offer`, if any); says nothing about the host."""
 
     instance_id: str
     machine_id: str
+    offer: Offer | None = None
 
 
 class MachineStopRequested(Event, tag="machine.stop_requested", kw_only=True, frozen=True):
@@ -260,6 +268,7 @@ class MachineStartRequested(Event, tag="machine.start_requested", kw_only=True, 
     machine_id: str
     provider: str
     provider_machine_id: str
+    requested_at: datetime
     give_up_at: datetime
 
 
@@ -276,19 +285,26 @@ class MachineDestroyed(Event, tag="machine.destroyed", kw_only=True, frozen=True
 
 
 class MachineLost(Event, tag="machine.lost", kw_only=True, frozen=True):
-    """The provider took it, or it died. Nothing of it can be reached any more."""
+    """The provider took it, or it died. Nothing of it can be reached any more.
+
+    `gone`: the provider has no contract left; otherwise one remains, to be given back with the next start or delete.
+    """
 
     instance_id: str
     machine_id: str
     reason: InterruptionReason
     detail: str = ""
+    gone: bool = False
 
 
 # --- host ---------------------------------------------------------------------------------------------------------
 
 
 class AttemptRecorded(Event, tag="host.attempt_recorded", kw_only=True, frozen=True):
-    """One try to bring up one offer on this host (contract dumont 7). Totals include this attempt."""
+    """One try to bring up one offer on this host (contract dumont 7).
+
+    Totals include this attempt and leave cancelled ones out.
+    """
 
     provider: str
     host_id: str
@@ -296,7 +312,7 @@ class AttemptRecorded(Event, tag="host.attempt_recorded", kw_only=True, frozen=T
     offer: Offer
     outcome: AttemptOutcome
     instance_id: str
-    account_id: str = ""
+    attempted_at: datetime
     stage: AttemptStage | None = None
     reason: str = ""
     took_ms: int = 0
@@ -322,6 +338,7 @@ class HostBlacklisted(Event, tag="machine.blacklisted", kw_only=True, frozen=Tru
 class HostUnblacklisted(Event, tag="machine.unblacklisted", kw_only=True, frozen=True):
     provider: str
     host_id: str
+    lifted_at: datetime
     account_id: str = ""
 
 
@@ -343,6 +360,8 @@ class OrphanDestroyRequested(Event, tag="machine.orphan_destroy_requested", kw_o
 
 
 class OrphanDestroyed(Event, tag="machine.orphan_destroyed", kw_only=True, frozen=True):
+    """The orphan is no more: destroyed by us, gone by itself, or found to be owned after all."""
+
     provider: str
     provider_machine_id: str
 

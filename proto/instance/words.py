@@ -29,9 +29,20 @@ InstanceStatus = Literal[
     "deleted",
 ]
 # requested: we asked, no contract yet; rented: contract exists, booting; booted: reachable, not yet proven healthy;
-# healthy: probes passed. stopping/stopped keep the disk; destroying/destroyed give it back; lost: taken from us.
+# healthy: probes passed. stopping/stopped keep the disk; destroying/destroyed give it back; lost: taken from us;
+# failed: would not come up; cancelled: no longer wanted before it came up.
 MachineStatus = Literal[
-    "requested", "rented", "booted", "healthy", "stopping", "stopped", "destroying", "destroyed", "lost", "failed"
+    "requested",
+    "rented",
+    "booted",
+    "healthy",
+    "stopping",
+    "stopped",
+    "destroying",
+    "destroyed",
+    "lost",
+    "failed",
+    "cancelled",
 ]
 MachineRole = Literal["primary", "standby", "cpu_standby"]
 MachineKind = Literal["gpu", "cpu"]

@@ -1,0 +1,16 @@
+"""The rules of the instance service, pure: state, decide(state, command) -> events or Refused, evolve(state, event).
+
+Split by noun: `instance` (what is remembered), `lifecycle` (the customer's wishes), `machine` (what is reported about
+machines), `host` (attempts and blacklist), `orphan` (machines that no instance owns).
+"""
+
+from __future__ import annotations
+
+from libs.runtime.service import Aggregate
+from proto.instance.events import HostEvent, InstanceEvent, OrphanEvent
+from services.instance.decider import host, instance, lifecycle, orphan
+
+INSTANCE = Aggregate("instance", None, lifecycle.decide, instance.evolve, InstanceEvent)
+HOST = Aggregate("host", host.NO_HOST, host.decide, host.evolve, HostEvent)
+ORPHAN = Aggregate("orphan", None, orphan.decide, orphan.evolve, OrphanEvent)
+AGGREGATES = (INSTANCE, HOST, ORPHAN)

@@ -1,0 +1,347 @@
+"""The customer's wishes for an instance (create, start, stop, delete, keep) and the entry `decide` of its aggregate.
+
+Called by the runtime. Reports about machines are decided in `machine`. Rules: contract dumont 1, novita A3-A7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from libs.refusal import Refused
+from proto.base import Event
+from proto.instance.commands import (
+    CreateInstance,
+    DeleteInstance,
+    GiveUpMachine,
+    InstanceCommand,
+    KeepAlive,
+    MarkUsed,
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportHealthy,
+    ReportRented,
+    ReportStopped,
+    StartInstance,
+    StopIfIdle,
+    StopInstance,
+)
+from proto.instance.events import (
+    InstanceCreated,
+    InstanceDeleted,
+    InstanceDeleting,
+    InstanceKeptAlive,
+    InstanceStarting,
+    InstanceStopping,
+    InstanceUsed,
+    MachineCancelled,
+    MachineDestroyRequested,
+    MachineRequested,
+    MachineStartRequested,
+    MachineStopRequested,
+)
+from proto.instance.words import MachineSpec, Offer
+from services.instance.decider import machine as machines
+from services.instance.decider.instance import ON, Instance, InstanceState, Machine
+
+STARTUP_MINUTES_MAX = 10  # seed 001's STARTUP_TIMEOUT and seed 004's clients wait this long
+KEEP_ALIVE_MINUTES_MAX = 1440  # contract dumont 6
+OFFERS_MAX = 5  # candidates one request may try: more would not fit into the start-up time
+
+
+def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
+    """What follows from a wish or report about one instance. Raises Refused. The same command again gives nothing."""
+    if isinstance(command, CreateInstance):
+        return _create(state, command)
+    if state is None:
+        raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
+    match command:
+        case StartInstance():
+            return _start(_owned(state, command.account_id), command)
+        case StopInstance():
+            return _stop(_owned(state, command.account_id), command)
+        case DeleteInstance():
+            return _delete(_owned(state, command.account_id), command)
+        case MarkUsed():
+            return _mark_used(_owned(state, command.account_id), command)
+        case KeepAlive():
+            return _keep_alive(_owned(state, command.account_id), command)
+        case StopIfIdle():
+            return _stop_if_idle(state, command)
+        case ReportRented():
+            return machines.rented(state, command)
+        case ReportBooted():
+            return machines.booted(state, command)
+        case ReportHealthy():
+            return machines.healthy(state, command)
+        case ReportFailed():
+            return machines.failed(state, command)
+        case GiveUpMachine():
+            return machines.give_up(state, command)
+        case ReportStopped():
+            return machines.stopped(state, command)
+        case ReportDestroyed():
+            return machines.destroyed(state, command)
+        case _:
+            raise TypeError(f"{type(command).__name__} is not a wish for an instance")
+
+
+def _owned(state: Instance, account_id: str) -> Instance:
+    """To another account the instance does not exist."""
+    if state.account_id != account_id:
+        raise Refused("INSTANCE_NOT_FOUND", instance_id=state.instance_id)
+    return state
+
+
+def _create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
+    if state is not None:
+        _owned(state, command.account_id)
+        if state.request_hash != command.request_hash:
+            raise Refused("IDEMPOTENCY_CONFLICT", instance_id=state.instance_id)
+        return []
+    _refuse_without_offers(command.offers, command.no_offer, command.spec)
+    return [
+        InstanceCreated(
+            instance_id=command.instance_id,
+            account_id=command.account_id,
+            name=command.name,
+            gpu=command.spec.gpu,
+            spec=command.spec,
+            region=command.spec.region,
+            webhook_url=command.webhook_url,
+            health_check=command.health_check,
+            auto_stop_minutes=command.auto_stop_minutes,
+            request_hash=command.request_hash,
+            dialect=command.dialect,
+        ),
+        _request_machine(
+            command,
+            account_id=command.account_id,
+            machine_id=command.machine_id,
+            generation=1,
+            spec=command.spec,
+            offers=command.offers,
+        ),
+    ]
+
+
+def _refuse_without_offers(offers: Sequence[Offer], code: str, spec: MachineSpec) -> None:
+    if not offers:
+        raise Refused(code or "NO_AVAILABLE_PRODUCTS", gpu=spec.gpu, region=spec.region)
+
+
+def _request_machine(
+    command: InstanceCommand,
+    *,
+    account_id: str,
+    machine_id: str,
+    generation: int,
+    spec: MachineSpec,
+    offers: Sequence[Offer],
+) -> MachineRequested:
+    return MachineRequested(
+        instance_id=command.instance_id,
+        account_id=account_id,
+        machine_id=machine_id,
+        role="primary",
+        generation=generation,
+        spec=spec,
+        offers=tuple(offers[:OFFERS_MAX]),
+        requested_at=command.now,
+        give_up_at=_give_up_at(command.now),
+    )
+
+
+def _give_up_at(now: datetime) -> datetime:
+    return now + timedelta(minutes=STARTUP_MINUTES_MAX)
+
+
+def _start(state: Instance, command: StartInstance) -> Sequence[Event]:
+    if state.status in ("creating", "starting", "running", "health_checking", "ready"):
+        return []
+    if state.status not in ("stopped", "failed", "interrupted"):
+        raise _not_startable(state)
+    primary = state.primary
+    if primary is None:
+        return _start_on_new_machine(state, command)
+    if primary.status != "stopped":
+        raise _not_startable(state)
+    return [_starting(state, command, primary.machine_id), _start_request(state, primary, command.now)]
+
+
+def _not_startable(state: Instance) -> Refused:
+    advice = {
+        "stopping": "wait until it is stopped",
+        "failed": "wait until its machine is stopped",
+        "deleting": "create a new instance",
+        "deleted": "create a new instance",
+    }.get(state.status, "wait until this operation has ended")
+    return Refused("INSTANCE_NOT_STARTABLE", instance_id=state.instance_id, status=state.status, advice=advice)
+
+
+def _starting(state: Instance, command: StartInstance, machine_id: str) -> InstanceStarting:
+    return InstanceStarting(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        name=state.name,
+        gpu=state.gpu,
+        machine_id=machine_id,
+        health_check=command.health_check,
+        webhook_url=command.webhook_url,
+    )
+
+
+def _start_request(state: Instance, machine: Machine, now: datetime) -> MachineStartRequested:
+    return MachineStartRequested(
+        instance_id=state.instance_id,
+        machine_id=machine.machine_id,
+        provider=machine.provider,
+        provider_machine_id=machine.provider_machine_id,
+        requested_at=now,
+        give_up_at=_give_up_at(now),
+    )
+
+
+def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[Event]:
+    """A new generation; what a lost machine left at the provider is given back, or it would cost money for ever."""
+    if state.machine(command.machine_id) is not None:
+        return []  # a late repeat of a start whose machine has ended since
+    _refuse_without_offers(command.offers, command.no_offer, state.spec)
+    left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
+    request = _request_machine(
+        command,
+        account_id=state.account_id,
+        machine_id=command.machine_id,
+        generation=state.generation + 1,
+        spec=state.spec,
+        offers=command.offers,
+    )
+    return [_starting(state, command, command.machine_id), *left_over, request]
+
+
+def _stop(state: Instance, command: StopInstance) -> Sequence[Event]:
+    if state.status in ("stopping", "stopped"):
+        return []
+    primary = state.primary
+    if primary is None or primary.status not in ON:
+        raise Refused(
+            "INSTANCE_NOT_STOPPABLE",
+            instance_id=state.instance_id,
+            status=state.status,
+            advice=_advice_instead_of_stop(state),
+        )
+    return _stopping(state, primary, command.reason)
+
+
+def _advice_instead_of_stop(state: Instance) -> str:
+    match state.status:
+        case "creating" | "starting":
+            return "wait until its machine is rented, or delete it"
+        case "failed" | "interrupted":
+            return "start it again, or delete it"
+        case _:
+            return "nothing of it is running"
+
+
+def _stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]:
+    return [
+        InstanceStopping(
+            instance_id=state.instance_id,
+            account_id=state.account_id,
+            name=state.name,
+            gpu=state.gpu,
+            reason=reason,
+        ),
+        MachineStopRequested(
+            instance_id=state.instance_id,
+            machine_id=primary.machine_id,
+            provider=primary.provider,
+            provider_machine_id=primary.provider_machine_id,
+        ),
+    ]
+
+
+def _delete(state: Instance, command: DeleteInstance) -> Sequence[Event]:
+    if state.status in ("deleting", "deleted"):
+        return []
+    deleting = InstanceDeleting(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        name=state.name,
+        gpu=state.gpu,
+        reason=command.reason,
+    )
+    events: list[Event] = [deleting]
+    for machine in state.machines:
+        events += _give_back(state, machine)
+    if not any(machine.has_contract for machine in state.machines):
+        events.append(_deleted(state, command.reason))
+    return events
+
+
+def _give_back(state: Instance, machine: Machine) -> Sequence[MachineCancelled | MachineDestroyRequested]:
+    """What it takes to end one machine of an instance that is being deleted."""
+    ends: list[MachineCancelled | MachineDestroyRequested] = []
+    if machine.status in ("requested", "rented", "booted") and not machine.was_healthy:
+        ends.append(MachineCancelled(instance_id=state.instance_id, machine_id=machine.machine_id, offer=machine.offer))
+    if machine.has_contract and machine.status != "destroying":
+        ends.append(machines.destroy_request(state, machine))
+    return ends
+
+
+def _deleted(state: Instance, reason: str) -> InstanceDeleted:
+    return InstanceDeleted(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        name=state.name,
+        gpu=state.gpu,
+        reason=reason,
+    )
+
+
+def _mark_used(state: Instance, command: MarkUsed) -> Sequence[Event]:
+    """Only forward, and not into the future: a clock ahead of ours must not keep an instance alive for ever."""
+    _refuse_if_ending(state)
+    used_at = min(command.used_at, command.now)
+    if state.last_used_at is not None and used_at <= state.last_used_at:
+        return []
+    stop_at = _auto_stop_at(state, used_at, state.keep_alive_until) if state.status == "ready" else None
+    return [InstanceUsed(instance_id=state.instance_id, used_at=used_at, auto_stop_at=stop_at)]
+
+
+def _keep_alive(state: Instance, command: KeepAlive) -> Sequence[Event]:
+    if not 1 <= command.minutes <= KEEP_ALIVE_MINUTES_MAX:
+        raise Refused("VALIDATION_ERROR", field="minutes", reason=f"must be 1 to {KEEP_ALIVE_MINUTES_MAX}")
+    _refuse_if_ending(state)
+    until = command.now + timedelta(minutes=command.minutes)
+    if state.keep_alive_until is not None and until <= state.keep_alive_until:
+        return []
+    stop_at = _auto_stop_at(state, state.last_used_at, until) if state.status == "ready" else None
+    return [InstanceKeptAlive(instance_id=state.instance_id, until=until, auto_stop_at=stop_at)]
+
+
+def _refuse_if_ending(state: Instance) -> None:
+    if state.status in ("deleting", "deleted"):
+        advice = "create a new instance"
+        raise Refused("INVALID_STATE", instance_id=state.instance_id, status=state.status, advice=advice)
+
+
+def _stop_if_idle(state: Instance, command: StopIfIdle) -> Sequence[Event]:
+    primary = state.primary
+    if state.status != "ready" or primary is None:
+        return []
+    stop_at = _auto_stop_at(state, state.last_used_at, state.keep_alive_until)
+    if stop_at is None or command.now < stop_at:
+        return []
+    return _stopping(state, primary, "auto_stop")
+
+
+def _auto_stop_at(state: Instance, last_used_at: datetime | None, keep_alive_until: datetime | None) -> datetime | None:
+    """When idleness stops it: counted from the last use since it became ready; a keep-alive is a floor."""
+    return machines.auto_stop_at(
+        minutes=state.auto_stop_minutes,
+        ready_at=state.ready_at,
+        last_used_at=last_used_at,
+        keep_alive_until=keep_alive_until,
+    )

@@ -1,0 +1,70 @@
+"""How a fact of the instance service becomes a wish of its own: outcomes of machines become attempts of hosts.
+
+Called by the runtime for every own event. Pure. Attempt ids derive from the event, so a redelivery meets its own
+first attempt.
+
+An offer that was gone when we came (`rejected`) is recorded as cancelled: losing a race to another customer says
+nothing about the host, and counting it would blacklist healthy hosts in busy hours (contract dumont 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libs.ids import derive_id
+from proto.base import Command, Heard
+from proto.instance.commands import RecordAttempt
+from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
+from proto.instance.words import AttemptOutcome, AttemptStage, Offer
+
+OFFER_GONE = "offer was gone"
+CANCELLED = "no longer wanted"
+
+
+def react(heard: Heard) -> Iterator[Command]:
+    """Own commands that follow from one event."""
+    match heard.event:
+        case MachineHealthy() as event:
+            yield _attempt(heard, event.offer, event.instance_id, "success", took_ms=event.took_ms)
+        case MachineRented() as event:
+            for offer in event.rejected:
+                yield _attempt(heard, offer, event.instance_id, "cancelled", stage="rejected", reason=OFFER_GONE)
+        case MachineFailed() as event:
+            for offer in event.offers:
+                yield _attempt(
+                    heard,
+                    offer,
+                    event.instance_id,
+                    "cancelled" if event.stage == "rejected" else "failure",
+                    stage=event.stage,
+                    reason=event.reason,
+                    took_ms=event.took_ms,
+                )
+        case MachineCancelled(offer=Offer() as offer) as event:
+            yield _attempt(heard, offer, event.instance_id, "cancelled", reason=CANCELLED)
+        case _:
+            return
+
+
+def _attempt(
+    heard: Heard,
+    offer: Offer,
+    instance_id: str,
+    outcome: AttemptOutcome,
+    *,
+    stage: AttemptStage | None = None,
+    reason: str = "",
+    took_ms: int = 0,
+) -> RecordAttempt:
+    return RecordAttempt(
+        now=heard.at,
+        provider=offer.provider,
+        host_id=offer.host_id,
+        attempt_id=derive_id("att", heard.event_id, offer.offer_id),
+        offer=offer,
+        outcome=outcome,
+        instance_id=instance_id,
+        stage=stage,
+        reason=reason,
+        took_ms=took_ms,
+    )

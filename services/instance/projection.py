@@ -1,0 +1,280 @@
+"""Which rows of `schema.sql` follow from one event. Pure; called by the runtime for every own event, in log order.
+
+Rows are keyed so that a replay is harmless. Structured columns are jsonb. A due deadline always leads to an event
+that withdraws or moves it, because the decider computes the same instant from the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from libs.runtime.service import Row, deadline, no_deadline
+from proto.base import Command, Heard
+from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle, host_key
+from proto.instance.events import (
+    AttemptRecorded,
+    HostBlacklisted,
+    HostUnblacklisted,
+    InstanceCreated,
+    InstanceDeleted,
+    InstanceDeleting,
+    InstanceFailed,
+    InstanceHealthChecking,
+    InstanceInterrupted,
+    InstanceKeptAlive,
+    InstanceReady,
+    InstanceRunning,
+    InstanceStarting,
+    InstanceStopped,
+    InstanceStopping,
+    InstanceUsed,
+    MachineBooted,
+    MachineCancelled,
+    MachineDestroyed,
+    MachineDestroyRequested,
+    MachineFailed,
+    MachineHealthy,
+    MachineLost,
+    MachineRented,
+    MachineRequested,
+    MachineStartRequested,
+    MachineStopped,
+    MachineStopRequested,
+    OrphanDestroyed,
+    OrphanDestroyRequested,
+    OrphanFound,
+)
+
+AUTO_STOP = "auto_stop"
+AUTO_STOP_REASON = "auto_stop"
+DESTROY_ORPHAN = "destroy_orphan"
+
+
+def project(heard: Heard) -> Iterator[Row]:
+    """Rows to merge for one event; nothing for events of no interest."""
+    kind = type(heard.event).__struct_config__.tag
+    assert isinstance(kind, str)
+    if kind.startswith("instance."):
+        yield from _project_instance(heard)
+    elif isinstance(heard.event, AttemptRecorded | HostBlacklisted | HostUnblacklisted):
+        yield from _project_host(heard, heard.event)
+    elif isinstance(heard.event, OrphanFound | OrphanDestroyRequested | OrphanDestroyed):
+        yield from _project_orphan(heard, heard.event)
+    else:
+        yield from _project_machine(heard)
+
+
+def wish(command: type[Command], **fields: str) -> str:
+    """A deadline's command: its JSON without `now`, which the deadline loop adds."""
+    return msgspec.json.encode({"type": command.__struct_config__.tag, **fields}).decode()
+
+
+def _instance(heard: Heard, **columns: Any) -> Row:
+    return Row("instances", {"instance_id": heard.aggregate_id}, columns)
+
+
+def _project_instance(heard: Heard) -> Iterator[Row]:
+    match heard.event:
+        case InstanceCreated() as event:
+            yield _instance(
+                heard,
+                account_id=event.account_id,
+                name=event.name,
+                status="creating",
+                gpu=event.gpu,
+                spec=event.spec,
+                region=event.region,
+                webhook_url=event.webhook_url,
+                auto_stop_minutes=event.auto_stop_minutes,
+                created_at=heard.at,
+            )
+        case InstanceStarting() as event:
+            changed = {"webhook_url": event.webhook_url} if event.webhook_url else {}
+            yield _instance(
+                heard, status="starting", status_reason="", failure_code="", machine_id=event.machine_id, **changed
+            )
+        case InstanceRunning():
+            yield _instance(heard, status="running", started_at=heard.at)
+        case InstanceHealthChecking():
+            yield _instance(heard, status="health_checking")
+        case InstanceReady() as event:
+            yield _instance(
+                heard, status="ready", ready_at=event.ready_at, region=event.region, machine_id=event.machine_id
+            )
+            yield from _auto_stop(heard, event)
+        case InstanceUsed() as event:
+            yield _instance(heard, last_used_at=event.used_at)
+            yield from _auto_stop(heard, event)
+        case InstanceKeptAlive() as event:
+            yield _instance(heard, keep_alive_until=event.until)
+            yield from _auto_stop(heard, event)
+        case _:
+            yield from _project_ending(heard)
+
+
+def _auto_stop(heard: Heard, event: InstanceReady | InstanceUsed | InstanceKeptAlive) -> Iterator[Row]:
+    if event.auto_stop_at is not None:
+        command = wish(StopIfIdle, instance_id=event.instance_id)
+        yield deadline(heard.aggregate_id, AUTO_STOP, event.auto_stop_at, command)
+
+
+def _project_ending(heard: Heard) -> Iterator[Row]:
+    """The ways in which an instance ceases to be ready; each withdraws the auto-stop."""
+    match heard.event:
+        case InstanceStopping() as event:
+            yield _instance(heard, status="stopping", status_reason=event.reason)
+            if event.reason == AUTO_STOP_REASON:
+                columns = {"instance_id": event.instance_id, "account_id": event.account_id, "stopped_at": heard.at}
+                yield Row("auto_stops", {"event_id": heard.event_id}, columns)
+        case InstanceStopped() as event:
+            yield _instance(heard, status="stopped", status_reason=event.reason, stopped_at=heard.at)
+        case InstanceInterrupted() as event:
+            yield _instance(heard, status="interrupted", status_reason=event.reason)
+        case InstanceFailed() as event:
+            yield _instance(heard, status="failed", status_reason=event.detail, failure_code=event.code)
+        case InstanceDeleting() as event:
+            yield _instance(heard, status="deleting", status_reason=event.reason)
+        case InstanceDeleted() as event:
+            yield _instance(heard, status="deleted", status_reason=event.reason, deleted_at=heard.at)
+        case _:
+            return  # InstanceStarted says the same as InstanceReady
+    yield no_deadline(heard.aggregate_id, AUTO_STOP)
+
+
+def _machine(heard: Heard, machine_id: str, status: str, **columns: Any) -> Row:
+    return Row("machines", {"machine_id": machine_id}, {"status": status, "changed_at": heard.at, **columns})
+
+
+def _give_up(heard: Heard, event: MachineRequested | MachineStartRequested) -> Row:
+    command = wish(GiveUpMachine, instance_id=event.instance_id, machine_id=event.machine_id)
+    return deadline(heard.aggregate_id, _give_up_name(event.machine_id), event.give_up_at, command)
+
+
+def _give_up_name(machine_id: str) -> str:
+    return f"give_up:{machine_id}"
+
+
+def _project_machine(heard: Heard) -> Iterator[Row]:
+    match heard.event:
+        case MachineRequested() as event:
+            yield _machine(
+                heard,
+                event.machine_id,
+                "requested",
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                role=event.role,
+                generation=event.generation,
+                requested_at=event.requested_at,
+            )
+            if event.role == "primary":
+                yield _instance(heard, machine_id=event.machine_id, generation=event.generation)
+            yield _give_up(heard, event)
+        case MachineRented() as event:
+            yield _machine(
+                heard,
+                event.machine_id,
+                "rented",
+                provider=event.provider,
+                provider_machine_id=event.provider_machine_id,
+                host_id=event.offer.host_id,
+                region=event.offer.region,
+                price_usd_micros_per_hour=event.offer.price_usd_micros_per_hour,
+                offer=event.offer,
+                gone=False,
+                rented_at=heard.at,
+            )
+        case MachineBooted() as event:
+            yield _machine(heard, event.machine_id, "booted", endpoints=event.endpoints)
+        case MachineStartRequested() as event:
+            yield _machine(heard, event.machine_id, "rented")
+            yield _give_up(heard, event)
+        case _:
+            yield from _project_machine_end(heard)
+
+
+def _project_machine_end(heard: Heard) -> Iterator[Row]:
+    """The ways in which a machine ceases to be coming up; each withdraws its give-up."""
+    match heard.event:
+        case MachineHealthy(machine_id=machine_id):
+            yield _machine(heard, machine_id, "healthy")
+        case MachineFailed(machine_id=machine_id):
+            yield _machine(heard, machine_id, "failed")
+        case MachineCancelled(machine_id=machine_id):
+            yield _machine(heard, machine_id, "cancelled")
+        case MachineStopRequested(machine_id=machine_id):
+            yield _machine(heard, machine_id, "stopping")
+        case MachineStopped(machine_id=machine_id):
+            yield _machine(heard, machine_id, "stopped")
+        case MachineDestroyRequested(machine_id=machine_id):
+            yield _machine(heard, machine_id, "destroying")
+        case MachineDestroyed(machine_id=machine_id):
+            yield _machine(heard, machine_id, "destroyed", gone=True)
+        case MachineLost(machine_id=machine_id, gone=gone):
+            yield _machine(heard, machine_id, "lost", gone=gone)
+        case _:
+            return
+    yield no_deadline(heard.aggregate_id, _give_up_name(machine_id))
+
+
+def _project_host(heard: Heard, event: AttemptRecorded | HostBlacklisted | HostUnblacklisted) -> Iterator[Row]:
+    host = {"provider": event.provider, "host_id": event.host_id}
+    match event:
+        case AttemptRecorded():
+            attempt = {
+                **host,
+                "instance_id": event.instance_id,
+                "gpu": event.offer.gpu,
+                "outcome": event.outcome,
+                "stage": event.stage,
+                "reason": event.reason,
+                "took_ms": event.took_ms,
+                "offer": event.offer,
+                "attempted_at": event.attempted_at,
+            }
+            totals = {
+                "attempts_total": event.attempts_total,
+                "successes_total": event.successes_total,
+                "last_attempt_at": event.attempted_at,
+            }
+            yield Row("attempts", {"attempt_id": event.attempt_id}, attempt)
+            yield Row("hosts", host, totals)
+        case HostBlacklisted():
+            entry = {
+                "kind": event.kind,
+                "reason": event.reason,
+                "gpu": event.gpu,
+                "blacklisted_at": heard.at,
+                "expires_at": event.expires_at,
+                "attempts_total": event.attempts_total,
+                "attempts_failed": event.attempts_failed,
+                "last_failure": event.last_failure,
+            }
+            yield Row("blacklist", {**host, "account_id": event.account_id}, entry)
+        case HostUnblacklisted():
+            yield Row("blacklist", {**host, "account_id": event.account_id}, None)
+
+
+def _project_orphan(heard: Heard, event: OrphanFound | OrphanDestroyRequested | OrphanDestroyed) -> Iterator[Row]:
+    orphan = {"provider": event.provider, "provider_machine_id": event.provider_machine_id}
+    key = host_key(event.provider, event.provider_machine_id)
+    match event:
+        case OrphanFound():
+            columns = {
+                "label": event.label,
+                "status": "found",
+                "found_at": heard.at,
+                "destroy_after": event.destroy_after,
+                "gone_at": None,
+            }
+            yield Row("orphans", orphan, columns)
+            yield deadline(key, DESTROY_ORPHAN, event.destroy_after, wish(DestroyOrphan, **orphan))
+        case OrphanDestroyRequested():
+            yield Row("orphans", orphan, {"status": "destroying"})
+            yield no_deadline(key, DESTROY_ORPHAN)
+        case OrphanDestroyed():
+            yield Row("orphans", orphan, {"status": "gone", "gone_at": heard.at})
+            yield no_deadline(key, DESTROY_ORPHAN)

@@ -1,0 +1,118 @@
+-- Rows of the instance service, folded from its own events; dropped and replayed, never migrated by hand.
+-- Non-key columns are nullable because rows are merged column by column. Prices are micro-dollars per hour.
+
+CREATE TABLE instances (
+    instance_id text PRIMARY KEY,
+    account_id text,
+    name text,
+    status text,
+    gpu text,
+    spec jsonb,
+    region text,
+    webhook_url text,
+    auto_stop_minutes bigint,
+    status_reason text,
+    failure_code text,
+    machine_id text,            -- the primary machine of the newest generation
+    generation bigint,
+    created_at timestamptz,
+    ready_at timestamptz,
+    started_at timestamptz,
+    stopped_at timestamptz,
+    deleted_at timestamptz,
+    last_used_at timestamptz,
+    keep_alive_until timestamptz
+);
+CREATE INDEX instances_of_account ON instances (account_id, created_at DESC, instance_id);
+CREATE INDEX instances_of_account_by_name ON instances (account_id, name);
+
+CREATE TABLE machines (
+    machine_id text PRIMARY KEY,
+    instance_id text,
+    account_id text,
+    role text,
+    status text,
+    generation bigint,
+    provider text,
+    provider_machine_id text,
+    host_id text,
+    region text,
+    price_usd_micros_per_hour bigint,
+    endpoints jsonb,
+    offer jsonb,
+    gone boolean,
+    requested_at timestamptz,
+    rented_at timestamptz,
+    changed_at timestamptz
+);
+CREATE INDEX machines_of_instance ON machines (instance_id);
+CREATE INDEX machines_of_provider ON machines (provider, provider_machine_id);
+CREATE INDEX machines_contracted ON machines (provider) WHERE NOT gone;
+
+CREATE TABLE attempts (
+    attempt_id text PRIMARY KEY,
+    provider text,
+    host_id text,
+    instance_id text,
+    gpu text,
+    outcome text,
+    stage text,
+    reason text,
+    took_ms bigint,
+    offer jsonb,
+    attempted_at timestamptz
+);
+CREATE INDEX attempts_by_time ON attempts (attempted_at);
+CREATE INDEX attempts_of_host ON attempts (provider, host_id, attempted_at);
+
+CREATE TABLE hosts (
+    provider text,
+    host_id text,
+    attempts_total bigint,
+    successes_total bigint,
+    last_attempt_at timestamptz,
+    PRIMARY KEY (provider, host_id)
+);
+
+CREATE TABLE blacklist (
+    provider text,
+    host_id text,
+    account_id text,            -- '': the whole platform
+    kind text,
+    reason text,
+    gpu text,
+    blacklisted_at timestamptz,
+    expires_at timestamptz,     -- null: for ever
+    attempts_total bigint,
+    attempts_failed bigint,
+    last_failure text,
+    PRIMARY KEY (provider, host_id, account_id)
+);
+CREATE INDEX blacklist_of_account ON blacklist (account_id, blacklisted_at DESC);
+
+CREATE TABLE orphans (
+    provider text,
+    provider_machine_id text,
+    label text,
+    status text,                -- found, destroying, gone
+    found_at timestamptz,
+    destroy_after timestamptz,
+    gone_at timestamptz,
+    PRIMARY KEY (provider, provider_machine_id)
+);
+
+CREATE TABLE auto_stops (
+    event_id text PRIMARY KEY,
+    instance_id text,
+    account_id text,
+    stopped_at timestamptz
+);
+
+CREATE TABLE deadlines (
+    aggregate_id text,
+    name text,
+    due_at timestamptz,
+    command text,
+    PRIMARY KEY (aggregate_id, name)
+);
+CREATE INDEX deadlines_by_time ON deadlines (due_at);

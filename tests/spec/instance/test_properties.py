@@ -1,0 +1,166 @@
+"""What holds for every sequence of wishes: twice is once, one primary, and no contract is ever forgotten."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from libs.spec.properties import every_command_twice_is_once
+from proto.instance.commands import (
+    Blacklist,
+    CreateInstance,
+    DeleteInstance,
+    DestroyOrphan,
+    GiveUpMachine,
+    KeepAlive,
+    MarkUsed,
+    RecordAttempt,
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportHealthy,
+    ReportOrphan,
+    ReportOrphanGone,
+    ReportRented,
+    ReportStopped,
+    StartInstance,
+    StopIfIdle,
+    StopInstance,
+    Unblacklist,
+)
+from services.instance.decider import HOST, INSTANCE, ORPHAN
+from services.instance.decider.instance import LIVE, InstanceState
+from tests.spec.instance.controls import ACCOUNT, INSTANCE_ID, NOW, OFFER, OTHER_ACCOUNT, SPEC, minutes
+
+MACHINES = st.sampled_from(["mach_1", "mach_2", "mach_3"])
+ACCOUNTS = st.sampled_from([ACCOUNT, ACCOUNT, ACCOUNT, OTHER_ACCOUNT])
+COMMON = {"now": st.just(NOW), "instance_id": st.just(INSTANCE_ID)}
+OFFERS = st.sampled_from([(OFFER,), (OFFER,), ()])
+REQUESTED = st.booleans()
+
+INSTANCE_COMMANDS = st.one_of(
+    st.builds(
+        CreateInstance,
+        **COMMON,
+        account_id=ACCOUNTS,
+        name=st.just("my-instance"),
+        spec=st.just(SPEC),
+        machine_id=MACHINES,
+        offers=OFFERS,
+        auto_stop_minutes=st.sampled_from([0, 20]),
+        request_hash=st.sampled_from(["", "other"]),
+    ),
+    st.builds(StartInstance, **COMMON, account_id=ACCOUNTS, machine_id=MACHINES, offers=OFFERS),
+    st.builds(StopInstance, **COMMON, account_id=ACCOUNTS),
+    st.builds(DeleteInstance, **COMMON, account_id=ACCOUNTS),
+    st.builds(
+        MarkUsed,
+        **COMMON,
+        account_id=ACCOUNTS,
+        used_at=st.integers(-600_000, 600_000).map(minutes),
+    ),
+    st.builds(KeepAlive, **COMMON, account_id=ACCOUNTS, minutes=st.sampled_from([0, 1, 30, 1440])),
+    st.builds(
+        ReportRented,
+        **COMMON,
+        machine_id=MACHINES,
+        provider=st.just("sandbox"),
+        provider_machine_id=st.sampled_from(["sb_1", "sb_2", "sb_3"]),
+        offer=st.just(OFFER),
+    ),
+    st.builds(ReportBooted, **COMMON, machine_id=MACHINES, endpoints=st.just(())),
+    st.builds(ReportHealthy, **COMMON, machine_id=MACHINES),
+    st.builds(
+        ReportFailed,
+        **COMMON,
+        machine_id=MACHINES,
+        stage=st.sampled_from(["creating", "connecting"]),
+        code=st.just("STARTUP_FAILED"),
+        reason=st.just("x"),
+    ),
+    st.builds(ReportStopped, **COMMON, machine_id=MACHINES, requested=REQUESTED),
+    st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
+    st.builds(GiveUpMachine, **COMMON, machine_id=MACHINES),
+    st.builds(StopIfIdle, **COMMON),
+)
+# Reports about the first machine, in the order in which they usually come: random choice alone seldom gets to `ready`.
+USUAL = st.sampled_from(
+    [
+        CreateInstance(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            account_id=ACCOUNT,
+            name="my-instance",
+            spec=SPEC,
+            machine_id="mach_1",
+            offers=(OFFER,),
+            auto_stop_minutes=20,
+        ),
+        ReportRented(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_1",
+            provider="sandbox",
+            provider_machine_id="sb_1",
+            offer=OFFER,
+        ),
+        ReportBooted(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_1", endpoints=()),
+        ReportHealthy(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_1"),
+    ]
+)
+
+
+def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
+    if state is None:
+        return
+    live = [m for m in state.machines if m.role == "primary" and m.status in LIVE]
+    assert len(live) <= 1, f"two primary machines: {live}"
+    for machine in state.machines:
+        if machine.has_contract:
+            assert machine.status in LIVE | {"destroying", "lost"}, f"a contract is forgotten: {machine}"
+        if state.status in ("deleting", "deleted"):
+            assert machine.status not in LIVE, f"alive in a deleted instance: {machine}"
+            assert not machine.has_contract or machine.status == "destroying", f"not given back: {machine}"
+    if state.status == "ready":
+        assert [machine.status for machine in live] == ["healthy"], "ready without a healthy machine"
+    if state.status == "interrupted":
+        assert not live, "interrupted although a machine is alive"
+
+
+def test_every_wish_for_an_instance_twice_is_once() -> None:
+    every_command_twice_is_once(
+        INSTANCE, USUAL | INSTANCE_COMMANDS, invariant=one_primary_and_no_contract_forgotten, steps_max=30
+    )
+
+
+HOST_COMMON = {"now": st.just(NOW), "provider": st.just("sandbox"), "host_id": st.just("host_1")}
+
+
+def test_every_wish_for_a_host_twice_is_once() -> None:
+    attempts = st.builds(
+        RecordAttempt,
+        **HOST_COMMON,
+        attempt_id=st.integers(0, 30).map(lambda number: f"att_{number}"),
+        offer=st.just(OFFER),
+        outcome=st.sampled_from(["success", "failure", "failure", "cancelled"]),
+        instance_id=st.just(INSTANCE_ID),
+        stage=st.sampled_from([None, "loading", "connecting"]),
+    )
+    entries = st.builds(
+        Blacklist,
+        **HOST_COMMON,
+        account_id=ACCOUNTS,
+        reason=st.sampled_from(["slow", "hot"]),
+        expires_at=st.sampled_from([None, minutes(1)]),
+    )
+    lifts = st.builds(Unblacklist, **HOST_COMMON, account_id=ACCOUNTS)
+    every_command_twice_is_once(HOST, attempts | entries | lifts)
+
+
+def test_every_wish_for_an_orphan_twice_is_once() -> None:
+    common = {"now": st.just(NOW), "provider": st.just("sandbox"), "provider_machine_id": st.just("sb_1")}
+    commands = st.one_of(
+        st.builds(ReportOrphan, **common, label=st.just("mach_9"), destroy_after=st.integers(0, 9).map(minutes)),
+        st.builds(DestroyOrphan, **common),
+        st.builds(ReportOrphanGone, **common),
+    )
+    every_command_twice_is_once(ORPHAN, commands)
