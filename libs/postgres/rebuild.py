@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from libs.postgres.folding import TableFold, fold_rows
 from libs.postgres.pool import LONG_STATEMENT_TIMEOUT_S, Database, postgres_errors
 from libs.postgres.schema import Definition, create_tables
-from libs.postgres.writing import RowWriter, quoted, row_arrays
+from libs.postgres.writing import RowWriter, misfits_rejected, quoted, row_arrays
 from libs.refusal import Transient
 from libs.runtime.service import Row
 
@@ -190,12 +190,13 @@ async def _strip(connection: _Connection, schema: str) -> list[str]:
 
 
 async def _copy(build: _Build, fold: TableFold) -> None:
-    await build.connection.copy_records_to_table(
-        fold.table.name,
-        schema_name=build.schema,
-        columns=[*fold.table.key, *fold.table.columns],
-        records=_records(fold),
-    )
+    with misfits_rejected(fold.table):
+        await build.connection.copy_records_to_table(
+            fold.table.name,
+            schema_name=build.schema,
+            columns=[*fold.table.key, *fold.table.columns],
+            records=_records(fold),
+        )
 
 
 def _records(fold: TableFold) -> Iterator[tuple[Any, ...]]:

@@ -11,7 +11,8 @@ are safe without further locks: the caller holds the projection's checkpoint row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,9 @@ class RowWriter:
         folds: dict[str, TableFold] = {}
         fold_rows(rows, await self.tables(connection), folds)
         for fold in folds.values():
-            try:
+            with misfits_rejected(fold.table):
                 await self._delete(connection, fold)
                 await self._merge(connection, fold)
-            except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-                raise RowRejected(f"{fold.table.name}: {type(error).__name__}: {error.args[0]}") from error
-            except asyncpg.InterfaceError as error:
-                if not isinstance(error, ValueError):
-                    raise
-                raise RowRejected(f"{fold.table.name}: a value of the wrong type: {error}") from error
 
     async def _delete(self, connection: Connection, fold: TableFold) -> None:
         table = fold.table
@@ -110,6 +105,19 @@ class RowWriter:
     def _delete_sql(self, table: Table) -> str:
         source = _unnest(table, table.key)
         return f"delete from {self._schema}.{quoted(table.name)} t using {source} where {_same_key(table)}"  # noqa: S608
+
+
+@contextmanager
+def misfits_rejected(table: Table) -> Generator[None]:
+    """Name the table when PostgreSQL or asyncpg will not take a value."""
+    try:
+        yield
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        raise RowRejected(f"{table.name}: {type(error).__name__}: {error.args[0]}") from error
+    except asyncpg.InterfaceError as error:
+        if not isinstance(error, ValueError):  # asyncpg's own word for a value of the wrong type
+            raise
+        raise RowRejected(f"{table.name}: a value of the wrong type: {error}") from error
 
 
 def row_arrays(table: Table, columns: Sequence[str], items: Sequence[_Item]) -> list[list[Any]]:
