@@ -25,10 +25,13 @@ from typing import Any
 from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.dead_letters import DeadLetters
+from libs.runtime.instruments import Instruments
 from libs.runtime.listening import OwnStream, PublicStream
+from libs.runtime.relaying import wire_name_of
 from libs.runtime.service import Effect, Job, Service
 from libs.runtime.surroundings import Surroundings
 from libs.runtime.watermark import Watermark
+from libs.telemetry import start_span
 from proto.base import Command, Heard, Position
 
 JOBS_MAX = 4_096  # jobs taken up at once; more wait in the log, which is where they are safe
@@ -69,7 +72,7 @@ class Hands:
         around: Surroundings,
         aggregates: Aggregates,
         own: OwnStream,
-        dead_letters: DeadLetters,
+        instruments: Instruments,
     ) -> None:
         self._service = service
         self._aggregates = aggregates
@@ -78,7 +81,8 @@ class Hands:
         self._store = around.store
         self._clock = around.clock
         self._world = around.world
-        self._dead = dead_letters
+        self._dead = DeadLetters(service.name, around.log, around.store, around.clock)
+        self._instruments = instruments
         self._logger = around.logger
         self._kinds = {
             event_type: aggregate.kind
@@ -195,7 +199,7 @@ class Hands:
             state = await self._until_well(lambda: self._state(kind, heard))
             job = Job(heard, state, attempt, maybe_done=replayed or attempt > 1)
             try:
-                commands = await effect.run(job, self._world)
+                commands = await self._run_effect(effect, job)
             except Transient as unwell:
                 cause = f"{type(unwell).__name__}: {unwell}"
                 self._logger.info("effect.postponed", event_id=heard.event_id, attempt=attempt, cause=cause)
@@ -207,6 +211,17 @@ class Hands:
         if effect.exhausted is not None:
             await self._execute_all(heard, effect.exhausted(job, cause))
         await self._park(heard, "effect", cause)
+
+    async def _run_effect(self, effect: Effect, job: Job) -> Sequence[Command]:
+        name, outcome = wire_name_of(job.heard.event), "failed"
+        started_s = self._clock.monotonic_s()
+        try:
+            with start_span(f"effect {name}", job.heard.trace):
+                commands = await effect.run(job, self._world)
+            outcome = "done"
+            return commands
+        finally:
+            self._instruments.effects.observe(self._clock.monotonic_s() - started_s, (name, outcome))
 
     async def _state(self, kind: str, heard: Heard) -> Any:
         return await self._aggregates.state(kind, heard.aggregate_id, at_least_seq=heard.seq)
@@ -222,6 +237,7 @@ class Hands:
                 )
 
     async def _execute(self, heard: Heard, command: Command) -> Position:
+        self._instruments.reactions.add((type(command).__name__,))
         return await self._aggregates.execute(
             command, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
         )
@@ -256,6 +272,7 @@ class Hands:
 
     async def _park(self, heard: Heard, role: str, cause: str) -> None:
         self.counts.dead += 1
+        self._instruments.dead.add((role,))
         await self._until_well(lambda: self._dead.park(heard, role, cause))
 
 

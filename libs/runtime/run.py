@@ -21,9 +21,9 @@ from typing import Any
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
-from libs.runtime.dead_letters import DeadLetters
 from libs.runtime.deadlines import Deadlines
 from libs.runtime.hands import Counts, Hands
+from libs.runtime.instruments import Instruments
 from libs.runtime.listening import OwnStream
 from libs.runtime.projecting import Progress, Projector
 from libs.runtime.relaying import Relay
@@ -52,10 +52,10 @@ async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> No
     progress = Progress()
     own = OwnStream(service, around.log)
     relay = Relay(service.name, own, around.log, around.store, around.clock)
-    dead = DeadLetters(service.name, around.log, around.store, around.clock)
-    hands = Hands(service, around, aggregates, own, dead)
+    instruments = Instruments(around.metrics, progress)
+    hands = Hands(service, around, aggregates, own, instruments)
     health = _Health(service.name, around, progress, relay, hands.counts)
-    serving = Serving(service, around, aggregates, progress, health.tell)
+    serving = Serving(service, around, aggregates, progress, health=health.tell, seconds=instruments.requests)
     projector = Projector(own, around.store, service.project, progress, around.clock)
     deadlines = Deadlines(service, around, aggregates, progress)
 

@@ -19,6 +19,7 @@ from libs.runtime.codec import stream_of
 from libs.runtime.projecting import Progress
 from libs.runtime.service import Service
 from libs.runtime.surroundings import Surroundings
+from libs.telemetry import Histogram, start_span
 from proto.base import Command, Reply, Request
 from proto.health import MetricsText, ServiceHealth
 
@@ -44,7 +45,9 @@ class Serving:
         around: Surroundings,
         aggregates: Aggregates,
         progress: Progress,
+        *,
         health: Callable[[], Awaitable[ServiceHealth]],
+        seconds: Histogram,
     ) -> None:
         self._service = service
         self._stream = stream_of(service.name)
@@ -54,6 +57,7 @@ class Serving:
         self._clock = around.clock
         self._context = QueryContext(around.pool, around.world)
         self._health = health
+        self._seconds = seconds
         self._metrics = around.metrics.render
         self._commands = msgspec.json.Decoder(service.commands)
         self._queries = _decoders(service.queries)
@@ -62,8 +66,24 @@ class Serving:
     async def answer(self, subject: str, request: Request) -> Reply:
         """The reply to one request. Raises Refused or Transient; anything else is a bug."""
         kind, _, tag = subject.split(".", 2)
+        started_s = self._clock.monotonic_s()
+        outcome = "failed"
+        try:
+            with start_span(subject, request.meta.trace) as span:
+                reply = await self._reply(subject, request, span.traceparent)
+        except Refused:
+            outcome = "refused"
+            raise
+        else:
+            outcome = "answered"
+            return reply
+        finally:
+            self._seconds.observe(self._clock.monotonic_s() - started_s, (kind, tag, outcome))
+
+    async def _reply(self, subject: str, request: Request, trace: str) -> Reply:
+        kind, _, tag = subject.split(".", 2)
         if kind == "cmd":
-            return await self._command(request)
+            return await self._command(request, trace)
         if kind == "sig":
             decoder, handler = self._signals[tag] if tag in self._signals else _unknown(subject)
             return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)))
@@ -75,14 +95,14 @@ class Serving:
         stale = not await self._caught_up(request)
         return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)), stale=stale)
 
-    async def _command(self, request: Request) -> Reply:
+    async def _command(self, request: Request, trace: str) -> Reply:
         command = cast(Command, self._commands.decode(request.body))  # the union holds nothing else
         intake = self._service.intake.get(type(command))
         if intake is not None:
             command = await intake(command, self._context.world)
         meta = request.meta
         position = await self._aggregates.execute(
-            command, cause=meta.request_id, correlation=meta.correlation, trace=meta.trace
+            command, cause=meta.request_id, correlation=meta.correlation, trace=trace
         )
         return Reply(position=position)
 
