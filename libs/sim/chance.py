@@ -35,7 +35,7 @@ class Faults(Struct, frozen=True, kw_only=True):
     reply_lost: float = 0.04
     request_doubled: float = 0.05
     crash_every_s: float = 25.0  # mean time between two kills of a process; 0: never
-    down_s_max: float = 5.0
+    down_s_max: float = 12.0  # longer than the dedup window of `libs.sim.log`
 
 
 CALM = Faults(

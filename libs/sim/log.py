@@ -16,13 +16,35 @@ from libs.sim.life import Life
 from libs.sim.trace import Trace
 
 LATE_S_MAX = 3.0  # how long a message may wander about after its sender has given up
+# Much shorter than the server's two minutes, so that runs of a minute outlive it; longer than any message is late.
+DEDUP_WINDOW_S = 6.0
+
+
+class DedupWindow:
+    """Which message ids the server still remembers; shared by all lives. `MemoryLog` would remember them for ever."""
+
+    def __init__(self) -> None:
+        self._first_s: dict[tuple[str, str], float] = {}
+        self._round: dict[tuple[str, str], int] = {}
+
+    def id_of(self, stream: str, message_id: str) -> str:
+        """The id under which to store: the same within the window, another one once it has been forgotten."""
+        key, now_s = (stream, message_id), asyncio.get_running_loop().time()
+        if key not in self._first_s:
+            self._first_s[key] = now_s
+        elif now_s - self._first_s[key] > DEDUP_WINDOW_S:
+            self._first_s[key] = now_s
+            self._round[key] = self._round.get(key, 0) + 1
+        repeat = self._round.get(key, 0)
+        return f"{message_id}~{repeat}" if repeat else message_id
 
 
 class SimLog:
     """The `EventLog` port."""
 
-    def __init__(self, inner: MemoryLog, life: Life, trace: Trace) -> None:
+    def __init__(self, inner: MemoryLog, window: DedupWindow, life: Life, trace: Trace) -> None:
         self._inner = inner
+        self._window = window
         self._life = life
         self._draws = life.draws
         self._trace = trace
@@ -45,7 +67,8 @@ class SimLog:
         await self._life.step()
 
         async def write() -> int:
-            seq = await self._inner.publish(stream, subject, data, message_id=message_id, headers=headers)
+            known_as = self._window.id_of(stream, message_id)
+            seq = await self._inner.publish(stream, subject, data, message_id=known_as, headers=headers)
             self._trace.note("publish", self._life.name, stream, seq, subject, data)
             return seq
 

@@ -36,7 +36,7 @@ from libs.sim.bus import SimBus, SimNetwork
 from libs.sim.chance import Chance, Faults
 from libs.sim.client import Client
 from libs.sim.life import Life, SimClock, SimIds, adopt_task
-from libs.sim.log import SimLog
+from libs.sim.log import DedupWindow, SimLog
 from libs.sim.loop import VirtualLoop, run_virtual
 from libs.sim.store import SimStore
 from libs.sim.trace import Trace
@@ -72,6 +72,7 @@ class World:
         self.random = self.chance.generator("scenario")
         self.clock = SimClock()
         self.log = MemoryLog()
+        self.window = DedupWindow()
         self.network = SimNetwork(self.clock, trace)
         self.processes: list[Process] = []
         self.clients: list[Client] = []
@@ -159,7 +160,7 @@ class World:
         process.stop = asyncio.Event()
         self.trace.note("start", life.name)
         around = Surroundings(
-            log=SimLog(self.log, life, self.trace),
+            log=SimLog(self.log, self.window, life, self.trace),
             store=SimStore(process.store, life),
             bus=SimBus(self.network, life),
             clock=self.clock,
