@@ -96,7 +96,15 @@ golden NAME:
 # start a decision record with the next free number
 [group('write')]
 adr TITLE:
-    {{ python }} -m services.contracts --adr {{ quote(TITLE) }}
+    #!/bin/sh
+    set -eu
+    title={{ quote(TITLE) }}
+    last=$(ls docs/adr | sed -n 's/^\([0-9]\{4\}\)-.*/\1/p' | sort | tail -1)
+    number=$(printf '%04d' $(( $(echo "$last" | sed 's/^0*//') + 1 )))
+    slug=$(printf '%s' "$title" | tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9]\{1,\}/-/g; s/^-//; s/-$//')
+    file="docs/adr/$number-$slug.md"
+    sed -e "s/NUMBER/$number/; s/DATE/$(date -u +%F)/" -e "1s|TITLE|$title|" docs/adr/template.md > "$file"
+    echo "wrote $file; fill it in, then: just contracts"
 
 # resolve the locked versions anew, with hashes and without naming an index
 [group('write')]

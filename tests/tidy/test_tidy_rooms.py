@@ -17,11 +17,24 @@ ROOM_FILES = {"README.md", "schema.sql", "live.sql"}
 # What a service needs beside the rooms, and only it.
 MORE_ROOMS = {
     "instance": {"providers"},
-    "gateway": {"routes", "auth", "limits", "dialects", "openapi_document"},
+    "gateway": {
+        "routes",
+        "routing",
+        "pipeline",
+        "call",
+        "validation",
+        "auth",
+        "keys",
+        "limits",
+        "dialects",
+        "openapi_document",
+        "gateway",
+        "vitals",
+    },  # fmt: skip
 }
 # Programs that keep no log of their own: the stand-in cloud, the program inside a machine, the command line, the
-# contract generator. Their modules are named by noun; the vague-name rule still holds.
-PROGRAMS = {"sandbox", "agent", "cli", "contracts"}
+# process that starts all others, the contract generator. Their modules are named by noun; the vague-name rule still holds.
+PROGRAMS = {"sandbox", "agent", "cli", "contracts", "supervisor"}
 OWN_NAMES = {"services", "libs", "proto", "tests"}
 
 

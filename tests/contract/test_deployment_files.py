@@ -1,0 +1,82 @@
+"""The files under deploy/ agree with the code: they parse, every setting exists, every service can be started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from libs.config import describe
+from libs.embedded.nats import nats_binary
+from services.contracts.settings_table import config_structs
+from services.supervisor.options import SERVICES
+from tests.tidy.tree import ROOT
+
+MANIFESTS = sorted((ROOT / "deploy" / "k8s").glob("*.yaml"))
+# Words of the deployment files themselves: parts of URLs, and what nats-server reads.
+OWN_VARIABLES = re.compile(r"DUMONT_(NATS|TEAM|POSTGRES)_PASSWORD|DUMONT_NATS_ROUTE_(PASSWORD|[0-9])")
+
+
+@cache
+def settings() -> frozenset[str]:
+    return frozenset(line.env for _, struct in config_structs(ROOT) for line in describe(struct))
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [document for path in MANIFESTS for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "docker-compose.yml", ROOT / "deploy" / "example.env", *MANIFESTS], ids=lambda p: p.name
+)
+def test_a_deployment_file_uses_only_settings_that_some_process_reads(path: Path) -> None:
+    named = set(re.findall(r"DUMONT_[A-Z_0-9]+", path.read_text(encoding="utf-8")))
+    unknown = {name for name in named if not OWN_VARIABLES.fullmatch(name)} - settings()
+    assert not unknown, f"{path.name}: nobody reads {sorted(unknown)}; deploy/env.md lists the settings"
+
+
+def test_every_started_module_exists() -> None:
+    commands = [service.get("command", []) for service in compose()["services"].values()]
+    commands += [
+        container.get("command", [])
+        for document in manifests()
+        if document["kind"] == "Deployment"
+        for container in document["spec"]["template"]["spec"]["containers"]
+    ]
+    modules = [command[2] for command in commands if command[:2] == ["python", "-m"]]
+    assert modules
+    missing = [module for module in modules if importlib.util.find_spec(f"{module}.__main__") is None]
+    assert not missing
+
+
+def test_compose_starts_what_dumont_up_starts() -> None:
+    assert set(compose()["services"]) == {"nats", "postgres"} | set(SERVICES)
+
+
+@pytest.mark.parametrize("name", ["single.conf", "cluster.conf"])
+def test_nats_server_accepts_the_configuration(name: str, tmp_path: Path) -> None:
+    for source in (ROOT / "deploy" / "nats").glob("*.conf"):
+        text = source.read_text(encoding="utf-8").replace('"/data"', f'"{tmp_path / "data"}"')
+        (tmp_path / source.name).write_text(text, encoding="utf-8")
+    routes = {f"DUMONT_NATS_ROUTE_{number}": f"nats-route://route:r@nats-{number}.nats:6222" for number in range(3)}
+    passwords = {"DUMONT_NATS_PASSWORD": "p", "DUMONT_TEAM_PASSWORD": "t", "DUMONT_NATS_ROUTE_PASSWORD": "r"}
+    checked = subprocess.run(
+        [nats_binary(), "-t", "-c", str(tmp_path / name)],
+        env={**os.environ, **routes, **passwords, "POD_NAME": "nats-0"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
