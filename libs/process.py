@@ -15,15 +15,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-import msgspec
 from msgspec import Struct
 
 from libs import config
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_NAME = 15
+NAME_BYTES_MAX = 15  # the kernel keeps 16 with the NUL
+READY_LINE = b"ready\n"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -43,13 +45,13 @@ class Running:
         self.stop = stop
         self._ready_fd = ready_fd
 
-    def ready(self, facts: Mapping[str, str] | None = None) -> None:
-        """Tell the supervisor, once; later calls do nothing. `facts` is what only we know (a picked port)."""
+    def ready(self) -> None:
+        """Tell the supervisor, once; later calls do nothing."""
         if self._ready_fd is None:
             return
         descriptor, self._ready_fd = self._ready_fd, None
         try:
-            os.write(descriptor, msgspec.json.encode(facts or {}) + b"\n")
+            os.write(descriptor, READY_LINE)
         except BrokenPipeError:
             pass  # nobody waits any more; being ready is still true
         finally:
@@ -83,6 +85,12 @@ def die_with_parent(with_signal: int = signal.SIGKILL) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, with_signal, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """Give a forked process its own name in `ps` and `top` (Linux; elsewhere nothing happens)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:NAME_BYTES_MAX], 0, 0, 0)
 
 
 async def _serve_until_stopped(serve: Callable[[Running], Awaitable[None]], ready_fd: int | None) -> None:

@@ -84,11 +84,14 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
+    def ask_to_stop(self) -> None:
+        self.signal(self._polite_signal)
+
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End it in order; after the grace by SIGKILL. Nothing happens when it is not running."""
         if self.process is None:
             return
-        self.signal(self._polite_signal)
+        self.ask_to_stop()
         try:
             self.process.wait(grace_s)
         except subprocess.TimeoutExpired:

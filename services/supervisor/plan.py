@@ -1,0 +1,116 @@
+"""Where everything will be: ports, secrets, addresses, and the environment that services read.
+
+Called by `__main__` before anything starts. Owns the files `secrets/*` of the data directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from libs.config import surroundings
+from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.files import LOOPBACK, is_free, pick_port, private_folder, remembered_port, remembered_secret
+from services.supervisor.options import Options, Outside
+
+
+class CannotStart(Exception):
+    """The run cannot begin; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first process starts. A server is None when an outside one is used."""
+
+    options: Options
+    data_dir: Path
+    api_url: str
+    nats: NatsServer | None
+    postgres: PostgresServer | None
+    nats_url: str
+    postgres_url: str
+    environment: Mapping[str, str]
+
+    def log_path(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
+
+
+def make_plan(options: Options, around: Outside) -> Plan:
+    """Pick ports and make secrets. Raises CannotStart when the wanted port is taken."""
+    data_dir = private_folder(options.folder)
+    logs = private_folder(data_dir / "logs")
+    secrets = private_folder(data_dir / "secrets")
+    nats = postgres = None
+    if around.nats_url is None:
+        nats = NatsServer(
+            data_dir / "nats",
+            durability=options.durability,
+            password=remembered_secret(secrets / "nats"),
+            log_path=logs / "nats.log",
+        )
+    if around.postgres_url is None:
+        postgres = PostgresServer(
+            data_dir / "postgres", password=remembered_secret(secrets / "postgres"), log_path=logs / "postgres.log"
+        )
+    nats_url = nats.url if nats else _revealed(around.nats_url)
+    postgres_url = postgres.url if postgres else _revealed(around.postgres_url)
+    port = _gateway_port(options)
+    api_url = f"http://{_dialled(options.host)}:{port}"
+    sandbox_port = remembered_port(private_folder(data_dir / "sandbox") / "port")
+    ours = {
+        "DUMONT_DATA_DIR": str(data_dir),
+        "DUMONT_NATS_URL": nats_url,
+        "DUMONT_POSTGRES_URL": postgres_url,
+        "DUMONT_SECRET": remembered_secret(secrets / "platform"),
+        "DUMONT_SANDBOX_URL": f"http://{LOOPBACK}:{sandbox_port}",
+        "DUMONT_SANDBOX_PORT": str(sandbox_port),
+        "DUMONT_SANDBOX_KEY": remembered_secret(secrets / "sandbox"),
+        "DUMONT_SANDBOX_OPTIONS": _sandbox_options(options, around),
+        "DUMONT_GATEWAY_HOST": options.host,
+        "DUMONT_GATEWAY_PORT": str(port),
+        "DUMONT_GATEWAY_URL": api_url,
+        "DUMONT_MODE": around.mode,
+        "DUMONT_DURABILITY": options.durability if nats else "outside",
+    }
+    return Plan(
+        options=options,
+        data_dir=data_dir,
+        api_url=api_url,
+        nats=nats,
+        postgres=postgres,
+        nats_url=nats_url,
+        postgres_url=postgres_url,
+        environment={**surroundings(), **ours},
+    )
+
+
+def _revealed(url: object) -> str:
+    return url.reveal() if hasattr(url, "reveal") else ""  # type: ignore[attr-defined]
+
+
+def _gateway_port(options: Options) -> int:
+    if options.port == 0:
+        return pick_port(options.host)
+    if not is_free(options.port, options.host):
+        raise CannotStart(
+            f"port {options.port} on {options.host} is taken by another program; choose one with --port N (0 picks one)"
+        )
+    return options.port
+
+
+def _dialled(host: str) -> str:
+    """The address under which programs on this machine reach a server bound to `host`."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return LOOPBACK
+    return f"[{host}]" if ":" in host else host
+
+
+def _sandbox_options(options: Options, around: Outside) -> str:
+    try:
+        base = msgspec.json.decode(around.sandbox_options or "{}", type=dict[str, object])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CannotStart(f"DUMONT_SANDBOX_OPTIONS is not a JSON object: {error}") from error
+    return msgspec.json.encode({**base, **options.sandbox}).decode()
