@@ -65,9 +65,7 @@ class EventLog(Protocol):
         """All messages of one exact subject after a sequence, oldest first. Sees every append acknowledged before."""
         ...
 
-    def follow(
-        self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()
-    ) -> AsyncIterator[Sequence[Stored]]:
+    def follow(self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:
         """Batches (1..FOLLOW_BATCH_MAX) of messages after a sequence, in order, for ever; survives reconnects.
 
         `subjects` are filters with wildcards; empty means the whole stream.
