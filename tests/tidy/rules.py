@@ -95,12 +95,22 @@ def randomness_is_handed_in(source: Source) -> Iterator[str]:
     """`random.Random(seed)` is a value to hand in, the module's hidden generator is not; keys come from `secrets`."""
     if source.is_test or source.path.startswith(CLOCK_FILES):
         return
+    own = {id(node) for function in functions(source.tree()) if _names_random(function) for node in ast.walk(function)}
     for node in ast.walk(source.tree()):
         name = dotted(node.func) if isinstance(node, ast.Call) else ""
-        if name.startswith("random.") and name not in SEEDED_RANDOM:
+        if name.startswith("random.") and name not in SEEDED_RANDOM and id(node) not in own:
             yield source.at(
                 node, f"{name}() uses the hidden generator; hand in a random.Random(seed) or the choice itself."
             )
+
+
+def _names_random(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether `random` is a generator of the function's own: a parameter, or assigned inside."""
+    return any(
+        (isinstance(node, ast.arg) and node.arg == "random")
+        or (isinstance(node, ast.Name) and node.id == "random" and isinstance(node.ctx, ast.Store))
+        for node in ast.walk(function)
+    )
 
 
 def environment_is_read_by_config(source: Source) -> Iterator[str]:

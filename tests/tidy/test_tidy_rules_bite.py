@@ -35,6 +35,11 @@ def test_the_rule_catches_the_bad_and_passes_the_good(rule: rules.Rule, path: st
     assert not list(rule(Source(path, good)))
 
 
+def test_a_generator_that_was_handed_in_may_be_called_random() -> None:
+    handed_in = "def f(random):\n    return random.choice([1])"
+    assert not list(rules.randomness_is_handed_in(Source("libs/a.py", handed_in)))
+
+
 def test_a_vague_name_is_caught_in_any_part_of_the_path() -> None:
     assert list(rules.name_is_an_idea(Source("libs/utils.py", "")))
     assert list(rules.name_is_an_idea(Source("services/x/helpers/a.py", "")))
