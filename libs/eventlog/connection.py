@@ -1,15 +1,17 @@
 """One connection to NATS: nats-py's client with a fast path for requests, raw publishing and raw subscriptions.
 
-Used by the JetStream log and by `libs.rpc`. TLS, reconnecting, authentication and the subscription table stay nats-py's;
-this module owns the wildcard inbox, the requests that wait on it, and the outgoing frames of one turn of the event loop.
+Used by the JetStream log and by `libs.rpc`. TLS, reconnecting, authentication and the subscription table stay nats-
+py's; this module owns the wildcard inbox, the requests that wait on it, and the outgoing frames of one turn of the
+event loop.
 
 Why protected members of nats-py 2.16 are used (`tests/integration/test_eventlog_connection.py` pins the version):
-- `_ps` (parser): replaced by `RoutingParser`, so that our own inbox never builds a `Msg`, a header dict or a queue entry.
-- `_transport`, `_sid`, `_remove_sub`: raw frames and routes; the public `publish` formats, validates and wakes a flusher
-  task for every message (32,000 publishes/s against 100,000+ here).
-- `_process_op_err`, `_process_err`, `_process_connect_init`: waiting requests fail at the moment the connection is lost;
-  a transport whose peer is frozen is aborted instead of awaited for ever; and no error sent by the server closes the client
-  for good.
+- `_ps` (parser): replaced by `RoutingParser`, so that our own inbox never builds a `Msg`, a header dict or a queue
+entry.
+- `_transport`, `_sid`, `_remove_sub`: raw frames and routes; the public `publish` formats, validates and wakes a
+flusher task for every message (32,000 publishes/s against 100,000+ here).
+- `_process_op_err`, `_process_err`, `_process_connect_init`: waiting requests fail at the moment the connection is
+lost; a transport whose peer is frozen is aborted instead of awaited for ever; and no error sent by the server closes
+the client for good.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Connection(Client):
 
     # Requests ---------------------------------------------------------------------------------------------------
 
-    async def request(self, subject: str, data: bytes, *, headers: bytes = b"", timeout_s: float) -> Answer:
+    async def call(self, subject: str, data: bytes, *, headers: bytes = b"", timeout_s: float) -> Answer:
         """Send and wait for one answer; while reconnecting, wait for the connection first.
 
         Raises NotSent, NoResponders or NoAnswer.
@@ -107,7 +109,10 @@ class Connection(Client):
             self._write(b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, data))
 
     async def connected(self, timeout_s: float) -> float:
-        """Wait until connected; return what is left of the time. Raises NotSent when it runs out or the client is closed."""
+        """Wait until connected; return what is left of the time.
+
+        Raises NotSent when it runs out or the client is closed.
+        """
         before = self._loop.time()
         try:
             async with asyncio.timeout(timeout_s):
@@ -124,7 +129,8 @@ class Connection(Client):
         """Subscribe with a callback in the read loop; nats-py subscribes again after a reconnect."""
         sid = self._sid + 1  # the id that `subscribe` takes before it first yields; asserted below
         self._routing.routes[b"%d" % sid] = deliver
-        subscription = await self.subscribe(subject, queue=queue)
+        subscribe: Any = self.subscribe  # nats-py leaves one of its parameters untyped
+        subscription: Subscription = await subscribe(subject, queue=queue)
         assert subscription._id == sid, "nats-py numbers its subscriptions differently now"  # pyright: ignore
         return subscription
 

@@ -1,8 +1,10 @@
-"""Following a stream: an ephemeral pull consumer that is made again from the last delivered message whenever it is in doubt.
+"""Following a stream: an ephemeral pull consumer that is made again from the last delivered message whenever it is in
+doubt.
 
-Used by `libs.eventlog.jetstream`. Owns the pulls in flight and what has arrived and is not yet handed out. Two pulls overlap, so
-that the server always has one to fill while we work on what the other brought (measured: 380,000 messages/s and more).
-A consumer is in doubt after a lost connection, a notice from the server, a gap in its delivery count, or silence.
+Used by `libs.eventlog.jetstream`. Owns the pulls in flight and what has arrived and is not yet handed out. Two pulls
+overlap, so that the server always has one to fill while we work on what the other brought (measured: 380,000
+messages/s and more). A consumer is in doubt after a lost connection, a notice from the server, a gap in its delivery
+count, or silence.
 """
 
 from __future__ import annotations
@@ -188,7 +190,9 @@ class _Consumer:
 
 
 def _position(reply: bytes) -> tuple[int, int]:
-    """Stream sequence and delivery count from the ack subject, in its old form of 9 tokens or the new one of 11 and more."""
+    """Stream sequence and delivery count from the ack subject, in its old form of 9 tokens or the new one of 11
+    and more.
+    """
     words = reply.split(b".")
     at = 5 if len(words) == 9 else 7
     return int(words[at]), int(words[at + 1])

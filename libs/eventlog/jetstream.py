@@ -1,8 +1,8 @@
 """The event log on nats-server's JetStream, spoken raw over `libs.eventlog.connection`.
 
-Used by composition roots and `libs.embedded`. Owns the meaning of the server's answers: which refusal is definitive, which is
-transient, and when the outcome of an append is unknown. nats-py's own JetStream calls are the bottleneck (publish 32,000/s
-against 126,000 raw), hence none of them is used (docs/adr/0001).
+Used by composition roots and `libs.embedded`. Owns the meaning of the server's answers: which refusal is definitive,
+which is transient, and when the outcome of an append is unknown. nats-py's own JetStream calls are the bottleneck
+(publish 32,000/s against 126,000 raw), hence none of them is used (docs/adr/0001).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class JetStreamLog:
     async def _store(self, stream: str, subject: str, data: bytes, headers: bytes) -> int:
         _require_exact(subject)
         try:
-            answer, _ = await self._connection.request(subject, data, headers=headers, timeout_s=APPEND_TIMEOUT_S)
+            answer, _ = await self._connection.call(subject, data, headers=headers, timeout_s=APPEND_TIMEOUT_S)
         except Transient as cause:
             raise AppendUnknown(f"append to {subject}: {cause}") from cause
         ack = _decode_ack(answer)
@@ -97,7 +97,10 @@ class JetStreamLog:
         return ack.seq
 
     async def _read_page(self, stream: str, subject: str, after_seq: int, newest: int) -> tuple[list[Stored], bool]:
-        """One batch, and whether there is more. Tries again when the answer broke off or comes from a stale follower."""
+        """One batch, and whether there is more.
+
+        Tries again when the answer broke off or comes from a stale follower.
+        """
         request = msgspec.json.encode(
             {"seq": after_seq + 1, "next_by_subj": subject, "batch": READ_BATCH_MAX, "max_bytes": READ_BYTES_MAX}
         )
@@ -131,7 +134,7 @@ class JetStreamLog:
     async def _newest_by_leader(self, stream: str, subject: str) -> int:
         """Direct gets are answered by any replica; only the leader knows what has been acknowledged."""
         request = msgspec.json.encode({"last_by_subj": subject})
-        data, _ = await self._connection.request(f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout_s=READ_TIMEOUT_S)
+        data, _ = await self._connection.call(f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout_s=READ_TIMEOUT_S)
         answer = msgspec.json.decode(data, type=_LeaderAnswer)
         if answer.error is not None:
             if answer.error.code == NOT_FOUND:

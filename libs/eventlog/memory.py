@@ -1,7 +1,7 @@
 """The event log in memory, deterministic: for specs and the simulation.
 
-Used by `libs.spec` and `libs.sim` (which puts its faults around it). Owns the streams, which appear at their first use. Passes the
-same conformance suite as the JetStream log.
+Used by `libs.spec` and `libs.sim` (which puts its faults around it). Owns the streams, which appear at their first
+use. Passes the same conformance suite as the JetStream log.
 """
 
 from __future__ import annotations

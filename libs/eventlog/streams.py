@@ -77,7 +77,7 @@ class ApiFailed(Transient):
 async def call_api(connection: Connection, subject: str, request: Any = None) -> StreamAnswer:
     """One request to the JetStream API. Raises Transient."""
     body = b"" if request is None else msgspec.json.encode(request)
-    data, _ = await connection.request(f"$JS.API.{subject}", body, timeout_s=API_TIMEOUT_S)
+    data, _ = await connection.call(f"$JS.API.{subject}", body, timeout_s=API_TIMEOUT_S)
     answer = msgspec.json.decode(data, type=StreamAnswer)
     if answer.error is not None:
         raise ApiFailed(subject, answer.error)
