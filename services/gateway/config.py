@@ -1,0 +1,37 @@
+"""The gateway's settings, read once by `__main__`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from libs.config import Secret, setting
+
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True):
+    """How the gateway is run. Each field is one variable, DUMONT_<FIELD>."""
+
+    nats_url: Annotated[
+        Secret, setting("where the bus is, credentials included", example="nats://user:pass@127.0.0.1:4222")
+    ]
+    secret: Annotated[Secret, setting("platform secret that agent tokens are made with", unit="hex")]
+    gateway_host: Annotated[str, setting("address to listen on; on loopback in dev mode seeds 001-004 need no key")] = (
+        "127.0.0.1"
+    )
+    gateway_port: Annotated[int, setting("port to listen on, 0 picks one", unit="port", ge=0, le=65535)] = 3000
+    mode: Annotated[str, setting("dev or production", pattern="^(dev|production)$")] = "dev"
+    log_level: Annotated[str, setting("least severe level that is logged", pattern="^(debug|info|warning|error)$")] = (
+        "info"
+    )
+    trace_sample_ppm: Annotated[
+        int, setting("share of requests that are traced", unit="parts per million", ge=0, le=1_000_000)
+    ] = 0
+    otlp_endpoint: Annotated[str, setting("OTLP/HTTP base URL for traces; empty traces nothing")] = ""
+
+    @property
+    def is_open(self) -> bool:
+        """True when nobody but this machine can reach us and we are a developer's."""
+        return self.mode == "dev" and self.gateway_host in LOOPBACK_HOSTS

@@ -1,0 +1,292 @@
+"""What happens to every request, once and in one place: route, identify, read, validate, handle, encode, log, count.
+
+Called by aiohttp's low-level server (no middlewares, no second router). Owns the wire: header names, limits of bodies,
+error envelopes, security headers. Handlers and dialects never see aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+from multidict import CIMultiDict
+
+from libs.refusal import Refused, Transient
+from libs.telemetry import start_span
+from proto.base import Position
+from proto.codes import CODES, Language, text
+from services.gateway.auth import credential, identify
+from services.gateway.call import RETRY_AFTER_S, Answer, Call
+from services.gateway.dialects import Dialect, Failure
+from services.gateway.gateway import Gateway
+from services.gateway.routes import NO_DIALECT, ROUTES, dialect_of
+from services.gateway.routing import Route, Router, allowed, read_path, route_of
+from services.gateway.validation import read_body, read_query, refuse
+
+BODY_BYTES_MAX = 10 * 1024 * 1024  # contract novita A1
+BODY_READ_S_MAX = 30.0  # 10 MB at 350 kB/s; slower senders hold a connection for nothing
+SLOW_REQUEST_S = 1.0
+
+_ID_IN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # seed 004 sends ids with a dot
+_KEY_IN = re.compile(r"[\x21-\x7e]{1,255}")
+_POSITION_IN = re.compile(r"([A-Z_]{1,40}):([0-9]{1,18})")
+_LANGUAGE = re.compile(r"(?:^|,)\s*(en|pt)(?:-[A-Za-z]+)?\s*(?:;\s*q=([0-9.]+))?", re.IGNORECASE)
+
+_COMMON_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "X-Request-ID, X-Correlation-ID, X-Dumont-Position, X-Dumont-Stale, Retry-After, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Idempotent-Replayed, Location",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Referrer-Policy": "no-referrer",
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+_PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Correlation-ID, "
+    "X-Dumont-Position, X-Request-ID",
+    "Access-Control-Max-Age": "86400",
+}
+_JSON = "application/json; charset=utf-8"
+_BASE = CIMultiDict(_COMMON_HEADERS)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Incoming:
+    """What is known of a request before its route is."""
+
+    __slots__ = ("correlation_id", "dialect", "request_id", "route", "started_s")
+
+    def __init__(self, request: web.BaseRequest, gateway: Gateway) -> None:
+        self.started_s = gateway.clock.monotonic_s()
+        headers = request.headers
+        self.request_id = _id(headers.get("X-Request-ID"), gateway, "req")
+        self.correlation_id = _id(headers.get("X-Correlation-ID"), gateway, "corr")
+        self.dialect: Dialect = NO_DIALECT
+        self.route: Route | None = None
+
+
+class Pipeline:
+    """Callable for `aiohttp.web.Server`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._router = Router(ROUTES)
+        bodies = {route.body for route in ROUTES if route.body is not None}
+        self._decoders: dict[type[Struct], Any] = {body: msgspec.json.Decoder(body) for body in bodies}
+        self.in_flight = 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        incoming = _Incoming(request, self._gateway)
+        self.in_flight += 1
+        headers = _BASE.copy()
+        headers["X-Request-ID"] = incoming.request_id
+        headers["X-Correlation-ID"] = incoming.correlation_id
+        try:
+            status, body = await self._answer(request, incoming, headers)
+        except Refused as refused:
+            status, body = self._refusal(request, incoming, headers, refused)
+        except Transient as unwell:
+            refused = Refused("SERVICE_UNAVAILABLE", retry_after_s=RETRY_AFTER_S)
+            self._gateway.logger.warning("http.unwell", request_id=incoming.request_id, cause=repr(unwell))
+            status, body = self._refusal(request, incoming, headers, refused)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as bug:  # the edge of the process: the caller gets an answer, the operator the traceback
+            self._gateway.logger.error("http.bug", error=bug, request_id=incoming.request_id)  # noqa: TRY400 - not stdlib
+            status, body = self._refusal(request, incoming, headers, Refused("INTERNAL_ERROR"))
+        finally:
+            self.in_flight -= 1
+        self._account(request, incoming, status)
+        return web.Response(body=body, status=status, headers=headers)
+
+    async def _answer(
+        self, request: web.BaseRequest, incoming: _Incoming, headers: CIMultiDict[str]
+    ) -> tuple[int, bytes | None]:
+        path, _, query = request.raw_path.partition("?")
+        incoming.dialect = dialect_of(path)
+        if request.method == "OPTIONS":
+            return self._preflight(path, headers)
+        route, values = route_of(self._router, request.method, path)
+        incoming.route, incoming.dialect = route, route.dialect
+        parent = request.headers.get("traceparent")
+        with start_span("http.request", parent, {"route": route.path, "method": route.method}) as span:
+            call = await self._call(request, incoming, (route, values, query), span.traceparent)
+            answer = await route.handle(call)
+            span.set("status", answer.status)
+        return self._success(call, answer, headers)
+
+    async def _call(
+        self, request: web.BaseRequest, incoming: _Incoming, target: tuple[Route, list[str], str], trace: str
+    ) -> Call:
+        route, values, query = target
+        gateway, headers = self._gateway, request.headers
+        now = gateway.clock.now()
+        secret = credential(headers.get("Authorization", ""), headers.get("X-API-Key", ""))
+        caller = identify(gateway, route, secret, now)
+        raw = await _read(request) if request.body_exists else b""
+        body = read_body(raw, self._decoders[route.body], route.body) if route.body is not None else None
+        return Call(
+            gateway=gateway,
+            caller=caller,
+            now=now,
+            request_id=incoming.request_id,
+            correlation_id=incoming.correlation_id,
+            trace=trace,
+            path=read_path(route, values),
+            query=read_query(query, route.query) if route.query is not None else None,
+            body=body,
+            raw_body=raw,
+            credential=secret,
+            idempotency_key=_idempotency_key(headers.get("Idempotency-Key", "")),
+            min_position=_position(headers.get("X-Dumont-Position")),
+        )
+
+    def _success(self, call: Call, answer: Answer, headers: CIMultiDict[str]) -> tuple[int, bytes | None]:
+        if answer.headers:
+            headers.update(answer.headers)
+        if call.position is not None:
+            headers["X-Dumont-Position"] = f"{call.position.stream}:{call.position.seq}"
+        if call.stale:
+            headers["X-Dumont-Stale"] = "true"
+        if call.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        if isinstance(answer.body, bytes):
+            return answer.status, answer.body
+        headers["Content-Type"] = _JSON
+        return answer.status, _encode(answer.body)
+
+    def _preflight(self, path: str, headers: CIMultiDict[str]) -> tuple[int, bytes | None]:
+        methods, _ = self._router.methods(path)
+        if not methods:
+            raise Refused("NOT_FOUND", method="OPTIONS", path=path[:200])
+        headers.update(_PREFLIGHT_HEADERS)
+        headers["Allow"] = allowed(methods)
+        return 204, None
+
+    def _refusal(
+        self, request: web.BaseRequest, incoming: _Incoming, headers: CIMultiDict[str], refused: Refused
+    ) -> tuple[int, bytes]:
+        failure = self._failure(request, incoming, refused)
+        if failure.retry_after_s is not None:
+            headers["Retry-After"] = str(failure.retry_after_s)
+        if refused.code == "METHOD_NOT_ALLOWED":
+            headers["Allow"] = refused.facts["allow"]
+        if refused.code == "UNAUTHENTICATED":
+            headers["WWW-Authenticate"] = 'Bearer realm="dumont"'
+        headers["Content-Type"] = _JSON
+        return failure.status, _encode(incoming.dialect.failure(failure))
+
+    def _failure(self, request: web.BaseRequest, incoming: _Incoming, refused: Refused) -> Failure:
+        code = refused.code
+        if code not in CODES:
+            self._gateway.logger.error("http.unknown_code", code=code, request_id=incoming.request_id)
+            code = "INTERNAL_ERROR"
+        dialect = incoming.dialect
+        shown = dialect.renames.get(code, code)
+        if incoming.route is not None:
+            shown = incoming.route.renames.get(code, shown)
+        known = CODES.get(shown, CODES[code])
+        return Failure(
+            code=shown,
+            status=known.status,
+            message=text(shown if shown in CODES else code, refused.facts, _language(request, dialect)),
+            facts={name: value for name, value in refused.facts.items() if name != "retry_after_s"},
+            retry=known.retry,
+            retry_after_s=_retry_after(known.status, refused),
+            advice=known.advice,
+            at=self._gateway.clock.now(),
+            request_id=incoming.request_id,
+            correlation_id=incoming.correlation_id,
+        )
+
+    def _account(self, request: web.BaseRequest, incoming: _Incoming, status: int) -> None:
+        """One line and three numbers per request."""
+        seconds = self._gateway.clock.monotonic_s() - incoming.started_s
+        route = incoming.route.path if incoming.route is not None else "unknown"
+        method = request.method if incoming.route is not None else "other"
+        self._gateway.vitals.count((incoming.dialect.name, method, route), status, seconds)
+        self._gateway.logger.info(
+            "http.request",
+            method=request.method,
+            route=route,
+            status=status,
+            took_ms=round(seconds * 1000, 3),
+            request_id=incoming.request_id,
+            correlation_id=incoming.correlation_id,
+        )
+
+
+def _id(given: str | None, gateway: Gateway, prefix: str) -> str:
+    """The caller's id when it is one; anything else (log forgery, header splitting) is replaced."""
+    if given is not None and _ID_IN.fullmatch(given):
+        return given
+    return gateway.ids.fresh(prefix)
+
+
+def _idempotency_key(given: str) -> str:
+    if given and not _KEY_IN.fullmatch(given):
+        refuse("Idempotency-Key", "Idempotency-Key must be 1 to 255 printable ASCII characters", given)
+    return given
+
+
+def _position(given: str | None) -> Position | None:
+    if given is None:
+        return None
+    found = _POSITION_IN.fullmatch(given)
+    if found is None:
+        refuse("X-Dumont-Position", "X-Dumont-Position must be what an earlier answer carried", given)
+    return Position(found[1], int(found[2]))
+
+
+def _retry_after(status: int, refused: Refused) -> int | None:
+    given = refused.facts.get("retry_after_s")
+    if isinstance(given, int | float):
+        return max(1, round(given))
+    return RETRY_AFTER_S if status in (429, 503) else None
+
+
+def _language(request: web.BaseRequest, dialect: Dialect) -> Language:
+    """The best of en and pt that the caller names, the dialect's own otherwise."""
+    accepted = request.headers.get("Accept-Language", "")
+    best: Language = dialect.language
+    weight = 0.0
+    for name, quality in _LANGUAGE.findall(accepted[:200]):
+        try:
+            wanted = float(quality or 1)
+        except ValueError:
+            continue
+        if wanted > weight:
+            best, weight = ("en" if name.lower() == "en" else "pt"), wanted
+    return best
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    """The whole body, or PAYLOAD_TOO_LARGE before more than the limit is held."""
+    too_large = Refused("PAYLOAD_TOO_LARGE", limit_mb=BODY_BYTES_MAX // (1024 * 1024))
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # curl waits a second for it
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_READ_S_MAX):
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Refused("REQUEST_TIMEOUT") from None
+    kind = request.headers.get("Content-Type", "")
+    if size and kind and "json" not in kind.lower():
+        raise Refused("UNSUPPORTED_MEDIA_TYPE")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,130 @@
+"""The gateway as a running thing: HTTP in front, the bus behind. Called by `__main__` and by integration tests.
+
+Owns the life of its tasks (one TaskGroup) and the order of a graceful stop: no new connections, then finish what is in
+flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cache
+
+import msgspec
+from aiohttp import web
+
+from libs.clock import Clock
+from libs.eventlog import EventLog
+from libs.ids import Ids
+from libs.refusal import Refused
+from libs.runtime.bus import Bus
+from libs.telemetry import Metrics, logger
+from proto.base import Reply, Request
+from proto.gateway.commands import AnyCommand
+from proto.gateway.queries import ListKeys
+from proto.health import MetricsText, ServiceHealth
+from services.gateway.config import GatewaySettings
+from services.gateway.gateway import Gateway, Positions
+from services.gateway.keys import Keys
+from services.gateway.openapi_document import openapi_document
+from services.gateway.pipeline import Pipeline
+from services.gateway.vitals import VERSION, Vitals
+
+# The longest wait a caller may ask for is 60 s (`?wait=`); a supervisor gives us 10 s before it kills.
+SHUTDOWN_S_MAX = 8.0
+KEEPALIVE_S = 75.0  # above the usual 60 s of load balancers, so that they close first
+BACKLOG = 1024
+
+_commands = msgspec.json.Decoder(AnyCommand)
+
+
+def make(
+    settings: GatewaySettings, *, log: EventLog, bus: Bus, clock: Clock, ids: Ids, is_connected: Callable[[], bool]
+) -> Gateway:
+    """A gateway over the given ports."""
+    metrics = Metrics({"service": "gateway"})
+    return Gateway(
+        settings=settings,
+        bus=bus,
+        keys=Keys(log, clock, ids),
+        vitals=Vitals(bus, clock, ids, metrics),
+        positions=Positions(clock),
+        clock=clock,
+        ids=ids,
+        logger=logger("http"),
+        is_connected=is_connected,
+        openapi=cache(lambda: msgspec.json.encode(openapi_document())),
+    )
+
+
+async def serve(gateway: Gateway, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
+    """Serve until `stop` is set; `ready` is told the port that was bound. Raises OSError when the port is taken."""
+    runner = web.ServerRunner(
+        web.Server(Pipeline(gateway), access_log=None, keepalive_timeout=KEEPALIVE_S), shutdown_timeout=SHUTDOWN_S_MAX
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, gateway.settings.gateway_host, gateway.settings.gateway_port, backlog=BACKLOG)
+    await site.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(gateway.keys.follow()), group.create_task(gateway.vitals.watch())]
+            await gateway.bus.serve("gateway", answering(gateway))
+            ready(_port(runner))
+            await stop.wait()
+            await site.stop()
+            await runner.cleanup()
+            for task in tasks:
+                task.cancel()
+    finally:
+        await runner.cleanup()
+
+
+def answering(gateway: Gateway) -> Callable[[str, Request], Awaitable[Reply]]:
+    """What the gateway answers on the bus: wishes about keys, and how it is."""
+
+    async def answer(subject: str, request: Request) -> Reply:
+        kind, _, tag = subject.split(".", 2)
+        if kind == "cmd":
+            meta = request.meta
+            position = await gateway.keys.execute(
+                _commands.decode(request.body),
+                cause=meta.request_id,
+                correlation=meta.correlation,
+                trace=meta.trace,
+            )
+            return Reply(position=position)
+        return Reply(body=msgspec.Raw(msgspec.json.encode(_told(gateway, tag, request))))
+
+    return answer
+
+
+def _told(gateway: Gateway, tag: str, request: Request) -> object:
+    match tag:
+        case "keys":
+            return gateway.keys.of_account(msgspec.json.decode(request.body, type=ListKeys).account_id)
+        case "health":
+            return _health(gateway)
+        case "metrics":
+            return MetricsText(gateway.vitals.own_metrics_text())
+        case _:
+            raise Refused("NOT_FOUND", path=tag)
+
+
+def _health(gateway: Gateway) -> ServiceHealth:
+    reasons = [] if gateway.keys.caught_up else ["the index of keys is not caught up"]
+    return ServiceHealth(
+        service="gateway",
+        ready=not reasons,
+        reasons=reasons,
+        version=VERSION,
+        uptime_s=int(gateway.vitals.uptime_s),
+        projection_lag_events=0,
+        relay_lag_events=0,
+        effects_running=0,
+        dead_letters=0,
+    )
+
+
+def _port(runner: web.ServerRunner) -> int:
+    address = runner.addresses[0]
+    return int(address[1])

@@ -1,0 +1,165 @@
+"""From untrusted bytes and strings to structs, or to every problem at once with field and reason.
+
+Called by the pipeline for bodies and query strings, and by handlers for rules between fields (`refuse`). The fast
+path is one msgspec decode; only when that fails is each field looked at by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import FieldInfo
+
+from libs.refusal import Refused
+
+PROBLEMS_MAX = 50  # as many as anybody will read
+QUERY_FIELDS_MAX = 100  # no route has more than 25
+VALUE_CHARS_MAX = 100  # of a wrong value, shown back
+NESTING_MAX = 8  # structs in structs; ours go two deep
+
+S = TypeVar("S", bound=Struct)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong, in words for the person who sent it."""
+
+    field: str
+    reason: str
+    value: Any = None
+
+
+def refuse(field: str, reason: str, value: Any = None) -> NoReturn:
+    """For a rule between fields, or one no schema can state."""
+    raise refusal([Problem(field, reason, _shown(value))])
+
+
+def refusal(problems: Sequence[Problem]) -> Refused:
+    first = problems[0]
+    return Refused(
+        "VALIDATION_ERROR", field=first.field, reason=first.reason, errors=msgspec.to_builtins(list(problems))
+    )
+
+
+def read_body(raw: bytes, decoder: msgspec.json.Decoder[S], shape: type[S]) -> S:
+    """An empty body counts as `{}` (contract novita A1: clients send the content type and nothing else)."""
+    if b"\\u0000" in raw:
+        refuse("body", "Body must not contain the character U+0000")
+    try:
+        return decoder.decode(raw or b"{}")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise refusal(_body_problems(raw, shape)) from None
+
+
+def read_query(text: str, shape: type[S]) -> S:
+    """`text` is what follows the question mark. The last of several equal names counts."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX, errors="strict")
+    except (ValueError, UnicodeDecodeError):
+        refuse("query", f"Query must be UTF-8 with at most {QUERY_FIELDS_MAX} fields")
+    values = dict(pairs)
+    if any("\0" in value for value in values.values()):
+        refuse("query", "Query must not contain the character U+0000")
+    problems = [Problem(name, f"{_label(name)} must be a number", value) for name, value in _not_numbers(values, shape)]
+    try:
+        if not problems:
+            return msgspec.convert(values, shape, strict=False)
+    except msgspec.ValidationError as error:
+        problems = _problems(values, shape, strict=False) or [Problem("query", str(error))]
+    raise refusal(problems)
+
+
+def _not_numbers(values: Mapping[str, str], shape: type[Struct]) -> list[tuple[str, str]]:
+    """`nan` and `inf` are floats to a parser and nonsense to a filter."""
+    floats = {field.encode_name for field in msgspec.structs.fields(shape) if _is_float(field.type)}
+    found: list[tuple[str, str]] = []
+    for name in floats & values.keys():
+        try:
+            if not math.isfinite(float(values[name])):
+                found.append((name, values[name]))
+        except ValueError:
+            continue  # said better by the schema
+    return found
+
+
+def _is_float(kind: Any) -> bool:
+    return kind is float or any(_is_float(part) for part in get_args(kind))
+
+
+def _body_problems(raw: bytes, shape: type[Struct]) -> list[Problem]:
+    try:
+        values = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return [Problem("body", f"Body must be valid JSON: {error}")]
+    except RecursionError:
+        return [Problem("body", "Body must be valid JSON: nested too deeply")]
+    if not isinstance(values, dict):
+        return [Problem("body", "Body must be a JSON object")]
+    return _problems(cast("dict[str, Any]", values), shape, strict=True) or [Problem("body", "Body is not valid")]
+
+
+def _problems(values: Mapping[str, Any], shape: type[Struct], *, strict: bool, prefix: str = "") -> list[Problem]:
+    found: list[Problem] = []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    for name, field in fields.items():
+        path = prefix + name
+        if name in values:
+            found += _problems_of(values[name], field, path, strict=strict)
+        elif field.required:
+            found.append(Problem(path, f"{_label(name)} is required"))
+    if shape.__struct_config__.forbid_unknown_fields:
+        found += [Problem(prefix + name, f"Unknown field {name}") for name in values if name not in fields]
+    return found[:PROBLEMS_MAX]
+
+
+def _problems_of(value: Any, field: FieldInfo, path: str, *, strict: bool) -> list[Problem]:
+    inner = _struct_in(field.type)
+    if inner is not None and isinstance(value, dict) and path.count(".") < NESTING_MAX:
+        return _problems(cast("dict[str, Any]", value), inner, strict=strict, prefix=f"{path}.")
+    try:
+        msgspec.convert(value, field.type, strict=strict)
+    except msgspec.ValidationError as error:
+        return [Problem(path, f"{_label(field.encode_name)} {_reason(str(error), field.type)}", _shown(value))]
+    return []
+
+
+def _struct_in(kind: Any) -> type[Struct] | None:
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind
+    return next((inner for part in get_args(kind) if (inner := _struct_in(part)) is not None), None)
+
+
+def _reason(text: str, kind: Any) -> str:
+    words = _literals(kind)
+    if words:
+        return "must be one of " + ", ".join(words)
+    text = text.removeprefix("Expected ").replace("`", "")
+    if text.startswith("str matching regex"):
+        return f"must match{text.removeprefix('str matching regex')}"
+    return f"must be {text}"
+
+
+def _literals(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [str(word) for word in get_args(kind) if word != ""]
+    if get_origin(kind) is Annotated:
+        return _literals(get_args(kind)[0])
+    return [word for part in get_args(kind) for word in _literals(part)]
+
+
+def _label(name: str) -> str:
+    """`productName` -> `Product name`: the wording of seed 001."""
+    words = " ".join(word if word.isupper() else word.lower() for word in _WORDS.findall(name)) or name
+    return words[:1].upper() + words[1:]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:VALUE_CHARS_MAX]
+    return value if isinstance(value, int | float | bool) else None
