@@ -1,0 +1,32 @@
+"""Composition root of the sandbox cloud: forks the warmed parent first, then runs the daemon. `python -m services.sandbox`.
+
+The one place that says which agent is in a machine's image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from libs import process
+from services.agent.program import run as run_agent
+from services.sandbox import zygote
+from services.sandbox.daemon import Place, read_settings, serve
+from services.sandbox.homes import Homes
+from services.sandbox.options import decode
+
+
+def main() -> None:
+    settings = read_settings()
+    options = decode(settings.sandbox_options)
+    root = Path(settings.data_dir).resolve() / "sandbox"
+    if options.virtual:
+        root.mkdir(parents=True, exist_ok=True)
+        place = Place(settings, options, root, None, None)
+    else:
+        homes = Homes(root)
+        place = Place(settings, options, root, homes, zygote.start(run_agent))
+    process.run(lambda running: serve(place, running))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Shared volumes: directories on one host that its machines can have as their workspace, and that outlive them.
+
+Used by `cloud` and `routes`. Owns DATA/sandbox/volumes.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from libs.ids import Ids
+from services.sandbox.homes import Homes
+from services.sandbox.records import Record, Volume, replace
+from services.sandbox.wire import VolumeBody, VolumeView
+
+
+class Volumes:
+    """All volumes and who has them."""
+
+    def __init__(self, path: Path, homes: Homes | None, ids: Ids) -> None:
+        """`homes` is None in a virtual cloud, whose volumes hold no files."""
+        self._path = path
+        self._homes = homes
+        self._ids = ids
+        stored = msgspec.json.decode(path.read_bytes(), type=list[Volume]) if path.exists() else []
+        self._volumes = {volume.volume_id: volume for volume in stored}
+        self._attached: dict[str, set[str]] = {volume_id: set() for volume_id in self._volumes}
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Who had what when the daemon went down."""
+        for record in records:
+            if record.volume_id in self._attached:
+                self._attached[record.volume_id].add(record.machine_id)
+
+    def create(self, body: VolumeBody) -> Volume:
+        """A new, empty volume; the same name on the same host gives the same volume."""
+        for volume in self._volumes.values():
+            if (volume.name, volume.host_id) == (body.name, body.host_id):
+                return volume
+        volume = Volume(self._ids.fresh("vol"), body.name, body.host_id, body.size_gb)
+        if self._homes is not None:
+            volume.group_id = self._homes.free_group(other.group_id for other in self._volumes.values())
+            self._homes.make_volume(volume)
+        self._volumes[volume.volume_id] = volume
+        self._attached[volume.volume_id] = set()
+        self._save()
+        return volume
+
+    def find(self, volume_id: str) -> Volume | None:
+        return self._volumes.get(volume_id)
+
+    def all(self) -> list[VolumeView]:
+        return [self.view(volume) for volume in self._volumes.values()]
+
+    def view(self, volume: Volume) -> VolumeView:
+        attached = tuple(sorted(self._attached[volume.volume_id]))
+        return VolumeView(volume.volume_id, volume.name, volume.host_id, volume.size_gb, attached)
+
+    def attach(self, volume: Volume, machine_id: str) -> None:
+        self._attached[volume.volume_id].add(machine_id)
+
+    def detach(self, volume_id: str, machine_id: str) -> None:
+        self._attached.get(volume_id, set()).discard(machine_id)
+
+    def in_use(self, volume_id: str) -> bool:
+        return bool(self._attached.get(volume_id))
+
+    def destroy(self, volume_id: str) -> None:
+        """Take an unused volume away with its files; one that is gone is fine."""
+        if self._volumes.pop(volume_id, None) is None:
+            return
+        del self._attached[volume_id]
+        self._save()
+        if self._homes is not None:
+            self._homes.wipe_volume(volume_id)
+
+    def _save(self) -> None:
+        replace(self._path, msgspec.json.encode(list(self._volumes.values())))
