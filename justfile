@@ -41,7 +41,7 @@ test-one NAME *ARGS:
 # run all services in one process on a faulty log; the same SEED gives the same run
 [group('check')]
 sim SEED *ARGS:
-    {{ python }} -m libs.sim {{ SEED }} {{ ARGS }}
+    {{ python }} -m tests.sim {{ SEED }} {{ ARGS }}
 
 # measure product and ceiling side by side (docs/performance.md)
 [group('check')]

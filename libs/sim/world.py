@@ -237,5 +237,5 @@ def simulate(
     try:
         virtual_s = run_virtual(main, loop)
     except Exception as error:
-        raise SeedFailed(f"seed {seed}: {error}\nto see it again: just sim {seed}") from error
+        raise SeedFailed(f"seed {seed}: {str(error) or repr(error)}\nto see it again: just sim {seed}") from error
     return Outcome(seed, trace.digest(), trace.notes, virtual_s)

@@ -1,0 +1,296 @@
+"""A GPU cloud for the simulation: rents, boots, preempts, and lies about it by seed.
+
+`FakeCloud` is the outside world: it survives every kill of our processes and counts what it was asked to do.
+`SimProvider` is the provider port as one life of a process sees it. Lies: a create that times out after creating, lists
+that lag, lost and repeated signals, machines that never boot or fail, spontaneous preemption, calls that fail before or
+after they took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from libs.refusal import OutcomeUnknown, Transient
+from libs.sim.chance import Chance, Draws
+from libs.sim.life import Life
+from libs.sim.trace import Trace
+from proto.instance.words import Endpoint, InterruptionReason, Offer
+from services.instance.providers import (
+    Capabilities,
+    MachineOrder,
+    OfferGone,
+    ProviderMachine,
+    ProviderStatus,
+)
+
+NAME = "fake"
+LIST_LAG_S = 2.0
+CALL_S_MAX = 4.0  # how long a call waits for an answer that does not come
+STOP_S_MAX = 2.0
+
+
+class Lies(Struct, frozen=True, kw_only=True):
+    """Shares (0..1) of calls or machines."""
+
+    create_times_out_created: float = 0.08
+    create_times_out_uncreated: float = 0.04
+    offer_gone: float = 0.08
+    call_fails_before: float = 0.04
+    call_fails_after: float = 0.03
+    boot_fails: float = 0.08
+    boot_hangs: float = 0.01
+    boot_s_max: float = 8.0
+    signal_lost: float = 0.2
+    signal_doubled: float = 0.2
+    preempt_every_s: float = 25.0
+
+
+HONEST = Lies(
+    create_times_out_created=0, create_times_out_uncreated=0, offer_gone=0, call_fails_before=0, call_fails_after=0,
+    boot_fails=0, boot_hangs=0, signal_lost=0, signal_doubled=0, preempt_every_s=0, boot_s_max=1.0,
+)  # fmt: skip
+
+
+@dataclass
+class Rented:
+    """One machine as it really is."""
+
+    provider_machine_id: str
+    label: str
+    offer: Offer
+    seen_from_s: float  # lists show it from then on
+    status: ProviderStatus = "creating"
+    interruption: InterruptionReason | None = None
+    boots: int = 0
+    ports: tuple[int, ...] = ()
+
+
+@dataclass
+class FakeCloud:
+    """What is rented, and to whom news is told."""
+
+    chance: Chance
+    trace: Trace
+    lies: Lies = field(default_factory=Lies)
+    rented: dict[str, Rented] = field(default_factory=dict[str, Rented])
+    creates: dict[str, int] = field(default_factory=dict[str, int])  # per label: how many machines were made
+    listeners: list[asyncio.Queue[str]] = field(default_factory=list[asyncio.Queue[str]])
+    market: Sequence[Offer] = ()
+
+    def __post_init__(self) -> None:
+        self.draws = Draws(self.chance, "cloud")
+        random = self.chance.generator("market")
+        self.market = [
+            Offer(
+                offer_id=f"offer_{number}",
+                provider=NAME,
+                host_id=f"host-{number % 5}",
+                gpu="RTX 4090",
+                price_usd_micros_per_hour=random.randrange(200_000, 900_000),
+                region=random.choice(["eu", "us"]),
+                gpu_memory_gb=24,
+                disk_gb=500,
+                billing="spot",
+            )
+            for number in range(12)
+        ]
+        self.market = sorted(self.market, key=lambda offer: offer.price_usd_micros_per_hour)
+
+    def calm(self) -> None:
+        """From now on it tells the truth and takes nothing away."""
+        self.lies = HONEST
+
+    def alive(self) -> list[Rented]:
+        """Machines that still cost money."""
+        return [machine for machine in self.rented.values() if machine.status != "gone"]
+
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def create(self, order: MachineOrder) -> Rented:
+        taken = {machine.offer.offer_id for machine in self.alive()}
+        if order.offer.offer_id in taken or self.draws.happens(self.lies.offer_gone):
+            raise OfferGone(order.offer.offer_id)
+        number = len(self.rented) + 1
+        machine = Rented(
+            provider_machine_id=f"pm-{number}",
+            label=order.label,
+            offer=order.offer,
+            seen_from_s=self.now_s() + self.draws.up_to(LIST_LAG_S),
+            ports=tuple(port.port for port in order.spec.ports) or (22,),
+        )
+        self.rented[machine.provider_machine_id] = machine
+        self.creates[order.label] = self.creates.get(order.label, 0) + 1
+        self.trace.note("cloud created", machine.provider_machine_id, order.label)
+        self.boot(machine)
+        return machine
+
+    def boot(self, machine: Rented) -> None:
+        machine.boots += 1
+        self._become(machine, "creating")
+        fate: ProviderStatus = "failed" if self.draws.happens(self.lies.boot_fails) else "running"
+        if not self.draws.happens(self.lies.boot_hangs):
+            self._later(self.draws.up_to(self.lies.boot_s_max), machine, "creating", fate)
+
+    def stop(self, machine: Rented) -> None:
+        if machine.status in ("creating", "running", "failed"):
+            self._become(machine, "stopping")
+            self._later(self.draws.up_to(STOP_S_MAX), machine, "stopping", "stopped")
+
+    def destroy(self, machine: Rented) -> None:
+        if machine.status != "gone":
+            self._become(machine, "gone")
+
+    def preempt(self, machine: Rented) -> None:
+        """The spot market takes it: off, its disk lost or not, and not to be started again without its GPU."""
+        machine.interruption = "spot_preemption"
+        self._become(machine, "exited")
+
+    async def preempt_now_and_then(self) -> None:
+        random = self.chance.generator("preemption")
+        while (mean_s := self.lies.preempt_every_s) > 0:
+            await asyncio.sleep(random.expovariate(1 / mean_s))
+            running = [machine for machine in self.rented.values() if machine.status == "running"]
+            if running:
+                self.preempt(random.choice(running))
+
+    def _later(self, seconds: float, machine: Rented, if_still: ProviderStatus, status: ProviderStatus) -> None:
+        boots = machine.boots
+
+        def happen() -> None:
+            if machine.status == if_still and machine.boots == boots:
+                self._become(machine, status)
+
+        asyncio.get_running_loop().call_later(seconds, happen)
+
+    def _become(self, machine: Rented, status: ProviderStatus) -> None:
+        machine.status = status
+        if status in ("creating", "running"):
+            machine.interruption = None
+        self.trace.note("cloud", machine.provider_machine_id, status)
+        for queue in self.listeners:
+            if not self.draws.happens(self.lies.signal_lost):
+                queue.put_nowait(machine.provider_machine_id)
+            if self.draws.happens(self.lies.signal_doubled):
+                queue.put_nowait(machine.provider_machine_id)
+
+
+class SimProvider:
+    """The provider port of one life."""
+
+    name = NAME
+    capabilities = Capabilities(
+        spot=True,
+        volumes=False,
+        shared_volume=False,
+        stopped_keeps_gpu=False,
+        push_signals=True,
+        idempotent_create=False,
+        list_lag_s=LIST_LAG_S,
+    )
+
+    def __init__(self, cloud: FakeCloud, life: Life) -> None:
+        self._cloud = cloud
+        self._life = life
+
+    async def offers(self) -> Sequence[Offer]:
+        await self._reach("offers")
+        taken = {machine.offer.offer_id for machine in self._cloud.alive()}
+        return [offer for offer in self._cloud.market if offer.offer_id not in taken]
+
+    async def create(self, order: MachineOrder) -> ProviderMachine:
+        await self._reach("create")
+        lies, draws = self._cloud.lies, self._life.draws
+        if draws.happens(lies.create_times_out_uncreated):
+            await self._life.pause(CALL_S_MAX)
+            raise OutcomeUnknown("create: no answer")
+        machine = self._cloud.create(order)
+        if draws.happens(lies.create_times_out_created):
+            await self._life.pause(CALL_S_MAX)
+            raise OutcomeUnknown("create: no answer")
+        await self._life.step()
+        return _shown(machine)
+
+    async def find(self, label: str) -> ProviderMachine | None:
+        return next((machine for machine in await self.machines() if machine.label == label), None)
+
+    async def get(self, provider_machine_id: str) -> ProviderMachine:
+        await self._reach("get")
+        machine = self._cloud.rented.get(provider_machine_id)
+        if machine is None:
+            return ProviderMachine(provider_machine_id, "", "gone")
+        return _shown(machine)
+
+    async def machines(self) -> Sequence[ProviderMachine]:
+        await self._reach("machines")
+        now_s = self._cloud.now_s()
+        return [_shown(machine) for machine in self._cloud.alive() if machine.seen_from_s <= now_s]
+
+    async def start(self, provider_machine_id: str) -> None:
+        machine = await self._machine(provider_machine_id, "start")
+        if machine is None or machine.status in ("gone", "exited", "failed"):
+            raise OfferGone(provider_machine_id)
+        if machine.status in ("stopped", "stopping"):
+            if self._life.draws.happens(self._cloud.lies.offer_gone):
+                raise OfferGone(provider_machine_id)
+            self._cloud.boot(machine)
+        await self._answer("start")
+
+    async def stop(self, provider_machine_id: str) -> None:
+        machine = await self._machine(provider_machine_id, "stop")
+        if machine is not None:
+            self._cloud.stop(machine)
+        await self._answer("stop")
+
+    async def destroy(self, provider_machine_id: str) -> None:
+        machine = await self._machine(provider_machine_id, "destroy")
+        if machine is not None:
+            self._cloud.destroy(machine)
+        await self._answer("destroy")
+
+    async def signals(self) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._cloud.listeners.append(queue)
+        try:
+            while True:
+                hint = await queue.get()
+                await self._life.step()
+                yield hint
+        finally:
+            self._cloud.listeners.remove(queue)
+
+    async def close(self) -> None:
+        return
+
+    async def _machine(self, provider_machine_id: str, what: str) -> Rented | None:
+        await self._reach(what)
+        return self._cloud.rented.get(provider_machine_id)
+
+    async def _reach(self, what: str) -> None:
+        await self._life.step()
+        if self._life.draws.happens(self._cloud.lies.call_fails_before):
+            raise Transient(f"{what}: the cloud is unwell")
+
+    async def _answer(self, what: str) -> None:
+        await self._life.step()
+        if self._life.draws.happens(self._cloud.lies.call_fails_after):
+            raise Transient(f"{what}: the answer got lost")
+
+
+def _shown(machine: Rented) -> ProviderMachine:
+    endpoints = tuple(
+        Endpoint(port=port, host="127.0.0.1", public_port=20_000 + port, protocol="tcp") for port in machine.ports
+    )
+    return ProviderMachine(
+        provider_machine_id=machine.provider_machine_id,
+        label=machine.label,
+        status=machine.status,
+        offer_id=machine.offer.offer_id,
+        host_id=machine.offer.host_id,
+        endpoints=endpoints if machine.status == "running" else (),
+        interruption=machine.interruption,
+    )
