@@ -54,7 +54,7 @@ def _purpose(struct: type[Struct]) -> str:
 
 def _table(settings: list[Setting]) -> str:
     rows = [
-        f"| `{line.env}` | {line.type_name} | {_cell(_default(line))} | {line.unit} | {_cell(line.reason)} "
+        f"| `{line.env}` | {_cell(line.type_name)} | {_cell(_default(line))} | {line.unit} | {_cell(line.reason)} "
         f"| {_cell(line.example)} |"
         for line in settings
     ]

@@ -80,3 +80,14 @@ def test_nats_server_accepts_the_configuration(name: str, tmp_path: Path) -> Non
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_a_setting_that_several_processes_read_has_one_default() -> None:
+    """Two defaults for one variable mean that leaving it out does two things."""
+    defaults: dict[str, set[str]] = {}
+    for _, struct in config_structs(ROOT):
+        for line in describe(struct):
+            defaults.setdefault(line.env, set()).add(line.default)
+    # `required` beside a default is no contradiction: only one of the processes can do without.
+    twofold = {name: sorted(found) for name, found in defaults.items() if len(found - {"required", "unset"}) > 1}
+    assert not twofold
