@@ -14,7 +14,14 @@ Schemas of a service `instance` (no service ever touches another's):
 from libs.postgres.columns import RowRejected
 from libs.postgres.pool import Database, open_database
 from libs.postgres.rebuild import RebuildProgress, RebuildRunning, Rebuilt, rebuild
-from libs.postgres.schema import ActiveProjection, Definition, active_projection, ensure_schema, table_hashes
+from libs.postgres.schema import (
+    ActiveProjection,
+    Definition,
+    active_projection,
+    ensure_schema,
+    fingerprint_of,
+    table_hashes,
+)
 from libs.postgres.store import PostgresStore
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "RowRejected",
     "active_projection",
     "ensure_schema",
+    "fingerprint_of",
     "open_database",
     "rebuild",
     "table_hashes",

@@ -26,6 +26,7 @@ POOL_CONNECTIONS_MAX = (
 )
 CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0  # longer than this means that every connection is stuck: better to say so
+STATEMENTS_IN_FLIGHT_MAX = 1000  # about 50 ms of reads; beyond it the service is better told so
 STATEMENT_TIMEOUT_S = 10.0  # the slowest honest statement of a service is a 1000-row merge, about 0.1 s
 COMMAND_TIMEOUT_S = STATEMENT_TIMEOUT_S + 2.0  # ours fires only when the server cannot (stopped, cut off)
 IDLE_TRANSACTION_TIMEOUT_S = 30.0
@@ -70,27 +71,40 @@ class Database:
     def __init__(self, pool: _Pool, url: str, service: str) -> None:
         self._pool = pool
         self._url = url
+        self._in_flight = 0
         self.service = service
 
     def __repr__(self) -> str:
         return f"Database({self.service})"  # never the URL: it holds a password
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        with postgres_errors():
+        with self._admitted():
             return await self._pool.fetch(sql, *arguments)
 
     async def fetchrow(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
-        with postgres_errors():
+        with self._admitted():
             return await self._pool.fetchrow(sql, *arguments)
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
-        with postgres_errors():
+        with self._admitted():
             return await self._pool.fetchval(sql, *arguments)
 
     async def execute(self, sql: str, *arguments: Any) -> str:
         """Run one statement; returns its command tag, e.g. `UPDATE 1`."""
-        with postgres_errors():
+        with self._admitted():
             return await self._pool.execute(sql, *arguments)
+
+    @contextmanager
+    def _admitted(self) -> Generator[None]:
+        """Bounds the queue for a connection by its length: a timeout on each wait cost a sixth of all reads."""
+        if self._in_flight >= STATEMENTS_IN_FLIGHT_MAX:
+            raise Transient(f"postgres: {self._in_flight} statements of {self.service} are already waiting")
+        self._in_flight += 1
+        try:
+            with postgres_errors():
+                yield
+        finally:
+            self._in_flight -= 1
 
     @asynccontextmanager
     async def transaction(self, begin: str = "begin") -> AsyncGenerator[Connection]:
@@ -132,14 +146,20 @@ async def open_database(url: str, *, service: str, connections_max: int = POOL_C
     with postgres_errors():
         pool = await asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0,  # with a floor, asyncpg would log on its own while the server is away
             max_size=connections_max,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             reset=_keep_session,
             server_settings=_server_settings(service, STATEMENT_TIMEOUT_S),
         )
-    return Database(pool, url, service)
+    database = Database(pool, url, service)
+    try:
+        await database.fetchval("select 1")
+    except BaseException:
+        pool.terminate()
+        raise
+    return database
 
 
 async def _keep_session(_connection: Any) -> None:

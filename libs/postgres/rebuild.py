@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from libs.postgres.folding import TableFold, fold_rows
 from libs.postgres.pool import LONG_STATEMENT_TIMEOUT_S, Database, postgres_errors
 from libs.postgres.schema import Definition, create_tables
-from libs.postgres.writing import RowWriter, misfits_rejected, quoted, row_arrays
+from libs.postgres.writing import BY_PRIMARY_KEY, RowWriter, misfits_rejected, quoted, row_arrays
 from libs.refusal import Transient
 from libs.runtime.service import Row
 
@@ -209,6 +209,7 @@ async def _catch_up(build: _Build, batches: AsyncIterator[Batch]) -> None:
     """Project one more batch into the version being built."""
     rows, seq = await _next(batches)
     async with build.connection.transaction():
+        await build.connection.execute(BY_PRIMARY_KEY)
         await _checkpoint(build, build.seq, seq)
         await build.writer.write(build.connection, rows)
     build.seq = seq

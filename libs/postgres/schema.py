@@ -38,6 +38,18 @@ create table {DEADLINES_TABLE} (
 create index {DEADLINES_TABLE}_by_time on {DEADLINES_TABLE} (due_at);
 """
 
+# $1: schema name. Generated columns carry their expression as a default, but nobody writes them.
+DEFAULTS_SQL = """
+select c.relname, a.attname
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_class c on c.oid = a.attrelid and c.relkind = 'r'
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and a.attnum > 0 and not a.attisdropped
+  and ((a.atthasdef and a.attgenerated = '') or a.attidentity <> '')
+order by c.relname, a.attnum
+"""
+FINGERPRINT_HEX_CHARS = 16
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -56,6 +68,11 @@ class ActiveProjection:
     version: int
     fingerprint: str
     seq: int
+
+
+def fingerprint_of(*texts: str) -> str:
+    """Changes when any of the texts does: `schema.sql`, the source of the projection and of what it imports."""
+    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()[:FINGERPRINT_HEX_CHARS]
 
 
 async def ensure_schema(database: Database, definition: Definition) -> ActiveProjection:
@@ -96,6 +113,12 @@ async def create_tables(connection: Connection, definition: Definition, schema: 
     await connection.execute(f"create schema {schema}")
     await connection.execute(f"set local search_path = {schema}, {definition.service}_live, public")
     await connection.execute(definition.schema_sql)
+    defaults = await connection.fetch(DEFAULTS_SQL, schema)
+    if defaults:
+        named = ", ".join(f"{table}.{column}" for table, column in defaults)
+        raise ValueError(
+            f"{definition.service}/schema.sql: a column that no row mentions is NULL, so no DEFAULT: {named}"
+        )
     if await connection.fetchval("select to_regclass($1)", f"{schema}.{DEADLINES_TABLE}") is None:
         await connection.execute(DEADLINES_SQL)
 

@@ -13,13 +13,13 @@ import msgspec
 
 from libs.postgres.lease import Lease
 from libs.postgres.pool import Database
-from libs.postgres.writing import RowWriter
+from libs.postgres.writing import BY_PRIMARY_KEY, RowWriter
 from libs.runtime.service import DEADLINES_TABLE, Row
 from libs.runtime.store import Deadline, Overtaken
 
 PROJECT_CURSOR = "project"
 # Rows and checkpoint are lost together and replayed from the log, so this commit need not wait for the disk.
-BEGIN_UNSYNCED = "begin; set local synchronous_commit = off"
+BEGIN_PROJECT = "begin; set local synchronous_commit = off; " + BY_PRIMARY_KEY
 
 
 class PostgresStore:
@@ -50,7 +50,7 @@ class PostgresStore:
         unknown."""
         if seq < after_seq:
             raise ValueError(f"the projection cursor cannot go back from {after_seq} to {seq}")
-        async with self._database.transaction(BEGIN_UNSYNCED) as connection:
+        async with self._database.transaction(BEGIN_PROJECT) as connection:
             if await connection.execute(self._checkpoint_sql, self._fingerprint, after_seq, seq) != "UPDATE 1":
                 raise Overtaken(f"the projection of {self._database.service} is not at {after_seq} any more")
             if rows:

@@ -29,6 +29,10 @@ STATEMENT_ROWS_MAX = 1000  # 100 to 1000 is where PostgreSQL merges fastest (abo
 STATEMENT_CHARS_MAX = 8 * 1024 * 1024  # text in one statement; a thousand rows at the commit limit would be 256 MiB
 STATEMENTS_CACHED_MAX = 500
 
+# To be set in the transaction. A MERGE planned while its table was small would otherwise read the whole table for every
+# batch, for as long as PostgreSQL keeps that plan; finding each row by its key is right at any size.
+BY_PRIMARY_KEY = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
+
 _Item = tuple[Any, dict[str, Any]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
@@ -14,10 +15,12 @@ import pytest
 
 from libs.embedded import PostgresServer
 from libs.postgres import Database, Definition, PostgresStore, RowRejected, ensure_schema, open_database
+from libs.postgres import pool as postgres_pool
 from libs.refusal import Transient
+from libs.runtime.memory_store import MemoryStore
 from libs.runtime.service import Row
 from libs.runtime.store import Overtaken
-from libs.spec.store_contract import CONTRACT_KEYS, CONTRACT_SCHEMA_SQL, STORE_CONTRACT, Subject, thing
+from libs.spec.store_contract import CONTRACT_KEYS, CONTRACT_SCHEMA_SQL, CONTRACT_TABLES, STORE_CONTRACT, Subject, thing
 
 DEFINITION = Definition("depot", CONTRACT_SCHEMA_SQL, "one", "create table if not exists beats (id text primary key);")
 DEADLINE_S = 15.0
@@ -46,6 +49,30 @@ def decoded(name: str, value: Any) -> Any:
 @pytest.mark.parametrize("check", STORE_CONTRACT, ids=lambda check: check.__name__)
 async def test_store_contract(database: Database, check: Callable[[Subject], Awaitable[None]]) -> None:
     await check(subject_of(database))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_both_stores_hold_the_same_rows(database: Database, seed: int) -> None:
+    dice = random.Random(seed)
+    subject, memory = subject_of(database), MemoryStore(CONTRACT_TABLES, keys=CONTRACT_KEYS)
+    for seq in range(1, 13):
+        rows = [any_row(dice) for _ in range(dice.randrange(30))]
+        for store in (subject.store, memory):
+            await store.project(rows, after_seq=seq - 1, seq=seq)
+        for table in CONTRACT_TABLES:
+            assert await subject.rows(table) == memory.rows(table)
+
+
+def any_row(dice: random.Random) -> Row:
+    number = dice.randrange(12)
+    if dice.random() < 0.3:
+        key = {"thing_id": f"t{number % 3}", "part": number}
+        return Row("parts", key, dice.choice([None, {}, {"label": None}, {"label": f"p{number}"}]))
+    if dice.random() < 0.2:
+        return Row("things", {"thing_id": f"t{number}"}, None)
+    size = dice.randrange(9)
+    columns = {"size": size, "ready": size > 4, "facts": {"sizes": [size]}, "made_at": None}
+    return thing(f"t{number}", name=f"n{size}", **{name: columns[name] for name in dice.sample(sorted(columns), 2)})
 
 
 async def test_ensure_schema_twice_changes_nothing(database: Database) -> None:
@@ -84,6 +111,15 @@ async def test_a_value_that_does_not_fit_is_rejected_by_name(database: Database,
     await store.project([thing("good", name="good")], after_seq=0, seq=1)
 
 
+async def test_a_default_in_schema_sql_is_refused(database_url: str) -> None:
+    database = await open_database(database_url, service="other")
+    schema_sql = "create table t (id text primary key, n bigint default 7, m bigint generated always as (1) stored);"
+    with pytest.raises(ValueError, match=r"t\.n$"):
+        await ensure_schema(database, Definition("other", schema_sql, "one"))
+    await ensure_schema(database, Definition("other", schema_sql.replace("default 7", ""), "one"))
+    await database.close()
+
+
 async def test_json_text_is_stored_as_json(database: Database) -> None:
     store = PostgresStore(database, fingerprint="one")
     await store.project([thing("a", name="a", facts='{"colour": "red"}')], after_seq=0, seq=1)
@@ -97,6 +133,14 @@ async def test_an_error_leaves_no_session_behind(database: Database) -> None:
             raise ZeroDivisionError
     assert await database.fetchval("select count(*) from beats") == 0
     assert await database.fetchval("show work_mem") != "1MB"
+
+
+async def test_too_many_waiting_statements_are_transient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_pool, "STATEMENTS_IN_FLIGHT_MAX", 10)
+    answers = await asyncio.gather(*(database.fetchval("select 1") for _ in range(20)), return_exceptions=True)
+    assert answers.count(1) == 10
+    assert {type(answer) for answer in answers} == {int, Transient}
+    assert await database.fetchval("select 2") == 2
 
 
 async def test_the_address_is_never_shown(database_url: str, database: Database) -> None:
