@@ -155,9 +155,6 @@ CODES: dict[str, Code] = {
     "BLACKLIST_ENTRY_NOT_FOUND": Code(
         404, "The host is not on the blacklist.", False, _LOOK,
         "Blacklist entry not found[: {provider}/{host_id}]", "Bloqueio não encontrado[: {provider}/{host_id}]"),
-    "AGENT_MISMATCH": Code(
-        401, "The agent token is not of this instance.", False, "Use the token the machine was started with.",
-        "Agent token does not match the instance", "O token do agente não corresponde à máquina"),
     # --- survival ---------------------------------------------------------------------------------------------------
     "ASSOCIATION_NOT_FOUND": Code(
         404, "No standby association.", False, _LOOK, "Association not found[: {id}]",
@@ -219,9 +216,12 @@ CODES: dict[str, Code] = {
         "O provedor de GPU está em pausa após falhas repetidas"),
     # --- the platform itself ----------------------------------------------------------------------------------------
     "SERVICE_UNAVAILABLE": Code(
-        503, "A part of the platform is away; nothing was done.", True, _WAIT,
-        "Service is temporarily unavailable; nothing was changed[ ({service})]",
-        "Serviço temporariamente indisponível; nada foi alterado[ ({service})]"),
+        503, "A part of the platform is away. A command may be sent again: nothing is done twice.", True, _WAIT,
+        "Service is temporarily unavailable[ ({service})]; try again",
+        "Serviço temporariamente indisponível[ ({service})]; tente de novo"),
+    "OVERLOADED": Code(
+        503, "A service has too much to do; nothing was done.", True, _WAIT,
+        "The service is overloaded; try again", "O serviço está sobrecarregado; tente de novo"),
     "REQUEST_TIMEOUT": Code(
         408, "The request was not sent completely in time.", True, _SAFE,
         "The request was not received in time", "A requisição não chegou a tempo"),

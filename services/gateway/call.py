@@ -88,6 +88,10 @@ class Call:
             reply = await self._send(wish, COMMAND_ATTEMPT_S, None)
         except OutcomeUnknown:
             reply = await self._again(wish)
+        except Refused as refused:
+            if refused.code != "SERVICE_UNAVAILABLE" or "cause" not in refused.facts:
+                raise
+            reply = await self._again(wish)  # the owner's log or database was unwell, maybe after the append
         self.position = reply.position or self.position
         if reply.position is not None:
             self.gateway.positions.remember(wish.aggregate_id, reply.position)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -16,7 +17,7 @@ from aiohttp import web
 from libs.clock import Clock
 from libs.eventlog import EventLog
 from libs.ids import Ids
-from libs.refusal import Refused
+from libs.refusal import Refused, Transient
 from libs.runtime.bus import Bus
 from libs.telemetry import Metrics, logger
 from proto.base import Reply, Request
@@ -35,6 +36,11 @@ SHUTDOWN_S_MAX = 8.0
 KEEPALIVE_S = 75.0  # above the usual 60 s of load balancers, so that they close first
 BACKLOG = 1024
 
+START_RETRY_S = 0.2
+NAME = "gateway"
+
+T = TypeVar("T")
+_log = logger("gateway")
 _commands = msgspec.json.Decoder(AnyCommand)
 
 
@@ -57,8 +63,35 @@ def make(
     )
 
 
-async def serve(gateway: Gateway, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
-    """Serve until `stop` is set; `ready` is told the port that was bound. Raises OSError when the port is taken."""
+class Bug:
+    """The first thing that is neither refused nor transient ends the process; the supervisor starts it again."""
+
+    def __init__(self) -> None:
+        self._found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def report(self, error: BaseException) -> None:
+        if not self._found.done():
+            self._found.set_exception(error)
+
+    async def raised(self) -> None:
+        await self._found
+
+
+async def until_well(act: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """Start-up waits for the servers as long as the supervisor lets it."""
+    while True:
+        try:
+            return await act()
+        except Transient as unwell:
+            _log.warning("start.waiting", cause=str(unwell))
+            await clock.sleep(START_RETRY_S)
+
+
+async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable[[int], None]) -> None:
+    """Serve until `stop` is set; `ready` is told the port that was bound.
+
+    Raises OSError when the port is taken, and any bug.
+    """
     runner = web.ServerRunner(
         web.Server(Pipeline(gateway), access_log=None, keepalive_timeout=KEEPALIVE_S), shutdown_timeout=SHUTDOWN_S_MAX
     )
@@ -68,8 +101,11 @@ async def serve(gateway: Gateway, stop: asyncio.Event, ready: Callable[[int], No
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(gateway.keys.follow()), group.create_task(gateway.vitals.watch())]
-            await gateway.bus.serve("gateway", answering(gateway))
-            ready(_port(runner))
+            tasks.append(group.create_task(bug.raised()))
+            await gateway.bus.serve(NAME, answering(gateway))
+            port = _port(runner)
+            _log.info("gateway.listening", host=gateway.settings.gateway_host, port=port)
+            ready(port)
             await stop.wait()
             await site.stop()
             await runner.cleanup()

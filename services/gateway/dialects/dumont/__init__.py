@@ -79,7 +79,11 @@ def _success_schema(data: Schema, has_meta: bool) -> Schema:
 DIALECT = Dialect(
     name="dumont",
     language="pt",
-    renames={},
+    renames={
+        "INSTANCE_NOT_STARTABLE": "INVALID_STATE",
+        "INSTANCE_NOT_STOPPABLE": "INVALID_STATE",
+        "INSTANCE_NOT_DELETABLE": "INVALID_STATE",
+    },
     failure=_failure,
     failure_schema=DumontFailure,
     success_schema=_success_schema,

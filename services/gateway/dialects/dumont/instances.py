@@ -106,7 +106,8 @@ async def create_instance(call: Call) -> Answer:
     instance_id = call.derived_id("inst")
     wish = _create_command(call, body, instance_id)
     await call.command(wish)
-    view = await _view(call, instance_id) if call.idempotency_key else created_view(wish)
+    is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
+    view = created_view(wish) if is_known else await _view(call, instance_id)
     call.replayed = view.created_at < call.now
     estimate = milliseconds(view.created_at + timedelta(seconds=READY_ESTIMATE_S))
     answer = ok(instance(view, estimate), 201)

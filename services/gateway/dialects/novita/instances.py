@@ -40,6 +40,7 @@ PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 Region = Literal[
     "CN-HK-01", "AS-SGP-02", "AS-IN-01", "US-CA-06", "US-WEST-01", "EU-DE-01", "EU-WEST-01", "OC-AU-01"
 ]  # fmt: skip
+UP = ("running", "health_checking", "ready")
 RENAMES_START = {"INVALID_STATE": "INSTANCE_NOT_STARTABLE"}
 RENAMES_STOP = {"INVALID_STATE": "INSTANCE_NOT_STOPPABLE"}
 RENAMES_DELETE = {"INVALID_STATE": "INSTANCE_NOT_DELETABLE"}
@@ -221,6 +222,8 @@ async def _start(call: Call, instance_id: str) -> Answer:
         )
     )
     view = await _view(call, instance_id)
+    if view.status in UP:
+        return Answer(202, _operation(view, "Instance is already running", position))
     estimate = milliseconds(call.now + timedelta(seconds=START_ESTIMATE_S))
     return Answer(202, _operation(view, "Instance startup initiated", position, estimate))
 
