@@ -18,7 +18,7 @@ ROOM_FILES = {"README.md", "schema.sql", "live.sql"}
 MORE_ROOMS = {
     "instance": {"providers"},
     "gateway": set(
-        "routes routing pipeline call validation auth keys limits dialects openapi_document gateway vitals".split()
+        "routes routing pipeline call validation auth keys limits dialects openapi_document gateway vitals server".split()
     ),
 }
 # Programs that keep no log of their own: the stand-in cloud, the program inside a machine, the command line, the
