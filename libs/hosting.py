@@ -187,12 +187,16 @@ async def _batches(own: OwnStream, service: Service) -> AsyncGenerator[tuple[lis
 
 
 async def _renew(found: Ground, service: Service, definition: Definition) -> None:
-    """Rebuild because the projection has changed; another replica may be doing it already, which is as good."""
+    """Rebuild because the projection has changed; another replica that does it already is as good."""
     while True:
         try:
             rebuilt = await rebuild_projection(found, service, definition, lambda _: None)
         except RebuildRunning:
-            return
+            # Another replica builds, or a killed one has not let go yet: look again until the new rows are there.
+            await found.clock.sleep(REBUILD_RETRY_S)
+            active = await _until_well(lambda: ensure_schema(found.database, definition), found.clock)
+            if active.fingerprint == definition.fingerprint:
+                return
         except Transient as unwell:
             found.logger.warning("rebuild.postponed", cause=str(unwell))
             await found.clock.sleep(REBUILD_RETRY_S)

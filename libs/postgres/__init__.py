@@ -19,7 +19,6 @@ from libs.postgres.schema import (
     Definition,
     active_projection,
     ensure_schema,
-    fingerprint_of,
     table_hashes,
 )
 from libs.postgres.store import PostgresStore
@@ -35,7 +34,6 @@ __all__ = [
     "RowRejected",
     "active_projection",
     "ensure_schema",
-    "fingerprint_of",
     "open_database",
     "rebuild",
     "table_hashes",

@@ -50,7 +50,7 @@ class Lease:
             self._on_lost()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         assert self._connection is not None
         assert self._watch is not None

@@ -48,7 +48,6 @@ where n.nspname = $1 and a.attnum > 0 and not a.attisdropped
   and ((a.atthasdef and a.attgenerated = '') or a.attidentity <> '')
 order by c.relname, a.attnum
 """
-FINGERPRINT_HEX_CHARS = 16
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,6 @@ class ActiveProjection:
     version: int
     fingerprint: str
     seq: int
-
-
-def fingerprint_of(*texts: str) -> str:
-    """Changes when any of the texts does: `schema.sql`, the source of the projection and of what it imports."""
-    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()[:FINGERPRINT_HEX_CHARS]
 
 
 async def ensure_schema(database: Database, definition: Definition) -> ActiveProjection:
