@@ -7,7 +7,6 @@ at all, so that a kill at any moment leaves the old or the new text.
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import socket
 from contextlib import suppress
@@ -65,7 +64,7 @@ def remembered_port(path: Path) -> int:
 def pick_port(host: str = LOOPBACK) -> int:
     """A TCP port nobody listens on now. Another process may take it before we do: the server's start then fails."""
     for _ in range(PORT_TRIES_MAX):
-        port = random.randint(PORT_FIRST, PORT_LAST)  # noqa: S311 - not a secret
+        port = PORT_FIRST + secrets.randbelow(PORT_LAST - PORT_FIRST)
         if is_free(port, host):
             return port
     raise OSError(f"no free port between {PORT_FIRST} and {PORT_LAST} after {PORT_TRIES_MAX} tries")

@@ -1,17 +1,25 @@
 """nats-server with JetStream in a folder: its configuration file, its users, its port.
 
-Called through `libs.embedded`. Owns FOLDER/server.conf (written at every start), FOLDER/users.conf (the platform and
-the reading teams; reloaded by SIGHUP), FOLDER/port and FOLDER/jetstream.
+Called through `libs.embedded`. Owns FOLDER/server.conf (written at every start), FOLDER/accounts.conf (the platform and
+its guests; reloaded by SIGHUP), FOLDER/port and FOLDER/jetstream.
+
+A *guest* is somebody outside who may read PUB through consumers made for it and nothing else. Guests live in a NATS
+account of their own, which imports just the subjects of pulling and acknowledging. Permissions alone would not do:
+JetStream answers a pull on whatever reply subject the puller names, also one where the puller may not publish,
+so a guest in the platform's own account could have public events written into a private stream (seen with nats-server
+2.15.1). The two accounts never change, only users do: accounts added by a reload do not see existing consumers
+(nats-server issue 8560 is of that family).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -31,17 +39,25 @@ LOSS_WINDOW: dict[Durability, str] = {
     "relaxed": "up to 100 ms of acknowledged events are lost when power fails (none when a process dies)",
 }
 PLATFORM_USER = "platform"
+PLATFORM_ACCOUNT = "PLATFORM"
+GUEST_ACCOUNT = "GUESTS"
+# All that crosses into the platform's account; each guest's permissions narrow it to its own consumer.
+GUEST_SUBJECTS = ("$JS.API.CONSUMER.MSG.NEXT.PUB.*", "$JS.API.CONSUMER.INFO.PUB.*", "$JS.ACK.PUB.>")
 PAYLOAD_BYTES_MAX = 1024 * 1024  # the server's default; streams allow 256 KiB, replies on the bus the rest
 CONNECT_TIMEOUT_S = 1.0
 
 
-class NatsUser(Struct, frozen=True):
-    """Somebody who may connect. None for a permission means everything; an empty list means nothing."""
+class Guest(Struct, frozen=True):
+    """Somebody outside: may publish to the subjects `asks`, all within GUEST_SUBJECTS, and listen on `inbox`."""
 
     name: str
     password: str
-    publish: list[str] | None = None
-    subscribe: list[str] | None = None
+    asks: list[str]
+
+    @property
+    def inbox(self) -> str:
+        """Prefix of the reply subjects this guest must use (`inbox_prefix` of its client)."""
+        return f"_INBOX_{self.name}"
 
 
 class NatsServer:
@@ -84,7 +100,7 @@ class NatsServer:
         """Start without waiting."""
         config_path = self.folder / "server.conf"
         replace_private(config_path, self._config())
-        self.set_users(self._readers())
+        change_guests(self.folder, lambda guests: guests, password=self._password)
         self.child.start([nats_binary(), "-c", str(config_path)], environment=surroundings())
 
     def answers(self) -> bool:
@@ -101,13 +117,6 @@ class NatsServer:
     def kill(self) -> None:
         self.child.kill()
 
-    def set_users(self, readers: Sequence[NatsUser]) -> None:
-        """Write who may connect beside the platform; a running server hears of it by `reload(pid)`."""
-        write_users(self.folder, NatsUser(PLATFORM_USER, self._password), readers)
-
-    def _readers(self) -> list[NatsUser]:
-        return [user for user in read_users(self.folder) if user.name != PLATFORM_USER]
-
     def _config(self) -> str:
         text = msgspec.json.encode
         return "\n".join(
@@ -120,9 +129,7 @@ class NatsServer:
                 f"  store_dir: {text(str(self.folder / 'jetstream')).decode()}",
                 f"  sync_interval: {SYNC_INTERVAL[self.durability]}",
                 "}",
-                "authorization {",
-                "  include 'users.conf'",
-                "}",
+                "include 'accounts.conf'",
                 "",
             ]
         )
@@ -137,27 +144,28 @@ def nats_binary() -> str:
     return found
 
 
-def write_users(folder: Path, platform: NatsUser, readers: Sequence[NatsUser]) -> None:
-    """Write FOLDER/users.conf. JSON is valid nats configuration."""
-    users = [_user_entry(user) for user in (platform, *readers)]
-    replace_private(folder / "users.conf", f"users: {msgspec.json.encode(users).decode()}\n")
+def change_guests(folder: Path, change: Callable[[list[Guest]], list[Guest]], *, password: str | None = None) -> None:
+    """Replace the guests in FOLDER/accounts.conf by what `change` makes of them, one change at a time.
+
+    A running server hears of it by `reload(pid)`. `password` is the platform's; None keeps it.
+    """
+    descriptor = os.open(folder / "accounts.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for the time of one small write
+        if password is None:
+            password = _read_accounts(folder)[PLATFORM_ACCOUNT].users[0].password
+        accounts = _accounts(password, change(read_guests(folder)))
+        # JSON is valid nats configuration.
+        replace_private(folder / "accounts.conf", f"accounts: {msgspec.json.encode(accounts).decode()}\n")
+    finally:
+        os.close(descriptor)
 
 
-def read_users(folder: Path) -> list[NatsUser]:
-    """Everybody in FOLDER/users.conf, the platform included; empty before the first start."""
-    path = folder / "users.conf"
-    if not path.exists():
-        return []
-    entries = msgspec.json.decode(path.read_text().removeprefix("users:").encode(), type=list[_UserEntry])
-    return [
-        NatsUser(
-            entry.user,
-            entry.password,
-            publish=entry.permissions.publish.allow if entry.permissions else None,
-            subscribe=entry.permissions.subscribe.allow if entry.permissions else None,
-        )
-        for entry in entries
-    ]
+def read_guests(folder: Path) -> list[Guest]:
+    """All guests; none before the first start."""
+    account = _read_accounts(folder).get(GUEST_ACCOUNT)
+    users = account.users if account else []
+    return [Guest(user.user, user.password, user.permissions.publish.allow) for user in users if user.permissions]
 
 
 def reload(pid: int) -> None:
@@ -174,14 +182,49 @@ class _Permissions(Struct, frozen=True):
     subscribe: _Allow
 
 
-class _UserEntry(Struct, frozen=True, omit_defaults=True):
+class _User(Struct, frozen=True, omit_defaults=True):
     user: str
     password: str
     permissions: _Permissions | None = None
 
 
-def _user_entry(user: NatsUser) -> _UserEntry:
-    permissions = None
-    if user.publish is not None or user.subscribe is not None:
-        permissions = _Permissions(_Allow(user.publish or []), _Allow(user.subscribe or []))
-    return _UserEntry(user.name, user.password, permissions)
+class _Export(Struct, frozen=True):
+    service: str
+    accounts: list[str]
+    response: str = "stream"  # a pull is answered by as many messages as it asks for
+
+
+class _Origin(Struct, frozen=True):
+    account: str
+    subject: str
+
+
+class _Import(Struct, frozen=True):
+    service: _Origin
+
+
+class _Account(Struct, frozen=True, omit_defaults=True):
+    users: list[_User]
+    jetstream: str = "disabled"
+    exports: list[_Export] = []
+    imports: list[_Import] = []
+
+
+def _accounts(password: str, guests: list[Guest]) -> dict[str, _Account]:
+    exports = [_Export(subject, [GUEST_ACCOUNT]) for subject in GUEST_SUBJECTS]
+    imports = [_Import(_Origin(PLATFORM_ACCOUNT, subject)) for subject in GUEST_SUBJECTS]
+    return {
+        PLATFORM_ACCOUNT: _Account([_User(PLATFORM_USER, password)], jetstream="enabled", exports=exports),
+        GUEST_ACCOUNT: _Account([_guest_user(guest) for guest in guests], imports=imports),
+    }
+
+
+def _guest_user(guest: Guest) -> _User:
+    return _User(guest.name, guest.password, _Permissions(_Allow(guest.asks), _Allow([f"{guest.inbox}.>"])))
+
+
+def _read_accounts(folder: Path) -> dict[str, _Account]:
+    path = folder / "accounts.conf"
+    if not path.exists():
+        return {}
+    return msgspec.json.decode(path.read_text().removeprefix("accounts:"), type=dict[str, _Account])

@@ -39,6 +39,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     api_url: str
     nats_url: str
     postgres_url: str
+    sandbox_url: str = ""
     api_key: str = ""
     durability: str = ""
     is_ready: bool = False

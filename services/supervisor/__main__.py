@@ -50,6 +50,7 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
         api_url=plan.api_url,
         nats_url=plan.nats_url,
         postgres_url=plan.postgres_url,
+        sandbox_url=plan.sandbox_url if "sandbox" in plan.options.services else "",
         durability=plan.environment["DUMONT_DURABILITY"],
     )
 

@@ -13,7 +13,15 @@ import msgspec
 
 from libs.config import surroundings
 from libs.embedded import NatsServer, PostgresServer
-from libs.embedded.files import LOOPBACK, is_free, pick_port, private_folder, remembered_port, remembered_secret
+from libs.embedded.files import (
+    LOOPBACK,
+    is_free,
+    pick_port,
+    private_folder,
+    remembered_port,
+    remembered_secret,
+    replace_private,
+)
 from services.supervisor.options import Options, Outside
 
 
@@ -32,6 +40,7 @@ class Plan:
     postgres: PostgresServer | None
     nats_url: str
     postgres_url: str
+    sandbox_url: str
     environment: Mapping[str, str]
 
     def log_path(self, name: str) -> Path:
@@ -66,7 +75,6 @@ def make_plan(options: Options, around: Outside) -> Plan:
         "DUMONT_POSTGRES_URL": postgres_url,
         "DUMONT_SECRET": remembered_secret(secrets / "platform"),
         "DUMONT_SANDBOX_URL": f"http://{LOOPBACK}:{sandbox_port}",
-        "DUMONT_SANDBOX_PORT": str(sandbox_port),
         "DUMONT_SANDBOX_KEY": remembered_secret(secrets / "sandbox"),
         "DUMONT_SANDBOX_OPTIONS": _sandbox_options(options, around),
         "DUMONT_GATEWAY_HOST": options.host,
@@ -75,6 +83,8 @@ def make_plan(options: Options, around: Outside) -> Plan:
         "DUMONT_MODE": around.mode,
         "DUMONT_DURABILITY": options.durability if nats else "outside",
     }
+    # What `./dumont rebuild`, or a service started by hand, reads.
+    replace_private(secrets / "environment.json", msgspec.json.encode(ours).decode())
     return Plan(
         options=options,
         data_dir=data_dir,
@@ -83,6 +93,7 @@ def make_plan(options: Options, around: Outside) -> Plan:
         postgres=postgres,
         nats_url=nats_url,
         postgres_url=postgres_url,
+        sandbox_url=ours["DUMONT_SANDBOX_URL"],
         environment={**surroundings(), **ours},
     )
 

@@ -116,7 +116,7 @@ def test_an_interrupted_first_start_is_made_good(tmp_path: Path) -> None:
 
 
 def test_secrets_are_readable_by_us_only(fresh_nats: NatsServer) -> None:
-    for name in ("password", "users.conf", "server.conf"):
+    for name in ("password", "accounts.conf", "server.conf"):
         assert stat.S_IMODE((fresh_nats.folder / name).stat().st_mode) == 0o600
 
 
