@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.contracts import decision_index, event_catalogue, event_schema, golden, language, settings_table
+from services.contracts import decision_index, event_catalogue, event_schema, golden, http_api, language, settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DIFF_LINES_MAX = 60  # enough to see what drifted; the rest is the same story
@@ -34,6 +34,7 @@ def documents() -> dict[str, str]:
     return {
         "proto/generated/events.schema.json": event_schema.json_schema(spoken),
         "proto/generated/asyncapi.yaml": event_schema.async_api(spoken, version),
+        "proto/generated/openapi.json": http_api.open_api(),
         "docs/events.md": event_catalogue.catalogue(spoken, ROOT),
         "docs/adr/README.md": decision_index.decision_index(ROOT),
         "deploy/env.md": settings_table.settings_page(ROOT),

@@ -35,7 +35,8 @@ class Source:
 
     @property
     def is_test(self) -> bool:
-        return self.path.startswith("tests/")
+        """Tests, and the conformance suites that adapters' tests import."""
+        return self.path.startswith(("tests/", "libs/spec/"))
 
     def tree(self) -> ast.Module:
         return _parsed(self.text)
