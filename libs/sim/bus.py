@@ -10,19 +10,17 @@ import asyncio
 
 import msgspec
 
-from libs.refusal import Refused, Transient
+from libs.rpc import accepted_reply, request_bytes, subject_of
+from libs.rpc import answer as answer_of
 from libs.runtime.bus import NobodyThere, Serve, Unanswered
 from libs.sim.life import Life, SimClock
 from libs.sim.trace import Trace
-from proto.base import Command, Meta, Query, Refusal, Reply, Request, Signal
+from proto.base import Command, Meta, Query, Reply, Request, Signal
 
 DOUBLE_LATE_S_MAX = 2.0
-# What the real bus answers for a Transient of the server.
-UNAVAILABLE = "SERVICE_UNAVAILABLE"
 
 _encode = msgspec.json.Encoder().encode
 _requests = msgspec.json.Decoder(Request)
-_replies = msgspec.json.Decoder(Reply)
 
 
 class SimNetwork:
@@ -53,21 +51,17 @@ class SimBus:
         self._draws = life.draws
 
     async def ask(self, message: Command | Query | Signal, meta: Meta) -> Reply:
-        kind = "cmd" if isinstance(message, Command) else "qry" if isinstance(message, Query) else "sig"
-        subject = f"{kind}.{message.service}.{message.__struct_config__.tag}"
-        data = _encode(Request(meta, msgspec.Raw(_encode(message))))
+        subject, data = subject_of(message), request_bytes(message, meta)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(max(0.0, meta.deadline - self._network.clock.now().timestamp())):
                 await self._life.step()
                 self._send(message.service, subject, data, answer)
-                reply = _replies.decode(await answer)
+                data = await answer
                 await self._life.step()
         except TimeoutError:
             raise Unanswered(subject) from None
-        if reply.refused is not None:
-            raise Refused(reply.refused.code, **reply.refused.facts)
-        return reply
+        return accepted_reply(data)
 
     def _send(self, service: str, subject: str, data: bytes, answer: asyncio.Future[bytes]) -> None:
         servers = self._network.servers(service)
@@ -97,9 +91,7 @@ class SimBus:
         request = _requests.decode(data)
         if request.meta.deadline < self._network.clock.now().timestamp():
             return
-        reply = await answered(life, handler, subject, request)
-        if reply is None:
-            return
+        reply = await answer_of(subject, request, handler, life.on_bug)
         self._network.trace.note("reply", life.name, subject, request.meta.request_id, _encode(reply))
         await life.step()
         if answer is not None and not answer.done():
@@ -111,16 +103,3 @@ class SimBus:
 
     async def close(self) -> None:
         self._network.forget(self._life)
-
-
-async def answered(life: Life, handler: Serve, subject: str, request: Request) -> Reply | None:
-    """The reply, as the real bus words it; None when the server died of a bug, which the world is told."""
-    try:
-        return await handler(subject, request)
-    except Refused as refused:
-        return Reply(refused=Refusal(refused.code, dict(refused.facts)))
-    except Transient as unwell:
-        return Reply(refused=Refusal(UNAVAILABLE, {"cause": str(unwell)}))
-    except Exception as bug:  # whatever else a handler raises is a bug: it ends the process, and the run
-        life.on_bug(bug)
-        return None

@@ -6,8 +6,8 @@ Made by `World.client`. Keeps every acknowledgement, so that the invariants can 
 from __future__ import annotations
 
 from libs.refusal import Refused, Transient
+from libs.rpc import SERVICE_UNAVAILABLE
 from libs.runtime.bus import Bus
-from libs.sim.bus import UNAVAILABLE
 from libs.sim.invariants import Acknowledged
 from libs.sim.life import Life, SimClock
 from proto.base import Command, Meta, Query, Reply, Signal
@@ -56,7 +56,7 @@ class Client:
             except Transient:
                 await self._life.pause(self._life.draws.up_to(PAUSE_S_MAX))
             except Refused as refused:
-                if refused.code != UNAVAILABLE:
+                if refused.code != SERVICE_UNAVAILABLE:
                     raise
                 await self._life.pause(self._life.draws.up_to(PAUSE_S_MAX))
         raise NeverAnswered(f"{request_id}: {message!r}")

@@ -84,11 +84,12 @@ class World:
         service: Service,
         *,
         world_of: Callable[[Life], Any] = lambda _: None,
+        store: MemoryStore | None = None,
         empty_store: Callable[[], MemoryStore] = MemoryStore,
         replicas: int = 1,
     ) -> MemoryStore:
         """Start a service; its replicas share a store, which is returned. `world_of` makes each life's own world."""
-        store = empty_store()
+        store = store or empty_store()
         for number in range(replicas):
             process = Process(f"{service.name}-{number}", service, store, empty_store, world_of)
             self.processes.append(process)

@@ -9,9 +9,11 @@ after they took effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+import aiohttp
 from msgspec import Struct
 
 from libs.refusal import OutcomeUnknown, Transient
@@ -31,6 +33,7 @@ NAME = "fake"
 LIST_LAG_S = 2.0
 CALL_S_MAX = 4.0  # how long a call waits for an answer that does not come
 STOP_S_MAX = 2.0
+PORTS_PER_MACHINE = 100
 
 
 class Lies(Struct, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class Lies(Struct, frozen=True, kw_only=True):
     boot_fails: float = 0.08
     boot_hangs: float = 0.01
     boot_s_max: float = 8.0
+    probe_fails: float = 0.1
     signal_lost: float = 0.2
     signal_doubled: float = 0.2
     preempt_every_s: float = 25.0
@@ -51,7 +55,7 @@ class Lies(Struct, frozen=True, kw_only=True):
 
 HONEST = Lies(
     create_times_out_created=0, create_times_out_uncreated=0, offer_gone=0, call_fails_before=0, call_fails_after=0,
-    boot_fails=0, boot_hangs=0, signal_lost=0, signal_doubled=0, preempt_every_s=0, boot_s_max=1.0,
+    boot_fails=0, boot_hangs=0, probe_fails=0, signal_lost=0, signal_doubled=0, preempt_every_s=0, boot_s_max=1.0,
 )  # fmt: skip
 
 
@@ -281,9 +285,39 @@ class SimProvider:
             raise Transient(f"{what}: the answer got lost")
 
 
+class CloudHttp:
+    """What probes see: a running machine answers its ports, any other refuses the connection."""
+
+    def __init__(self, cloud: FakeCloud, life: Life) -> None:
+        self._cloud = cloud
+        self._life = life
+
+    @contextlib.asynccontextmanager
+    async def get(self, url: str, **_options: object) -> AsyncGenerator[Answer, None]:
+        await self._life.step()
+        public_port = int(url.rsplit(":", 1)[1].rstrip("/"))
+        machine = self._cloud.rented.get(f"pm-{public_port // PORTS_PER_MACHINE}")
+        if machine is None or machine.status != "running":
+            raise aiohttp.ClientConnectionError(url)
+        yield Answer(503 if self._life.draws.happens(self._cloud.lies.probe_fails) else 200)
+
+
+class Answer:
+    """An HTTP answer without a body; it is its own empty content."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.content = self
+
+    async def read(self, _size: int) -> bytes:
+        return b""
+
+
 def _shown(machine: Rented) -> ProviderMachine:
+    first = int(machine.provider_machine_id.removeprefix("pm-")) * PORTS_PER_MACHINE
     endpoints = tuple(
-        Endpoint(port=port, host="127.0.0.1", public_port=20_000 + port, protocol="tcp") for port in machine.ports
+        Endpoint(port=port, host="127.0.0.1", public_port=first + index, protocol="http")
+        for index, port in enumerate(machine.ports)
     )
     return ProviderMachine(
         provider_machine_id=machine.provider_machine_id,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from libs.sim.chance import Faults
 from libs.sim.world import Scenario
-from tests.sim import bell_scenario
+from tests.sim import bell_scenario, instance_scenario
 
-SCENARIOS: dict[str, tuple[Scenario, Faults]] = {"bell": (bell_scenario.scenario, bell_scenario.ROUGH)}
+SCENARIOS: dict[str, tuple[Scenario, Faults]] = {
+    "instance": (instance_scenario.scenario, instance_scenario.WEATHER),
+    "bell": (bell_scenario.scenario, bell_scenario.ROUGH),
+}

@@ -1,0 +1,176 @@
+"""Customers of the real instance service on a cloud that lies, while its process is killed again and again.
+
+Used by `test_instance.py` and `python -m tests.sim`. What must hold in the end, whatever happened:
+- never two live primary machines of one instance, and never a machine at the cloud that nobody owns;
+- no label was given to two machines; every instance came to rest; a deleted instance costs nothing;
+- besides the invariants of every service (`World.check`): no gaps, wishes stored once, rows = fold, public facts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from libs.config import Secret
+from libs.refusal import Refused
+from libs.runtime.memory_store import MemoryStore
+from libs.runtime.service import Service
+from libs.sim.chance import Faults
+from libs.sim.client import Client
+from libs.sim.invariants import heard
+from libs.sim.life import Life
+from libs.sim.world import World
+from libs.telemetry import logger
+from proto.base import Command
+from proto.instance.commands import AnyCommand, CreateInstance, DeleteInstance, StartInstance, StopInstance
+from proto.instance.words import HealthCheck, MachineSpec, Port
+from services.instance import policy, projection
+from services.instance.decider import AGGREGATES, INSTANCE
+from services.instance.decider.instance import LIVE, Instance
+from services.instance.effects import EFFECTS, INTAKE, TASKS
+from services.instance.effects import World as InstanceWorld
+from tests.sim.cloud import NAME, CloudHttp, FakeCloud, SimProvider
+from tests.sim.rows import RowsDatabase
+
+ACCOUNT = "acct_default"
+CUSTOMERS = 3
+STEPS_MAX = 5
+PAUSE_S_MAX = 8.0
+# An orphan has ten minutes of grace, a machine that hangs gets ten minutes to boot.
+REST_S_MAX = 3_600.0
+AT_REST = frozenset({"ready", "stopped", "failed", "interrupted", "deleted"})
+SPEC = MachineSpec(gpu="RTX 4090", image="ubuntu:24.04", disk_gb=20, ports=(Port(port=8888),))
+HEALTH_CHECK = HealthCheck(timeout_ms=500, retries_max=3, retry_delay_ms=500, wait_max_ms=20_000)
+WEATHER = Faults(crash_every_s=15.0)
+# What a customer may be told without anybody being at fault.
+EXPECTED_REFUSALS = frozenset(
+    {
+        "INSTANCE_NOT_STARTABLE",
+        "INSTANCE_NOT_STOPPABLE",
+        "NO_AVAILABLE_PRODUCTS",
+        "OFFER_UNAVAILABLE",
+        "PROVIDER_UNAVAILABLE",
+    }
+)
+
+# The service as `services.instance` wires it, without what needs PostgreSQL itself (schema, queries, signals).
+SERVICE = Service(
+    name="instance",
+    aggregates=AGGREGATES,
+    commands=AnyCommand,
+    react=policy.react,
+    project=projection.project,
+    schema_sql="",
+    intake=INTAKE,
+    effects=EFFECTS,
+    tasks=TASKS,
+)
+
+
+async def scenario(world: World) -> None:
+    cloud = FakeCloud(world.chance, world.trace)
+    store = MemoryStore()
+
+    def world_of(life: Life) -> InstanceWorld:
+        return InstanceWorld(
+            providers={NAME: SimProvider(cloud, life)},
+            clock=world.clock,
+            random=world.chance.generator(f"jitter/{life.name}"),
+            secret=Secret("00" * 32),
+            gateway_url="http://127.0.0.1:3000",
+            http=CloudHttp(cloud, life),  # type: ignore[arg-type]
+            pool=RowsDatabase(store, life),  # type: ignore[arg-type]
+            logger=logger("sim", process=life.name),
+        )
+
+    world.add(SERVICE, world_of=world_of, store=store, replicas=1 + world.seed % 2)
+    market = asyncio.ensure_future(cloud.preempt_now_and_then())
+    await asyncio.gather(*(customer(world, number) for number in range(CUSTOMERS)))
+    market.cancel()
+    cloud.calm()
+    await world.settle(lambda: at_rest(store, cloud), within_s=REST_S_MAX)
+    await world.check()
+    await check_instances(world, cloud, SERVICE)
+    await delete_everything(world, store)
+    await world.settle(lambda: not cloud.alive(), within_s=REST_S_MAX)
+    await world.check()
+    await check_instances(world, cloud, SERVICE)
+    assert {row["status"] for row in store.rows("instances")} <= {"deleted"}
+
+
+async def customer(world: World, number: int) -> None:
+    """One instance and a few changes of mind."""
+    client, random = world.client(f"c{number}"), world.chance.generator(f"customer/{number}")
+    instance_id = f"inst_{number}"
+    await world.clock.sleep(random.uniform(0, PAUSE_S_MAX))
+    await wish(client, create(world, instance_id))
+    for step in range(random.randint(1, STEPS_MAX)):
+        await world.clock.sleep(random.uniform(0, PAUSE_S_MAX))
+        about = {"now": world.clock.now(), "instance_id": instance_id, "account_id": ACCOUNT}
+        match random.choice(["start", "start", "stop", "delete", "create"]):
+            case "start":
+                await wish(client, StartInstance(**about, machine_id=f"mach_{number}x{step}"))
+            case "stop":
+                await wish(client, StopInstance(**about))
+            case "delete" if step > 2:
+                await wish(client, DeleteInstance(**about))
+            case _:
+                await wish(client, create(world, instance_id))
+
+
+def create(world: World, instance_id: str) -> CreateInstance:
+    return CreateInstance(
+        now=world.clock.now(),
+        instance_id=instance_id,
+        account_id=ACCOUNT,
+        name=instance_id.replace("_", "-"),
+        spec=SPEC,
+        machine_id=f"mach_{instance_id}",
+        health_check=HEALTH_CHECK,
+        request_hash="same",
+    )
+
+
+async def wish(client: Client, command: Command) -> bool:
+    """True when it was granted; a refusal must be one that a customer can expect."""
+    try:
+        await client.wish(command, account_id=ACCOUNT)
+    except Refused as refused:
+        missing = refused.code == "INSTANCE_NOT_FOUND" and not isinstance(command, CreateInstance)
+        assert missing or refused.code in EXPECTED_REFUSALS, f"{command!r} was refused: {refused}"
+        return False
+    return True
+
+
+async def delete_everything(world: World, store: MemoryStore) -> None:
+    client = world.client("end")
+    for row in store.rows("instances"):
+        await client.wish(
+            DeleteInstance(now=world.clock.now(), instance_id=row["instance_id"], account_id=ACCOUNT),
+            account_id=ACCOUNT,
+        )
+
+
+def at_rest(store: MemoryStore, cloud: FakeCloud) -> bool:
+    """Every instance rests and the cloud has only what is owned."""
+    if any(row["status"] not in AT_REST for row in store.rows("instances")):
+        return False
+    owned = {row["provider_machine_id"] for row in store.rows("machines") if not row.get("gone", True)}
+    return all(machine.provider_machine_id in owned for machine in cloud.alive())
+
+
+async def check_instances(world: World, cloud: FakeCloud, service: Service) -> None:
+    """Fold the log event by event; at no moment may an instance have two live primaries."""
+    twice = {label: count for label, count in cloud.creates.items() if count > 1}
+    assert not twice, f"labels that were given to more than one machine: {twice}"
+    states: defaultdict[str, Instance | None] = defaultdict(lambda: None)
+    for said in await heard(world.log, service):
+        if isinstance(said.event, INSTANCE.events):
+            state = states[said.aggregate_id] = INSTANCE.evolve(states[said.aggregate_id], said.event)
+            live = [m.machine_id for m in state.machines if m.role == "primary" and m.status in LIVE]
+            assert len(live) <= 1, f"{said.aggregate_id} has live primaries {live} after {said.event!r}"
+    owned = {m.provider_machine_id for state in states.values() if state for m in state.machines if m.has_contract}
+    orphans = [m.provider_machine_id for m in cloud.alive() if m.provider_machine_id not in owned]
+    assert not orphans, f"machines at the cloud that nobody owns: {orphans}"
+    restless = {key: state.status for key, state in states.items() if state and state.status not in AT_REST}
+    assert not restless, f"instances that never came to rest: {restless}"

@@ -1,0 +1,112 @@
+"""The instance service's database as the simulation has it: statements of its effects over a MemoryStore.
+
+Stands in for `libs.postgres.Database` (`pool` of the instance service's World). It knows exactly the statements of
+`services.instance.queries.contracts`; any other is an error, so a new statement cannot be forgotten here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from libs.refusal import Transient
+from libs.runtime.memory_store import MemoryStore
+from libs.sim.life import Life
+from services.instance.queries import contracts
+
+Row = tuple[Any, ...]
+
+
+class RowsDatabase:
+    """`fetch`, `fetchrow` and `fetchval` of one life; fails as often as the rest of its database."""
+
+    def __init__(self, store: MemoryStore, life: Life) -> None:
+        self._store = store
+        self._life = life
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        await self._life.step()
+        if self._life.draws.happens(self._life.draws.faults.store_fails):
+            raise Transient("the database did not answer")
+        return STATEMENTS[sql](self._store, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
+        rows = await self.fetch(sql, *arguments)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        row = await self.fetchrow(sql, *arguments)
+        return row[0] if row else None
+
+
+def _contracted(store: MemoryStore, provider: str) -> list[dict[str, Any]]:
+    return [row for row in store.rows("machines") if row.get("provider") == provider]
+
+
+def _contracts(store: MemoryStore, provider: str) -> list[Row]:
+    return [
+        (m["provider_machine_id"], m["machine_id"], m["instance_id"], m["status"], m["rented_at"])
+        for m in _contracted(store, provider)
+        if m["gone"] is False
+    ]
+
+
+def _contract(store: MemoryStore, provider: str, provider_machine_id: str) -> list[Row]:
+    return [
+        (m["machine_id"], m["instance_id"], m["status"], m["rented_at"])
+        for m in _contracted(store, provider)
+        if m["provider_machine_id"] == provider_machine_id
+    ]
+
+
+def _instance_of_machine(store: MemoryStore, machine_id: str) -> list[Row]:
+    return [(m["instance_id"],) for m in store.rows("machines") if m["machine_id"] == machine_id]
+
+
+def _status(store: MemoryStore, machine_id: str) -> list[Row]:
+    return [(m["status"],) for m in store.rows("machines") if m["machine_id"] == machine_id]
+
+
+def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
+    return [
+        (msgspec.json.encode(row["spec"]).decode(),)
+        for row in store.rows("instances")
+        if row["instance_id"] == instance_id and row.get("spec") is not None
+    ]
+
+
+def _wanted(store: MemoryStore, provider: str, provider_machine_id: str, label: str) -> list[Row]:
+    owned = any(row[0] == provider_machine_id for row in _contracts(store, provider))
+    return [(owned or _status(store, label) == [("requested",)],)]
+
+
+def _orphans(store: MemoryStore, provider: str) -> list[Row]:
+    return [
+        (row["provider_machine_id"],)
+        for row in store.rows("orphans")
+        if row["provider"] == provider and row["status"] != "gone"
+    ]
+
+
+def _blocked(store: MemoryStore, account_id: str, now: Any) -> list[Row]:
+    return sorted(
+        {
+            (row["provider"], row["host_id"])
+            for row in store.rows("blacklist")
+            if row["account_id"] in (account_id, "") and (row["expires_at"] is None or row["expires_at"] > now)
+        }
+    )
+
+
+STATEMENTS: dict[str, Callable[..., list[Row]]] = {
+    contracts._CONTRACTS_SQL: _contracts,
+    contracts._CONTRACT_SQL: _contract,
+    contracts._INSTANCE_OF_MACHINE_SQL: _instance_of_machine,
+    contracts._STATUS_SQL: _status,
+    contracts._SPEC_SQL: _spec,
+    contracts._WANTED_SQL: _wanted,
+    contracts._ORPHANS_SQL: _orphans,
+    contracts._BLOCKED_SQL: _blocked,
+}
