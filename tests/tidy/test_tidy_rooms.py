@@ -16,9 +16,10 @@ ROOMS = {"__init__", "__main__", "decider", "policy", "projection", "queries", "
 ROOM_FILES = {"README.md", "schema.sql", "live.sql"}
 # What a service needs beside the rooms, and only it.
 MORE_ROOMS = {
-    "instance": {"providers"},
+    "instance": {"providers", "rooms"},
     "gateway": set(
-        "routes routing pipeline call validation auth keys limits dialects openapi_document gateway vitals server".split()
+        "routes routing pipeline call validation auth keys limits dialects "
+        "openapi_document gateway vitals server".split()
     ),
 }
 # Programs that keep no log of their own: the stand-in cloud, the program inside a machine, the command line, the
