@@ -190,7 +190,10 @@ class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=T
 
 
 class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
-    """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up."""
+    """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up.
+
+    `exact`: the customer chose the offer, so no other will do.
+    """
 
     instance_id: str
     account_id: str
@@ -201,6 +204,7 @@ class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True
     offers: tuple[Offer, ...]  # candidates, best first, as the market stood when the wish was uttered
     requested_at: datetime
     give_up_at: datetime
+    exact: bool = False
 
 
 class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
@@ -285,10 +289,7 @@ class MachineDestroyed(Event, tag="machine.destroyed", kw_only=True, frozen=True
 
 
 class MachineLost(Event, tag="machine.lost", kw_only=True, frozen=True):
-    """The provider took it, or it died. Nothing of it can be reached any more.
-
-    `gone`: the provider has no contract left; otherwise one remains, to be given back with the next start or delete.
-    """
+    """The provider took it, or it died. Unless `gone`, its contract remains, to be given back with the next start."""
 
     instance_id: str
     machine_id: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from libs.ids import derive_id
 from proto.base import Command, Heard
 from proto.instance.commands import RecordAttempt
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
@@ -60,7 +59,7 @@ def _attempt(
         now=heard.at,
         provider=offer.provider,
         host_id=offer.host_id,
-        attempt_id=derive_id("att", heard.event_id, offer.offer_id),
+        attempt_id=f"{heard.event_id}.{offer.offer_id}",
         offer=offer,
         outcome=outcome,
         instance_id=instance_id,

@@ -122,6 +122,7 @@ def _create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             generation=1,
             spec=command.spec,
             offers=command.offers,
+            exact=bool(command.offer_id),
         ),
     ]
 
@@ -139,6 +140,7 @@ def _request_machine(
     generation: int,
     spec: MachineSpec,
     offers: Sequence[Offer],
+    exact: bool = False,
 ) -> MachineRequested:
     return MachineRequested(
         instance_id=command.instance_id,
@@ -150,6 +152,7 @@ def _request_machine(
         offers=tuple(offers[:OFFERS_MAX]),
         requested_at=command.now,
         give_up_at=_give_up_at(command.now),
+        exact=exact,
     )
 
 

@@ -1,0 +1,21 @@
+"""The instance service's settings, read once by `__main__`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from libs.config import Secret, setting
+
+
+class InstanceSettings(Struct, frozen=True, kw_only=True):
+    """How the instance service is run. Each field is one variable, DUMONT_<FIELD>."""
+
+    secret: Annotated[Secret, setting("platform secret that agent tokens are made with", unit="hex")]
+    gateway_url: Annotated[str, setting("where agents inside machines report", example="http://127.0.0.1:3000")]
+    sandbox_url: Annotated[str, setting("the sandbox cloud's API", example="http://127.0.0.1:3100")]
+    sandbox_key: Annotated[Secret, setting("key of the sandbox cloud")]
+    provider_poll_s: Annotated[
+        int, setting("every cloud is compared with the log this often; hints are followed at once", unit="s", ge=1)
+    ] = 10

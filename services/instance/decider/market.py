@@ -1,0 +1,118 @@
+"""Which offers fit a wish, and in which order to try them. Pure; used by `effects` at intake and by `queries`.
+
+Rules: contract dumont 1 (GPU names, regions) and novita A7 (product selection, region fallback order).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence, Set
+from typing import NamedTuple
+
+from proto.instance.words import MachineSpec, Offer
+
+CANDIDATES_MAX = 5  # more could not be tried within the start-up time
+# Novita A7: after the preferred region, regions are tried in this order; unknown ones come last.
+REGION_ORDER = ("AS-SGP-02", "CN-HK-01", "OC-AU-01", "US-CA-06", "US-WEST-01", "EU-DE-01", "EU-WEST-01", "AS-IN-01")
+# Contract dumont 1 names continents; provider regions begin with these.
+REGION_GROUPS = {"US": ("US-",), "EU": ("EU-",), "ASIA": ("AS-", "CN-", "JP-", "KR-")}
+
+_MEMORY = re.compile(r"[^0-9A-Za-z](\d{1,4}) *GB$", re.IGNORECASE)
+_VENDOR = re.compile(r"^(NVIDIA|GEFORCE)+")
+
+Host = tuple[str, str]  # (provider, host id)
+
+
+class GpuName(NamedTuple):
+    """A GPU name in one spelling. `memory_gb` 0: not said."""
+
+    model: str
+    memory_gb: int
+
+
+class Choice(NamedTuple):
+    """Candidates best first; when there are none, `code` says why."""
+
+    offers: tuple[Offer, ...]
+    code: str = ""
+
+
+def parse_gpu(name: str) -> GpuName:
+    """`RTX_4090`, `rtx-4090` and `NVIDIA GeForce RTX 4090 24GB` are one model; the last also says its memory."""
+    # The size is cut off first: without its separator it would swallow the model's digits (4090 24GB).
+    size = _MEMORY.search(name)
+    bare = name if size is None else name[: size.start()]
+    model = _VENDOR.sub("", re.sub(r"[^A-Z0-9]", "", bare.upper()))
+    return GpuName(model, 0 if size is None else int(size[1]))
+
+
+def is_same_gpu(wanted: GpuName, offer: Offer) -> bool:
+    """Equal models; memory counts only when both say it."""
+    offered = parse_gpu(offer.gpu)
+    memory_gb = offered.memory_gb or offer.gpu_memory_gb
+    same_memory = not wanted.memory_gb or not memory_gb or wanted.memory_gb == memory_gb
+    return wanted.model == offered.model and same_memory
+
+
+def is_in_region(region: str, wanted: str) -> bool:
+    """`wanted` is a provider's region, a continent, or empty for any."""
+    if not wanted or region.upper() == wanted.upper():
+        return True
+    return region.upper().startswith(REGION_GROUPS.get(wanted.upper(), ("\0",)))
+
+
+def choose(
+    spec: MachineSpec, offers: Iterable[Offer], *, blocked: Set[Host], known_models: Set[str], offer_id: str = ""
+) -> Choice:
+    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown."""
+    if offer_id:
+        chosen = tuple(offer for offer in offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
+        return Choice(chosen[:1], "" if chosen else "OFFER_UNAVAILABLE")
+    wanted = parse_gpu(spec.gpu)
+    of_model = [offer for offer in offers if offer.kind == spec.kind and is_same_gpu(wanted, offer)]
+    if not of_model and wanted.model not in known_models:
+        return Choice((), "PRODUCT_NOT_FOUND")
+    fitting = [offer for offer in of_model if _fits(spec, offer) and (offer.provider, offer.host_id) not in blocked]
+    if not fitting:
+        return Choice((), "NO_AVAILABLE_PRODUCTS")
+    return Choice(_one_per_host(sorted(fitting, key=lambda offer: _rank(spec, offer)))[:CANDIDATES_MAX])
+
+
+def _fits(spec: MachineSpec, offer: Offer) -> bool:
+    return (
+        offer.gpu_count >= spec.gpu_count
+        and offer.billing == spec.billing
+        and (offer.disk_gb == 0 or offer.disk_gb >= spec.disk_gb)
+        and _is_affordable(spec, offer)
+    )
+
+
+def _is_affordable(spec: MachineSpec, offer: Offer) -> bool:
+    limit = spec.price_usd_micros_per_hour_max
+    return limit == 0 or offer.price_usd_micros_per_hour <= limit
+
+
+def _rank(spec: MachineSpec, offer: Offer) -> tuple[int, int, int, int, int, str]:
+    """Preferred region, then the fallback order; no more GPUs than asked for; cheapest; then more memory and CPU."""
+    return (
+        _region_rank(spec.region, offer.region),
+        offer.gpu_count,
+        offer.price_usd_micros_per_hour,
+        -offer.memory_gb,
+        -offer.cpu_cores,
+        offer.offer_id,
+    )
+
+
+def _region_rank(preferred: str, region: str) -> int:
+    if is_in_region(region, preferred):
+        return -1
+    return REGION_ORDER.index(region) if region in REGION_ORDER else len(REGION_ORDER)
+
+
+def _one_per_host(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """The best offer of each host: when one is gone, its sisters on that host usually are."""
+    best: dict[Host, Offer] = {}
+    for offer in offers:
+        best.setdefault((offer.provider, offer.host_id), offer)
+    return tuple(best.values())

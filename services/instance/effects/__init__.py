@@ -1,0 +1,44 @@
+"""The outside world of the instance service: clouds, probes, background watch. Outcomes come back as commands.
+
+Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `probing` (health),
+`watching` (differences and orphans). Wired by `__main__`; nothing here writes state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from libs.runtime.service import Effect, Handle
+from proto.base import Command, Event
+from proto.instance.commands import CreateInstance, StartInstance
+from proto.instance.events import (
+    MachineBooted,
+    MachineDestroyRequested,
+    MachineRequested,
+    MachineStartRequested,
+    MachineStopRequested,
+    OrphanDestroyRequested,
+)
+from services.instance.effects import intake, probing, renting, watching
+from services.instance.effects.world import World
+
+__all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
+
+# Giving back may take as long as the cloud is away: with a pause of 30 s that is two hours, then the census goes on.
+GIVE_BACK_TRIES_MAX = 240
+
+# Lanes: power changes of one instance in order; renting, probing and giving back beside them: each may take long.
+EFFECTS: Mapping[type[Event], Effect] = {
+    MachineRequested: Effect(renting.rent, lane="rent", exhausted=renting.not_rented),
+    MachineStartRequested: Effect(renting.start, lane="power", exhausted=renting.not_started),
+    MachineStopRequested: Effect(renting.stop, lane="power", tries_max=GIVE_BACK_TRIES_MAX),
+    MachineDestroyRequested: Effect(renting.destroy, lane="give_back", tries_max=GIVE_BACK_TRIES_MAX),
+    OrphanDestroyRequested: Effect(renting.destroy_orphan, lane="give_back", tries_max=GIVE_BACK_TRIES_MAX),
+    MachineBooted: Effect(probing.probe, lane="probe"),
+}
+INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
+    CreateInstance: intake.with_offers,
+    StartInstance: intake.with_offers_for_start,
+}
+TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (watching.watch_providers,)

@@ -1,0 +1,54 @@
+"""Fill a wish with the market as it stands, before it is decided: deciders see offers, never clouds.
+
+Called by the runtime for CreateInstance and StartInstance. Refuses nothing itself: it says why there is no offer, and
+the decider refuses only if it needs one (a repeated create does not).
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from libs.refusal import Transient
+from proto.instance.commands import CreateInstance, StartInstance
+from proto.instance.words import MachineSpec, Offer
+from services.instance.decider.market import Choice, choose
+from services.instance.effects.world import World
+from services.instance.queries import contracts
+
+
+async def with_offers(command: CreateInstance, world: World) -> CreateInstance:
+    """Candidates for a new instance; a chosen offer also says what the machine is."""
+    choice = await choose_offers(command.spec, command.account_id, world, offer_id=command.offer_id)
+    spec = _as_offered(command.spec, choice.offers[0]) if command.offer_id and choice.offers else command.spec
+    return replace(command, spec=spec, offers=choice.offers, no_offer=choice.code)
+
+
+async def with_offers_for_start(command: StartInstance, world: World) -> StartInstance:
+    """Candidates in case the start needs a new machine."""
+    spec = await contracts.spec_of(world.pool, command.instance_id)
+    if spec is None:
+        return replace(command, offers=(), no_offer="")
+    choice = await choose_offers(spec, command.account_id, world)
+    return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
+async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "") -> Choice:
+    """The best offers for an account now, with the code that says why there are none."""
+    try:
+        market = await world.offers()
+    except Transient as unwell:
+        world.logger.info("market.unreachable", cause=str(unwell))
+        return Choice((), "PROVIDER_UNAVAILABLE")
+    blocked = await contracts.blocked_hosts(world.pool, account_id, world.clock.now())
+    return choose(spec, market, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
+
+
+def _as_offered(spec: MachineSpec, offer: Offer) -> MachineSpec:
+    return replace(
+        spec,
+        gpu=offer.gpu,
+        gpu_count=offer.gpu_count,
+        region=offer.region,
+        billing=offer.billing,
+        kind=offer.kind,
+    )

@@ -1,0 +1,336 @@
+"""The hand that rents, starts, stops and gives back machines at their cloud.
+
+Called by the runtime, at least once per event: every effect first looks at the newest state, and a create is never
+repeated before the cloud has been asked for our label. What is found out goes to our own decider as a report;
+contracts that nobody wants any more are reported too, so that the decider can give them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.refusal import OutcomeUnknown, Transient
+from libs.runtime.service import Job
+from libs.tokens import mint_agent_token
+from proto.base import Command
+from proto.instance.commands import (
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportOrphanGone,
+    ReportRented,
+    ReportStopped,
+)
+from proto.instance.events import (
+    MachineDestroyRequested,
+    MachineRequested,
+    MachineStartRequested,
+    MachineStopRequested,
+    OrphanDestroyRequested,
+)
+from proto.instance.words import Offer
+from services.instance.decider.instance import Instance, Machine
+from services.instance.effects.intake import choose_offers
+from services.instance.effects.world import World
+from services.instance.providers import MachineOrder, OfferGone, OrderRejected, Provider, ProviderMachine
+from services.instance.queries import contracts
+
+LOOK_PAUSE_S = 0.5  # between two looks for our label
+END_WAIT_S = 10.0  # stopping and destroying usually take less; the watch hears of the rest
+END_PAUSE_S = 0.1
+MARKET_ROUNDS_MAX = 3  # a market that is stale three times in a row is really empty
+
+
+def machine_of(job: Job, machine_id: str) -> Machine | None:
+    """The machine as it is now."""
+    state: Instance | None = job.state
+    return None if state is None else state.machine(machine_id)
+
+
+async def rent(job: Job, world: World) -> Sequence[Command]:
+    """MachineRequested: rent the best candidate that is still to be had."""
+    event = job.heard.event
+    assert isinstance(event, MachineRequested)
+    machine = machine_of(job, event.machine_id)
+    if machine is None or machine.provider_machine_id:
+        return []
+    if job.maybe_done:
+        found = await _look_for(event, world)
+        if found is not None:
+            return _rented(event, found, _offer_of(event, found), world, adopted=True)
+    if machine.status != "requested":
+        return []
+    return await _rent_in_rounds(event, world)
+
+
+async def _rent_in_rounds(event: MachineRequested, world: World) -> Sequence[Command]:
+    """Try the candidates; when all are gone and any will do, look at the market again."""
+    candidates, rejected = event.offers, list[Offer]()
+    for _ in range(MARKET_ROUNDS_MAX):
+        reports = await _try_candidates(event, candidates, rejected, world)
+        if reports:
+            return reports
+        world.forget_offers()
+        if event.exact:
+            break
+        choice = await choose_offers(event.spec, event.account_id, world)
+        tried = {offer.offer_id for offer in rejected}
+        candidates = tuple(offer for offer in choice.offers if offer.offer_id not in tried)
+    reason = f"{len(rejected)} offers were tried and gone"
+    return [_failed(event, world, "OFFER_UNAVAILABLE", reason, stage_is_rejected=True, offers=tuple(rejected))]
+
+
+async def _try_candidates(
+    event: MachineRequested, candidates: Sequence[Offer], rejected: list[Offer], world: World
+) -> Sequence[Command]:
+    """Reports as soon as one try has a definite end; nothing when every candidate was gone.
+
+    Raises OutcomeUnknown when a machine may have been made, Transient when a cloud is unwell and no other helped.
+    """
+    unwell: Transient | None = None
+    for offer in candidates:
+        provider = world.providers.get(offer.provider)
+        if provider is None:
+            continue
+        try:
+            created = await provider.create(_order(event, offer, world))
+        except OfferGone:
+            rejected.append(offer)
+        except OrderRejected as no:
+            return [_failed(event, world, no.code, str(no), stage_is_rejected=False, offers=(*rejected, offer))]
+        except OutcomeUnknown:
+            found = await _look_for_at(provider, event.machine_id, world)
+            if found is None:
+                raise
+            return _rented(event, found, offer, world, adopted=True, rejected=rejected)
+        except Transient as error:
+            unwell = error  # surely not created, so the next candidate may be tried
+        else:
+            return _rented(event, created, offer, world, rejected=rejected)
+    if unwell is not None:
+        raise unwell
+    return []
+
+
+def _order(event: MachineRequested, offer: Offer, world: World) -> MachineOrder:
+    token = mint_agent_token(
+        world.secret.reveal(),
+        machine_id=event.machine_id,
+        instance_id=event.instance_id,
+        generation=event.generation,
+    )
+    environment = {
+        "DUMONT_AGENT_TOKEN": token,
+        "DUMONT_GATEWAY_URL": world.gateway_url,
+        "DUMONT_INSTANCE_ID": event.instance_id,
+        "DUMONT_MACHINE_ID": event.machine_id,
+    }
+    return MachineOrder(event.machine_id, offer, event.spec, environment)
+
+
+async def _look_for(event: MachineRequested, world: World) -> ProviderMachine | None:
+    """Our label at every cloud that an earlier attempt may have asked: any of them, because the market moves."""
+    names = {offer.provider for offer in event.offers} if event.exact else set(world.providers)
+    for name in sorted(names & set(world.providers)):
+        found = await _look_for_at(world.providers[name], event.machine_id, world)
+        if found is not None:
+            return found
+    return None
+
+
+async def _look_for_at(provider: Provider, label: str, world: World) -> ProviderMachine | None:
+    """Absence is believed only after the cloud's own listing lag."""
+    give_up_s = world.clock.monotonic_s() + provider.capabilities.list_lag_s
+    while True:
+        found = await provider.find(label)
+        if found is not None and found.status != "gone":
+            return found
+        if world.clock.monotonic_s() >= give_up_s:
+            return None
+        await world.clock.sleep(LOOK_PAUSE_S)
+
+
+def _offer_of(event: MachineRequested, found: ProviderMachine) -> Offer:
+    """Which candidate an adopted machine was made from; failing that, the nearest of what we know."""
+    by_offer = [offer for offer in event.offers if offer.offer_id == found.offer_id]
+    by_host = [offer for offer in event.offers if offer.host_id == found.host_id]
+    return [*by_offer, *by_host, *event.offers][0]
+
+
+def _rented(
+    event: MachineRequested,
+    machine: ProviderMachine,
+    offer: Offer,
+    world: World,
+    *,
+    adopted: bool = False,
+    rejected: Sequence[Offer] = (),
+) -> Sequence[Command]:
+    """The contract, and at once that it runs when the cloud says so: saves a round through the watch."""
+    rented = ReportRented(
+        now=world.clock.now(),
+        instance_id=event.instance_id,
+        machine_id=event.machine_id,
+        provider=offer.provider,
+        provider_machine_id=machine.provider_machine_id,
+        offer=offer,
+        adopted=adopted,
+        rejected=tuple(rejected),
+    )
+    return [rented, *_booted_if_running(event.instance_id, event.machine_id, machine, world)]
+
+
+def _booted_if_running(
+    instance_id: str, machine_id: str, machine: ProviderMachine, world: World
+) -> Sequence[ReportBooted]:
+    if machine.status != "running":
+        return []
+    return [
+        ReportBooted(now=world.clock.now(), instance_id=instance_id, machine_id=machine_id, endpoints=machine.endpoints)
+    ]
+
+
+def _failed(
+    event: MachineRequested,
+    world: World,
+    code: str,
+    reason: str,
+    *,
+    stage_is_rejected: bool,
+    offers: tuple[Offer, ...],
+) -> ReportFailed:
+    return ReportFailed(
+        now=world.clock.now(),
+        instance_id=event.instance_id,
+        machine_id=event.machine_id,
+        stage="rejected" if stage_is_rejected else "error",
+        code=code,
+        reason=reason,
+        offers=offers,
+    )
+
+
+def not_rented(job: Job, cause: str) -> Sequence[Command]:
+    """The clouds stayed unwell for every try of `rent`. A machine that was made after all is found by the census."""
+    event = job.heard.event
+    assert isinstance(event, MachineRequested)
+    return [_unavailable(event.instance_id, event.machine_id, cause, job)]
+
+
+def not_started(job: Job, cause: str) -> Sequence[Command]:
+    """The cloud stayed unwell for every try of `start`."""
+    event = job.heard.event
+    assert isinstance(event, MachineStartRequested)
+    return [_unavailable(event.instance_id, event.machine_id, cause, job)]
+
+
+def _unavailable(instance_id: str, machine_id: str, cause: str, job: Job) -> ReportFailed:
+    return ReportFailed(
+        now=job.heard.at,
+        instance_id=instance_id,
+        machine_id=machine_id,
+        stage="rejected",  # says nothing about a host
+        code="PROVIDER_UNAVAILABLE",
+        reason=cause,
+    )
+
+
+async def start(job: Job, world: World) -> Sequence[Command]:
+    """MachineStartRequested: turn the same machine on again."""
+    event = job.heard.event
+    assert isinstance(event, MachineStartRequested)
+    machine = machine_of(job, event.machine_id)
+    if machine is None or machine.status != "rented" or machine.requested_at != event.requested_at:
+        return []
+    provider = _provider(world, event.provider)
+    try:
+        await provider.start(event.provider_machine_id)
+    except OfferGone:
+        return [
+            ReportFailed(
+                now=world.clock.now(),
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                stage="rejected",
+                code="OFFER_UNAVAILABLE",
+                reason="its GPU has been given to somebody else",
+            )
+        ]
+    observed = await provider.get(event.provider_machine_id)
+    return _booted_if_running(event.instance_id, event.machine_id, observed, world)
+
+
+async def stop(job: Job, world: World) -> Sequence[Command]:
+    """MachineStopRequested: turn it off and keep its disk."""
+    event = job.heard.event
+    assert isinstance(event, MachineStopRequested)
+    machine = machine_of(job, event.machine_id)
+    if machine is None or machine.status != "stopping":
+        return []
+    provider = _provider(world, event.provider)
+    await provider.stop(event.provider_machine_id)
+    observed = await _until_ended(provider, event.provider_machine_id, world)
+    now = world.clock.now()
+    if observed.status == "gone":
+        return [ReportDestroyed(now=now, instance_id=event.instance_id, machine_id=event.machine_id)]
+    if observed.status in ("stopped", "exited"):
+        return [ReportStopped(now=now, instance_id=event.instance_id, machine_id=event.machine_id, requested=True)]
+    return []  # the watch hears of it
+
+
+async def destroy(job: Job, world: World) -> Sequence[Command]:
+    """MachineDestroyRequested: give it back. Raises Transient until the cloud no longer has it."""
+    event = job.heard.event
+    assert isinstance(event, MachineDestroyRequested)
+    machine = machine_of(job, event.machine_id)
+    if machine is None or machine.status != "destroying":
+        return []
+    await _destroy_at(_provider(world, event.provider), event.provider_machine_id, world)
+    return [
+        ReportDestroyed(
+            now=world.clock.now(), instance_id=event.instance_id, machine_id=event.machine_id, requested=True
+        )
+    ]
+
+
+async def destroy_orphan(job: Job, world: World) -> Sequence[Command]:
+    """OrphanDestroyRequested: give back what nobody owns, unless somebody has come to own it meanwhile."""
+    event = job.heard.event
+    assert isinstance(event, OrphanDestroyRequested)
+    provider = _provider(world, event.provider)
+    observed = await provider.get(event.provider_machine_id)
+    if observed.status != "gone" and not await contracts.is_wanted(
+        world.pool, event.provider, event.provider_machine_id, observed.label
+    ):
+        await _destroy_at(provider, event.provider_machine_id, world)
+    return [
+        ReportOrphanGone(now=world.clock.now(), provider=event.provider, provider_machine_id=event.provider_machine_id)
+    ]
+
+
+async def _destroy_at(provider: Provider, provider_machine_id: str, world: World) -> None:
+    await provider.destroy(provider_machine_id)
+    observed = await _until_ended(provider, provider_machine_id, world, gone_only=True)
+    if observed.status != "gone":
+        raise Transient(f"{provider.name} still has {provider_machine_id}: {observed.status}")
+
+
+async def _until_ended(
+    provider: Provider, provider_machine_id: str, world: World, *, gone_only: bool = False
+) -> ProviderMachine:
+    """Wait a little for the end to show; the last look when it does not."""
+    give_up_s = world.clock.monotonic_s() + END_WAIT_S
+    ends = ("gone",) if gone_only else ("gone", "stopped", "exited")
+    while True:
+        observed = await provider.get(provider_machine_id)
+        if observed.status in ends or world.clock.monotonic_s() >= give_up_s:
+            return observed
+        await world.clock.sleep(END_PAUSE_S)
+
+
+def _provider(world: World, name: str) -> Provider:
+    """A cloud that is not configured (any more) cannot be asked: wait for the operator to bring it back."""
+    provider = world.providers.get(name)
+    if provider is None:
+        raise Transient(f"provider {name} is not configured")
+    return provider

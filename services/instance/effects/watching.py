@@ -1,0 +1,247 @@
+"""The background tasks that compare what clouds say with what we believe, and report every difference.
+
+Run by the replica that holds the lease, one watch per cloud. Hints (push signals) are followed at once; everything is
+compared every `poll_s` seconds, so a lost hint only costs time. The same pass is the census: a machine that carries
+our label prefix and that no instance owns is reported as an orphan. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+from libs.refusal import Refused, Transient
+from libs.runtime.service import Handle
+from proto.base import Command
+from proto.instance.commands import (
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportOrphan,
+    ReportOrphanGone,
+    ReportStopped,
+)
+from proto.instance.words import MachineStatus
+from services.instance.decider.instance import Instance, Machine
+from services.instance.effects.world import World
+from services.instance.providers import Provider, ProviderMachine, ProviderStatus
+from services.instance.queries import contracts
+from services.instance.queries.contracts import Contract
+
+LABEL_PREFIX = "mach_"  # other labels are the operator's own machines in the same account: never ours to touch
+ORPHAN_SEEN_MIN_S = 30.0  # unknown for this long: the projection is never so far behind while it is well
+ORPHAN_GRACE_MINUTES = 10  # a slow rent is adopted within its ten minutes
+HINT_RETRY_S = 0.2
+HINT_TRIES_MAX = 50  # a hint may come before the contract is in the log: 10 s
+SIGNALS_RETRY_S = 1.0
+CHECKS_AT_ONCE_MAX = 32
+
+_OFF: frozenset[ProviderStatus] = frozenset({"stopped", "exited", "failed"})
+
+
+async def watch_providers(world: World, handle: Handle) -> None:
+    """One watch per cloud, for ever."""
+    async with asyncio.TaskGroup() as group:
+        for provider in world.providers.values():
+            watch = Watch(provider, world, handle)
+            group.create_task(watch.follow_signals())
+            group.create_task(watch.compare_for_ever())
+
+
+class Watch:
+    """Compares one cloud with the log. `_hints` counts how often each machine with news has been looked at."""
+
+    def __init__(self, provider: Provider, world: World, handle: Handle) -> None:
+        self._provider = provider
+        self._world = world
+        self._handle = handle
+        self._hints: dict[str, int] = {}
+        self._hinted = asyncio.Event()
+        self._unknown_since: dict[str, float] = {}
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
+
+    async def follow_signals(self) -> None:
+        """Remember every hint; a broken signal path is taken up again and the poll covers the gap."""
+        while True:
+            try:
+                async for provider_machine_id in self._provider.signals():
+                    self._hints[provider_machine_id] = 0
+                    self._hinted.set()
+            except Transient as unwell:
+                self._world.logger.info("signals.interrupted", provider=self._provider.name, cause=str(unwell))
+            await self._world.clock.sleep(SIGNALS_RETRY_S)
+
+    async def compare_for_ever(self) -> None:
+        next_poll_s = self._world.clock.monotonic_s()
+        while True:
+            try:
+                await self._check_hints()
+                if self._world.clock.monotonic_s() >= next_poll_s:
+                    next_poll_s = self._world.clock.monotonic_s() + self._world.poll_s
+                    await self._compare_all()
+            except Transient as unwell:
+                self._world.logger.info("watch.postponed", provider=self._provider.name, cause=str(unwell))
+            await self._pause(next_poll_s - self._world.clock.monotonic_s())
+
+    async def _pause(self, until_poll_s: float) -> None:
+        """Until there is a new hint, an old one may be looked at again, or the poll is due."""
+        pause_s = HINT_RETRY_S if self._hints else max(until_poll_s, HINT_RETRY_S)
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._hinted.wait()
+        except TimeoutError:
+            return
+
+    # --- one machine ----------------------------------------------------------------------------------------------
+
+    async def _check_hints(self) -> None:
+        self._hinted.clear()
+        hinted = list(self._hints)
+        async with asyncio.TaskGroup() as group:
+            for provider_machine_id in hinted:
+                group.create_task(self._check_hint(provider_machine_id))
+
+    async def _check_hint(self, provider_machine_id: str) -> None:
+        async with self._checks:
+            tries = self._hints.get(provider_machine_id, 0) + 1
+            is_settled = await self._check(provider_machine_id)
+        if is_settled or tries >= HINT_TRIES_MAX:
+            self._hints.pop(provider_machine_id, None)
+        else:
+            self._hints[provider_machine_id] = tries
+
+    async def _check(self, provider_machine_id: str) -> bool:
+        """Report what is different about one machine. False when the log does not know its contract yet.
+
+        The state is read before the cloud is asked: otherwise an old observation would meet a newer state.
+        """
+        contract = await contracts.contract_of(self._world.pool, self._provider.name, provider_machine_id)
+        instance_id = contract.instance_id if contract is not None else ""
+        machine_id = contract.machine_id if contract is not None else ""
+        if contract is None:
+            observed = await self._provider.get(provider_machine_id)
+            machine_id = observed.label
+            instance_id = await contracts.instance_of_machine(self._world.pool, machine_id)
+            if not instance_id:
+                return observed.status == "gone" or not machine_id.startswith(LABEL_PREFIX)
+        state: Instance | None = await self._handle.state("instance", instance_id)
+        machine = None if state is None else state.machine(machine_id)
+        if machine is None or not machine.provider_machine_id:
+            return machine is not None and machine.status != "requested"
+        if machine.provider_machine_id != provider_machine_id:
+            return True
+        observed = await self._provider.get(provider_machine_id)
+        report = difference(instance_id, machine, observed, self._world)
+        if report is not None:
+            await self._report(report)
+        return True
+
+    async def _report(self, report: Command) -> None:
+        try:
+            await self._handle.execute(report, cause=f"watch.{self._provider.name}")
+        except Refused as refused:
+            self._world.logger.info("watch.refused", code=refused.code, report=type(report).__name__)
+
+    # --- all machines ---------------------------------------------------------------------------------------------
+
+    async def _compare_all(self) -> None:
+        """The poll and the census in one pass over the cloud's list."""
+        listed = {machine.provider_machine_id: machine for machine in await self._provider.machines()}
+        known = await contracts.contracts_at(self._world.pool, self._provider.name)
+        for provider_machine_id, contract in known.items():
+            if self._may_differ(contract, listed.get(provider_machine_id)):
+                self._hints.setdefault(provider_machine_id, 0)
+        await self._census(listed, known)
+        if self._hints:
+            self._hinted.set()
+
+    def _may_differ(self, contract: Contract, observed: ProviderMachine | None) -> bool:
+        if observed is not None:
+            return _is_news(contract.status, observed.status)
+        lag = timedelta(seconds=self._provider.capabilities.list_lag_s)
+        return self._world.clock.now() - contract.rented_at > lag
+
+    async def _census(self, listed: Mapping[str, ProviderMachine], known: Mapping[str, Contract]) -> None:
+        now_s = self._world.clock.monotonic_s()
+        unknown = {key: m for key, m in listed.items() if key not in known and _is_ours(m)}
+        self._unknown_since = {key: self._unknown_since.get(key, now_s) for key in unknown}
+        patience_s = max(ORPHAN_SEEN_MIN_S, self._provider.capabilities.list_lag_s)
+        reported = await contracts.open_orphans(self._world.pool, self._provider.name)
+        for key, since_s in self._unknown_since.items():
+            if now_s - since_s >= patience_s and key not in reported and not await self._is_owned(unknown[key]):
+                await self._report(self._orphan(unknown[key]))
+        for key in reported:
+            if key not in listed or key in known:
+                gone = ReportOrphanGone(
+                    now=self._world.clock.now(), provider=self._provider.name, provider_machine_id=key
+                )
+                await self._report(gone)
+
+    async def _is_owned(self, observed: ProviderMachine) -> bool:
+        """By the log itself, not by rows: a machine being rented, or one whose contract is this one."""
+        instance_id = await contracts.instance_of_machine(self._world.pool, observed.label)
+        state: Instance | None = await self._handle.state("instance", instance_id) if instance_id else None
+        machine = None if state is None else state.machine(observed.label)
+        if machine is None:
+            return False
+        return machine.status == "requested" or (
+            machine.provider_machine_id == observed.provider_machine_id and machine.has_contract
+        )
+
+    def _orphan(self, observed: ProviderMachine) -> ReportOrphan:
+        now = self._world.clock.now()
+        return ReportOrphan(
+            now=now,
+            provider=self._provider.name,
+            provider_machine_id=observed.provider_machine_id,
+            label=observed.label,
+            destroy_after=now + timedelta(minutes=ORPHAN_GRACE_MINUTES),
+        )
+
+
+def _is_ours(observed: ProviderMachine) -> bool:
+    return observed.status != "gone" and observed.label.startswith(LABEL_PREFIX)
+
+
+def _is_news(believed: MachineStatus, observed: ProviderStatus) -> bool:
+    """Whether a machine believed to be in one status and seen in another deserves a closer look."""
+    match believed:
+        case "rented":
+            return observed in ("running", "exited", "failed", "gone")
+        case "booted" | "healthy" | "stopping":
+            return observed in _OFF or observed == "gone"
+        case "stopped" | "destroying" | "lost":
+            return observed == "gone"
+        case _:
+            return False
+
+
+def difference(instance_id: str, machine: Machine, observed: ProviderMachine, world: World) -> Command | None:
+    """The report that follows from what the cloud says about a machine, if it is news.
+
+    `stopped` says nothing about a machine being started: the cloud may not have begun yet.
+    """
+    if not _is_news(machine.status, observed.status):
+        return None
+    now, machine_id = world.clock.now(), machine.machine_id
+    if observed.status == "running":
+        return ReportBooted(now=now, instance_id=instance_id, machine_id=machine_id, endpoints=observed.endpoints)
+    if machine.status == "rented" and observed.status == "failed":
+        return ReportFailed(
+            now=now,
+            instance_id=instance_id,
+            machine_id=machine_id,
+            stage="loading",
+            code="STARTUP_FAILED",
+            reason=observed.detail or "the provider says that it failed",
+        )
+    report = ReportDestroyed if observed.status == "gone" else ReportStopped
+    fallback = "host_failure" if observed.status == "failed" else "provider_lost"
+    return report(
+        now=now,
+        instance_id=instance_id,
+        machine_id=machine_id,
+        reason=observed.interruption or fallback,
+        detail=observed.detail,
+    )

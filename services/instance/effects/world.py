@@ -1,0 +1,82 @@
+"""What effects, queries and background tasks of the instance service live in: clouds, clock, secret, database.
+
+Made by `__main__` (and by the simulation). Owns the short-lived caches that make many callers ask the outside only
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from libs.clock import Clock
+from libs.config import Secret
+from libs.postgres import Database
+from libs.refusal import Transient
+from libs.telemetry import Logger
+from proto.instance.words import Offer
+from services.instance.decider.market import parse_gpu
+from services.instance.providers import Provider
+
+MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
+
+
+@dataclass
+class Market:
+    """The offers of all clouds as last seen. `models`: every GPU model ever seen, so that sold out is not unknown."""
+
+    offers: tuple[Offer, ...] = ()
+    seen_at_s: float | None = None
+    models: set[str] = field(default_factory=set[str])
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass
+class World:
+    """Outside of the instance service."""
+
+    providers: Mapping[str, Provider]
+    clock: Clock
+    random: random.Random
+    secret: Secret
+    gateway_url: str
+    http: aiohttp.ClientSession
+    pool: Database
+    logger: Logger
+    poll_s: float = 10.0
+    market: Market = field(default_factory=Market)
+
+    async def offers(self) -> tuple[Offer, ...]:
+        """Everything one could rent now at any cloud, at most MARKET_AGE_MAX_S old. Transient when no cloud answers."""
+        async with self.market.lock:
+            seen_at_s = self.market.seen_at_s
+            if seen_at_s is None or self.clock.monotonic_s() - seen_at_s > MARKET_AGE_MAX_S:
+                self.market.offers = await _ask_all(self.providers)
+                self.market.seen_at_s = self.clock.monotonic_s()
+                self.market.models |= {parse_gpu(offer.gpu).model for offer in self.market.offers}
+            return self.market.offers
+
+    def forget_offers(self) -> None:
+        """The market has turned out to be out of date: ask again next time."""
+        self.market.seen_at_s = None
+
+
+async def _ask_all(providers: Mapping[str, Provider]) -> tuple[Offer, ...]:
+    """A cloud that does not answer is left out; if none answers, the last one's reason is raised."""
+    answers = await asyncio.gather(*(p.offers() for p in providers.values()), return_exceptions=True)
+    found: list[Offer] = []
+    unwell: Transient | None = None
+    for answer in answers:
+        if isinstance(answer, Transient):
+            unwell = answer
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found.extend(answer)
+    if unwell is not None and all(isinstance(answer, Transient) for answer in answers):
+        raise unwell
+    return tuple(found)

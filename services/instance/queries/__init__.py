@@ -1,0 +1,38 @@
+"""Answers to questions about instances, offers, hosts and agents: SQL in, reply struct out, one statement per question.
+
+The runtime calls `QUERIES[type](query, context)` and `SIGNALS[type](signal, context)`; `context.pool` is this
+service's database (active projection first, then the live schema), `context.world` its World. Split by noun:
+`instances`, `hosts` (offers, blacklist, history), `agents` (heartbeats), `contracts` (what effects need to know).
+Nothing here writes facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from proto.base import Query, Signal
+from proto.instance.queries import (
+    AgentReport,
+    CheckBlacklist,
+    GetInstance,
+    GetStats,
+    ListAgents,
+    ListBlacklist,
+    ListInstances,
+    ListOffers,
+    SummarizeHistory,
+)
+from services.instance.queries import agents, hosts, instances
+
+QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
+    GetInstance: instances.get_instance,
+    ListInstances: instances.list_instances,
+    GetStats: instances.get_stats,
+    ListOffers: hosts.list_offers,
+    ListBlacklist: hosts.list_blacklist,
+    CheckBlacklist: hosts.check_blacklist,
+    SummarizeHistory: hosts.summarize_history,
+    ListAgents: agents.list_agents,
+}
+SIGNALS: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = {AgentReport: agents.agent_report}

@@ -1,0 +1,122 @@
+"""Heartbeats: what agents said last, and what they are told to do.
+
+Not facts: written to the live table, lost without harm. A machine that no longer carries its instance is told to shut
+down, so that an old generation cannot go on serving (fencing, design 6).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from asyncpg import Record
+
+from libs.postgres import Database
+from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, ListAgents
+
+HEARTBEAT_S = 30  # contract dumont 6
+IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
+AGENTS_MAX = 1_000
+ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
+
+
+class Context(Protocol):
+    """What the runtime hands to a signal beside the message."""
+
+    @property
+    def pool(self) -> Database: ...
+
+
+# $1 machine, $2 instance, $3 generation, $4 status, $5 agent version, $6 host name, $7 message, $8 GPU %, $9 memory %,
+# $10 CPU %, $11 uptime s, $12 ssh sessions, $13 last activity, $14 received at, $15 idle below this GPU %
+_REPORT_SQL = """
+with said as (
+    insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
+        gpu_utilization_percent, memory_used_percent, cpu_utilization_percent, uptime_s, ssh_sessions,
+        last_activity_at, last_seen_at, idle_since)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, case when $8 < $15 then $14 end)
+    on conflict (machine_id) do update set
+        generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
+        hostname = excluded.hostname, message = excluded.message,
+        gpu_utilization_percent = excluded.gpu_utilization_percent,
+        memory_used_percent = excluded.memory_used_percent,
+        cpu_utilization_percent = excluded.cpu_utilization_percent,
+        uptime_s = excluded.uptime_s, ssh_sessions = excluded.ssh_sessions,
+        last_activity_at = excluded.last_activity_at, last_seen_at = excluded.last_seen_at,
+        idle_since = case when excluded.idle_since is null then null
+                          else coalesce(a.idle_since, excluded.idle_since) end
+    where a.last_seen_at <= excluded.last_seen_at
+)
+select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
+       i.status as instance_status
+from instances i left join machines m on m.machine_id = $1
+where i.instance_id = $2
+"""
+
+# $1 account, $2 limit. Only machines that still carry something.
+_LIST_SQL = """
+select a.*, i.keep_alive_until
+from instances i
+join agents a on a.instance_id = i.instance_id and a.machine_id = i.machine_id
+where i.account_id = $1 and i.status <> 'deleted'
+order by a.last_seen_at desc, a.machine_id limit $2
+"""
+
+
+async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
+    """Remember the heartbeat and say what to do next."""
+    row = await context.pool.fetchrow(
+        _REPORT_SQL,
+        report.machine_id,
+        report.instance_id,
+        report.generation,
+        report.status,
+        report.agent_version,
+        report.hostname,
+        report.message,
+        report.gpu_utilization_percent,
+        report.memory_used_percent,
+        report.cpu_utilization_percent,
+        report.uptime_s,
+        report.ssh_sessions,
+        report.last_activity_at,
+        report.received_at,
+        IDLE_GPU_PERCENT,
+    )
+    reason = shutdown_reason(report, row)
+    return AgentAnswer("shutdown" if reason else "none", reason, HEARTBEAT_S)
+
+
+def shutdown_reason(report: AgentReport, row: Record | None) -> str:
+    """Why the machine must stop, empty when it may go on. An unknown instance is our delay, not its fault."""
+    if row is None:
+        return ""
+    if row["machine_status"] in ENDED:
+        return f"this machine is {row['machine_status']}"
+    if row["instance_status"] == "deleted":
+        return "the instance is deleted"
+    is_current = row["current_machine_id"] == report.machine_id
+    if not is_current and (row["current_generation"] or 0) >= report.generation:
+        return f"generation {row['current_generation']} carries the instance now"
+    return ""
+
+
+async def list_agents(query: ListAgents, context: Context) -> AgentList:
+    """What the agents of an account's instances said last, newest first."""
+    rows = await context.pool.fetch(_LIST_SQL, query.account_id, AGENTS_MAX)
+    return AgentList([_agent(row) for row in rows])
+
+
+def _agent(row: Record) -> AgentView:
+    return AgentView(
+        instance_id=row["instance_id"],
+        machine_id=row["machine_id"],
+        status=row["status"],
+        last_seen_at=row["last_seen_at"],
+        agent_version=row["agent_version"],
+        hostname=row["hostname"],
+        gpu_utilization_percent=row["gpu_utilization_percent"],
+        memory_used_percent=row["memory_used_percent"],
+        uptime_s=row["uptime_s"],
+        idle_since=row["idle_since"],
+        keep_alive_until=row["keep_alive_until"],
+    )

@@ -1,0 +1,88 @@
+"""What effects and the watch need to know: machines at clouds, blocked hosts, orphans.
+
+Called by `services.instance.effects` only. Rows may be a moment old; whatever matters is checked against the log
+afterwards.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from libs.postgres import Database
+from proto.instance.words import MachineSpec, MachineStatus
+
+
+class Contract(Struct, frozen=True):
+    """One machine that a cloud has for us, as our rows say."""
+
+    machine_id: str
+    instance_id: str
+    status: MachineStatus
+    rented_at: datetime
+
+
+# $1 provider. The partial index holds exactly these.
+_CONTRACTS_SQL = """
+select provider_machine_id, machine_id, instance_id, status, rented_at from machines where provider = $1 and not gone
+"""
+_CONTRACT_SQL = """
+select machine_id, instance_id, status, rented_at from machines where provider = $1 and provider_machine_id = $2
+"""
+_INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
+_STATUS_SQL = "select status from machines where machine_id = $1"
+_SPEC_SQL = "select spec from instances where instance_id = $1"
+# $1 provider, $2 provider's machine id, $3 label
+_WANTED_SQL = """
+select exists (
+    select from machines
+    where (provider = $1 and provider_machine_id = $2 and not gone) or (machine_id = $3 and status = 'requested'))
+"""
+_ORPHANS_SQL = "select provider_machine_id from orphans where provider = $1 and status <> 'gone'"
+# $1 account, $2 now
+_BLOCKED_SQL = """
+select distinct provider, host_id from blacklist
+where account_id in ($1, '') and (expires_at is null or expires_at > $2)
+"""
+
+
+async def contracts_at(pool: Database, provider: str) -> dict[str, Contract]:
+    """Every machine that a cloud should have for us, by the cloud's id."""
+    rows = await pool.fetch(_CONTRACTS_SQL, provider)
+    return {row[0]: Contract(row[1], row[2], row[3], row[4]) for row in rows}
+
+
+async def contract_of(pool: Database, provider: str, provider_machine_id: str) -> Contract | None:
+    row = await pool.fetchrow(_CONTRACT_SQL, provider, provider_machine_id)
+    return None if row is None else Contract(row[0], row[1], row[2], row[3])
+
+
+async def instance_of_machine(pool: Database, machine_id: str) -> str:
+    """Empty when the machine is unknown."""
+    return await pool.fetchval(_INSTANCE_OF_MACHINE_SQL, machine_id) or ""
+
+
+async def has_status(pool: Database, machine_id: str, status: MachineStatus) -> bool:
+    """A machine without a row is taken to have it: the projection is behind, and the decider has the last word."""
+    return await pool.fetchval(_STATUS_SQL, machine_id) in (status, None)
+
+
+async def spec_of(pool: Database, instance_id: str) -> MachineSpec | None:
+    spec = await pool.fetchval(_SPEC_SQL, instance_id)
+    return None if spec is None else msgspec.json.decode(spec, type=MachineSpec)
+
+
+async def is_wanted(pool: Database, provider: str, provider_machine_id: str, label: str) -> bool:
+    """Whether some instance owns the machine or is just renting it."""
+    return bool(await pool.fetchval(_WANTED_SQL, provider, provider_machine_id, label))
+
+
+async def open_orphans(pool: Database, provider: str) -> set[str]:
+    return {row[0] for row in await pool.fetch(_ORPHANS_SQL, provider)}
+
+
+async def blocked_hosts(pool: Database, account_id: str, now: datetime) -> set[tuple[str, str]]:
+    """Hosts to avoid: the platform's entries and the account's own."""
+    return {(row[0], row[1]) for row in await pool.fetch(_BLOCKED_SQL, account_id, now)}

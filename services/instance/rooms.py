@@ -1,0 +1,28 @@
+"""The rooms of the instance service as one value: for its process, the rebuild command and the simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from libs.runtime.service import Service
+from proto.instance.commands import AnyCommand
+from services.instance import policy, projection
+from services.instance.decider import AGGREGATES
+from services.instance.effects import EFFECTS, INTAKE, TASKS
+from services.instance.queries import QUERIES, SIGNALS
+
+ROOMS = Path(__file__).parent
+SERVICE = Service(
+    name="instance",
+    aggregates=AGGREGATES,
+    commands=AnyCommand,
+    react=policy.react,
+    project=projection.project,
+    schema_sql=(ROOMS / "schema.sql").read_text(encoding="utf-8"),
+    live_sql=(ROOMS / "live.sql").read_text(encoding="utf-8"),
+    intake=INTAKE,
+    effects=EFFECTS,
+    queries=QUERIES,
+    signals=SIGNALS,
+    tasks=TASKS,
+)
