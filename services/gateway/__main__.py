@@ -24,7 +24,7 @@ async def gateway(running: process.Running) -> None:
     clock, bug, stream = SystemClock(), Bug(), private_stream(NAME, replicas=settings.stream_replicas)
     connection = await until_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
     await until_well(lambda: ensure_stream(connection, stream), clock)
-    bus, log = NatsBus(connection, clock, on_bug=bug.report), JetStreamLog(connection)
+    bus, log = NatsBus(connection, clock=clock, on_bug=bug.report), JetStreamLog(connection)
     made = make(settings, log=log, bus=bus, clock=clock, ids=SystemIds(), is_connected=lambda: connection.is_connected)
     await serve(made, running.stop, bug, lambda _: running.ready())
     await bus.close()

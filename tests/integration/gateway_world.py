@@ -1,0 +1,277 @@
+"""A real gateway on a loopback port, over the in-memory log and bus, with a small owner of instances behind the bus.
+
+The owner answers what `proto.instance` asks with plain dictionaries, so that the tests speak of the gateway only. It can be
+told to be silent, absent or unwell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec.structs import replace
+
+from libs.clock import SystemClock
+from libs.config import Secret
+from libs.eventlog.memory import MemoryLog
+from libs.ids import SystemIds
+from libs.refusal import Refused
+from libs.rpc_memory import MemoryBus, MemoryExchange
+from proto.base import Position, Reply, Request
+from proto.gateway.commands import IssueKey
+from proto.gateway.words import fingerprint
+from proto.health import MetricsText, ServiceHealth
+from proto.instance import commands, queries
+from proto.instance.words import Endpoint, Offer
+from services.gateway.config import GatewaySettings
+from services.gateway.gateway import Gateway
+from services.gateway.server import Bug, make, serve
+
+SECRET = "5ec7e7" * 8
+KEY = "dumont_sk_" + "k" * 43
+OTHER_KEY = "dumont_sk_" + "o" * 43
+READER_KEY = "dumont_sk_" + "r" * 43
+OTHER_ACCOUNT = "acct_other"
+STREAM = "EVT_INSTANCE"
+ENDPOINTS = (
+    Endpoint(22, "127.0.0.1", 40022, "tcp"),
+    Endpoint(8888, "127.0.0.1", 48888, "http"),
+    Endpoint(7681, "127.0.0.1", 47681, "http"),
+)
+_command = msgspec.json.Decoder(commands.AnyCommand)
+
+
+def an_offer(offer_id: str = "offer-1", gpu: str = "RTX 4090") -> Offer:
+    return Offer(
+        offer_id=offer_id, provider="sandbox", host_id="12345", gpu=gpu, price_usd_micros_per_hour=250_000,
+        region="CN-HK-01", gpu_memory_gb=24, cpu_cores=16, memory_gb=64, disk_gb=500, download_mbps=900,
+        upload_mbps=800,
+    )  # fmt: skip
+
+
+@dataclass
+class Owner:
+    """What the gateway meets behind `cmd|qry|sig.instance.*`."""
+
+    views: dict[str, queries.InstanceView] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    blacklist: dict[tuple[str, str], queries.BlacklistEntry] = field(default_factory=dict)
+    seen: list[tuple[Request, Any]] = field(default_factory=list)
+    seq: int = 0
+    is_silent: bool = False
+    stays_silent_for: int = 0
+    raises: BaseException | None = None
+
+    async def answer(self, subject: str, request: Request) -> Reply:
+        if self.stays_silent_for > 0:
+            self.stays_silent_for -= 1
+            await asyncio.Event().wait()
+        if self.is_silent:
+            await asyncio.Event().wait()
+        if self.raises is not None:
+            raise self.raises
+        kind, _, tag = subject.split(".", 2)
+        if kind == "cmd":
+            wish = _command.decode(request.body)
+            self.seen.append((request, wish))
+            self.command(wish)
+            self.seq += 1
+            return Reply(position=Position(STREAM, self.seq))
+        question = self.question(tag, request)
+        self.seen.append((request, question))
+        return Reply(body=msgspec.Raw(msgspec.json.encode(self.reply(question))))
+
+    @staticmethod
+    def question(tag: str, request: Request) -> Any:
+        if tag in ("health", "metrics"):
+            return tag
+        if tag == "agent_report":
+            return msgspec.json.decode(request.body, type=queries.AgentReport)
+        return msgspec.json.decode(request.body, type=queries.AnyQuery)
+
+    def command(self, wish: Any) -> None:
+        match wish:
+            case commands.CreateInstance():
+                self.create(wish)
+            case commands.StartInstance(instance_id=id_):
+                self.change(wish, status="starting" if self.owned(wish).status == "stopped" else self.views[id_].status)
+            case commands.StopInstance():
+                self.change(wish, status="stopping")
+            case commands.DeleteInstance():
+                self.change(wish, status="deleting")
+            case commands.MarkUsed():
+                self.change(wish, last_used_at=wish.used_at)
+            case commands.KeepAlive():
+                self.change(wish, keep_alive_until=wish.now + timedelta(minutes=wish.minutes))
+            case commands.Blacklist():
+                self.blacklist[wish.provider, wish.host_id] = queries.BlacklistEntry(
+                    wish.provider, wish.host_id, wish.kind, wish.reason, wish.account_id, wish.gpu, wish.now,
+                    wish.expires_at, True, 4, 3, "no ssh",
+                )  # fmt: skip
+            case commands.Unblacklist():
+                if self.blacklist.pop((wish.provider, wish.host_id), None) is None:
+                    raise Refused("BLACKLIST_ENTRY_NOT_FOUND", provider=wish.provider, host_id=wish.host_id)
+            case _:
+                raise AssertionError(wish)
+
+    def create(self, wish: commands.CreateInstance) -> None:
+        known = self.views.get(wish.instance_id)
+        if known is not None:
+            if self.hashes[wish.instance_id] != wish.request_hash:
+                raise Refused("IDEMPOTENCY_CONFLICT", instance_id=wish.instance_id)
+            return
+        if wish.spec.gpu == "RTX 9999":
+            raise Refused("PRODUCT_NOT_FOUND", gpu=wish.spec.gpu)
+        self.hashes[wish.instance_id] = wish.request_hash
+        self.views[wish.instance_id] = queries.InstanceView(
+            wish.instance_id, wish.account_id, wish.name, "creating", wish.spec.gpu, wish.spec, wish.now,
+            region=wish.spec.region, webhook_url=wish.webhook_url, auto_stop_minutes=wish.auto_stop_minutes,
+        )  # fmt: skip
+
+    def owned(self, wish: Any) -> queries.InstanceView:
+        view = self.views.get(wish.instance_id)
+        if view is None or view.account_id != wish.account_id:
+            raise Refused("INSTANCE_NOT_FOUND", instance_id=wish.instance_id)
+        return view
+
+    def change(self, wish: Any, **fields: Any) -> None:
+        self.views[wish.instance_id] = replace(self.owned(wish), **fields)
+
+    def becomes(self, instance_id: str, status: str) -> None:
+        """What machines do by themselves."""
+        fields: dict[str, Any] = {"status": status}
+        if status == "ready":
+            fields |= {"endpoints": ENDPOINTS, "ready_at": datetime.now(UTC), "price_usd_micros_per_hour": 380_000,
+                       "provider": "sandbox", "provider_machine_id": "sbx-1", "offer": an_offer()}  # fmt: skip
+        self.views[instance_id] = replace(self.views[instance_id], **fields)
+
+    def reply(self, question: Any) -> Any:
+        match question:
+            case "health":
+                return ServiceHealth("instance", True, [], "1.0.0", 5, 0, 0, 0, 0)
+            case "metrics":
+                return MetricsText('# TYPE dumont_up gauge\ndumont_up{service="instance"} 1\n')
+            case queries.GetInstance():
+                return self.owned(question)
+            case queries.ListInstances():
+                return self.listed(question)
+            case queries.ListOffers(gpu=gpu):
+                offers = [an_offer(), an_offer("offer-2", "H100 80GB")]
+                found = [queries.OfferView(o, False, "", 20, 850_000, "good") for o in offers if gpu in ("", o.gpu)]
+                return queries.OfferList(found, len(found))
+            case queries.ListBlacklist():
+                return list(self.blacklist.values())
+            case queries.CheckBlacklist(provider=provider, host_id=host_id):
+                return queries.BlacklistCheck(self.blacklist.get((provider, host_id)))
+            case queries.SummarizeHistory():
+                return queries.HistorySummary(10, 8, 2, {"loading": 2}, len(self.blacklist))
+            case queries.ListAgents():
+                now = datetime.now(UTC)
+                view = queries.AgentView("inst_1", "mach_1", "idle", now, "1.0.0", "h", 3.5, None, 60, now, None)
+                return queries.AgentList([view])
+            case queries.GetStats():
+                return queries.InstanceStats({"creating": 1, "ready": 2}, 1, 2, 3, 0, 5, 20, datetime.now(UTC), 7)
+            case queries.AgentReport():
+                return queries.AgentAnswer("none", "", 30)
+            case _:
+                raise AssertionError(question)
+
+    def listed(self, question: queries.ListInstances) -> queries.InstanceList:
+        mine = [
+            view
+            for view in reversed(self.views.values())
+            if view.account_id == question.account_id
+            and (view.status in question.statuses if question.statuses else view.status != "deleted")
+            and (not question.name or view.name == question.name)
+            and (not question.gpu or view.gpu == question.gpu)
+        ]
+        return queries.InstanceList(mine[question.offset :][: question.limit], len(mine))
+
+
+@dataclass
+class GatewayWorld:
+    """A running gateway, its owner of instances, and a client that does not raise on errors."""
+
+    gateway: Gateway
+    owner: Owner
+    owner_bus: MemoryBus
+    log: MemoryLog
+    url: str
+    http: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, *, key: str | None = KEY, **more: Any) -> Answered:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers |= more.pop("headers", {})
+        async with self.http.request(method, self.url + path, headers=headers, **more) as response:
+            return Answered(response.status, response.headers.copy(), await response.read())
+
+    def asked(self, kind: type) -> list[Any]:
+        return [message for _, message in self.owner.seen if isinstance(message, kind)]
+
+
+@dataclass
+class Answered:
+    status: int
+    headers: Any
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+    @property
+    def code(self) -> str:
+        return self.json["error"]["code"]
+
+
+@asynccontextmanager
+async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> AsyncIterator[GatewayWorld]:
+    clock, exchange, bug = SystemClock(), MemoryExchange(), Bug()
+    log, owner = MemoryLog(), Owner()
+    owner_bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
+    await owner_bus.serve("instance", owner.answer)
+    bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
+    settings = GatewaySettings(
+        nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode
+    )
+    gateway = make(settings, log=log, bus=bus, clock=clock, ids=SystemIds(), is_connected=lambda: True)
+    stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(gateway, stop, bug, port.set_result))
+    await asyncio.wait({serving, port}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    try:
+        async with aiohttp.ClientSession() as http:
+            world = GatewayWorld(gateway, owner, owner_bus, log, f"http://127.0.0.1:{port.result()}", http)
+            await issue(world, KEY, "acct_default")
+            await issue(world, OTHER_KEY, OTHER_ACCOUNT)
+            await issue(world, READER_KEY, "acct_default", scopes=("instances:read",))
+            yield world
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 10)
+        await owner_bus.close()
+        await bus.close()
+
+
+async def issue(world: GatewayWorld, key: str, account_id: str, **more: Any) -> str:
+    mark, key_id = fingerprint(key), f"key_{key[-1]}"
+    await world.gateway.keys.execute(
+        IssueKey(
+            now=datetime.now(UTC),
+            key_id=key_id,
+            account_id=account_id,
+            name="test",
+            key_hash=mark.key_hash,
+            prefix=mark.prefix,
+            last4=mark.last4,
+            **more,
+        )
+    )
+    return key_id
