@@ -1,0 +1,1 @@
+"""The command `dumont`: operators' verbs, one file per noun. See README.md."""

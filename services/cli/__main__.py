@@ -1,0 +1,69 @@
+"""The command `dumont`. Imports only the verb that is asked for: help of everything costs more, one verb does not.
+
+Run by `./dumont` as `python -m services.cli`. Owns the list of verbs and the exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from services.cli.exits import Exit
+from services.cli.output import warn
+
+# verb -> module and the name in it: a function, or a Typer with verbs of its own
+VERBS = {
+    "up": ("up", "up"),
+    "down": ("down", "down"),
+    "status": ("status", "status"),
+    "test": ("tests", "test"),
+    "events": ("events", "app"),
+    "rebuild": ("rebuild", "rebuild"),
+    "instances": ("instances", "app"),
+    "keys": ("keys", "app"),
+    "sandbox": ("sandbox", "app"),
+    "teams": ("teams", "app"),
+}
+PASSES_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def command_line(wanted: str) -> typer.Typer:
+    """The command with the wanted verb, or with all of them when it is none of ours (help, a typing error)."""
+    app = typer.Typer(
+        name="dumont",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Dumont Cloud: GPU machines that survive losing their GPUs.",
+        epilog="Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 not running, 4 already running.",
+    )
+
+    @app.callback()
+    def dumont() -> None:
+        """Dumont Cloud: GPU machines that survive losing their GPUs."""
+
+    for verb in [wanted] if wanted in VERBS else list(VERBS):
+        module, name = VERBS[verb]
+        found = getattr(importlib.import_module(f"services.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command(verb, context_settings=PASSES_ARGUMENTS_ON if verb == "test" else None)(found)
+    return app
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        command_line(arguments[0] if arguments else "")(arguments, prog_name="dumont")
+    except Exit as end:
+        warn(str(end))
+        return end.status
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""`events …`: watch public events (or any subject) as they happen, or read PUB from the beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
+
+from libs.embedded.state import State
+from services.cli import output
+from services.cli.exits import Exit
+from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
+
+app = typer.Typer(no_args_is_help=True, help="Watch events.")
+CONNECT_TIMEOUT_S = 2
+FACTS_CHARS_MAX = 160  # what a person reads of an event's data; --json gives all of it
+
+
+@app.callback()
+def events() -> None:
+    """Watch events."""
+
+
+@app.command("tail")
+def tail(
+    subject: Annotated[str, typer.Option(help="Subjects to hear, with wildcards.")] = "pub.>",
+    from_start: Annotated[bool, typer.Option("--all", help="Begin with the oldest stored event.")] = False,
+    count: Annotated[int, typer.Option(min=0, help="End after this many; 0: never.")] = 0,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Print events, one per line, until Ctrl-C; with --json each is an object of subject, id, type, time, data."""
+    state = running_state(data_dir)
+    try:
+        asyncio.run(_tail(state, subject, from_start=from_start, count=count, json=json))
+    except KeyboardInterrupt:
+        pass
+    except (NatsError, JetStreamError, OSError) as error:
+        raise Exit(f"NATS: {error}") from error
+
+
+async def _tail(state: State, subject: str, *, from_start: bool, count: int, json: bool) -> None:
+    heard: asyncio.Queue[Msg] = asyncio.Queue()
+    client: Any = Client()  # its keyword arguments are untyped
+    await client.connect(state.nats_url, connect_timeout=CONNECT_TIMEOUT_S, max_reconnect_attempts=-1)
+    try:
+        if from_start:
+            await client.jetstream().subscribe(subject, cb=heard.put, ordered_consumer=True)
+        else:
+            await client.subscribe(subject, cb=heard.put)
+            await client.flush()
+        output.warn(f"listening on {subject}")
+        printed = 0
+        while count == 0 or printed < count:
+            _print(await heard.get(), json=json)
+            printed += 1
+    finally:
+        await client.close()
+
+
+def _print(message: Msg, *, json: bool) -> None:
+    event = described(message.subject, message.headers or {}, message.data)
+    if json:
+        output.as_json(event)
+        return
+    facts = msgspec.json.encode(event["data"]).decode()
+    shown = facts if len(facts) <= FACTS_CHARS_MAX else facts[: FACTS_CHARS_MAX - 1] + "…"
+    output.tell(f"{event['time']:<27}  {event['type'] or event['subject']:<28}  {shown}")
+
+
+def described(subject: str, headers: dict[str, str], data: bytes) -> dict[str, Any]:
+    """An event as one object; data that is not JSON comes as text."""
+    try:
+        body = msgspec.json.decode(data) if data else None
+    except msgspec.DecodeError:
+        body = data.decode(errors="replace")
+    return {
+        "subject": subject,
+        "id": headers.get("ce-id", ""),
+        "type": headers.get("ce-type", ""),
+        "time": headers.get("ce-time", ""),
+        "data": body,
+    }

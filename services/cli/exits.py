@@ -1,0 +1,17 @@
+"""How the command ends: its exit statuses and the one exception that carries them."""
+
+from __future__ import annotations
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+NOT_RUNNING = 3
+ALREADY_RUNNING = 4
+
+
+class Exit(Exception):
+    """The verb cannot do what was asked; the text goes to standard error."""
+
+    def __init__(self, text: str, status: int = FAILED) -> None:
+        super().__init__(text)
+        self.status = status

@@ -1,0 +1,81 @@
+"""`rebuild SERVICE`: replay the service's whole log into fresh tables beside the ones that are read, then switch.
+
+Runs in this process, on the service's own rooms: its composition root offers `build` and `ROOMS` (libs/hosting.py). The
+running service goes on answering from the old tables meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from libs import config
+from libs.embedded.state import State
+from libs.refusal import Transient
+from services.cli import output
+from services.cli.exits import USAGE, Exit
+from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
+
+
+def rebuild(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="For example instance.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Replay a service's tables from the event log while reads go on; progress goes to standard error."""
+    state = running_state(data_dir)
+    try:
+        root = importlib.import_module(f"services.{service}.__main__")
+    except ModuleNotFoundError as error:
+        raise Exit(f"there is no service {service}", USAGE) from error
+    if not hasattr(root, "build") or not hasattr(root, "ROOMS"):
+        raise Exit(f"{service} keeps no tables that could be rebuilt", USAGE)
+    _adopt_environment(state)
+    try:
+        done = asyncio.run(_rebuild(service, root))
+    except Transient as error:
+        raise Exit(f"not rebuilt, the old tables stay: {error}") from error
+    if json:
+        output.as_json({"service": service, "version": done.version, "seq": done.seq, "rows": done.rows})
+    else:
+        output.tell(f"{service}: version {done.version} is read now, {done.rows} rows from {done.seq} commits")
+
+
+def _adopt_environment(state: State) -> None:
+    """What the supervisor gave the service, so that its composition root finds the same servers."""
+    path = Path(state.data_dir) / "secrets" / "environment.json"
+    config.adopt(msgspec.json.decode(path.read_bytes(), type=dict[str, str]))
+
+
+async def _rebuild(name: str, root: Any) -> Any:
+    from libs import hosting  # noqa: PLC0415 - imports servers' clients, 300 ms
+
+    shown = _Progress(name)
+    async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
+        service, _ = await root.build(found)
+        definition = hosting.definition_of(service, root.ROOMS)
+        return await hosting.rebuild_projection(found, service, definition, shown.show)
+
+
+class _Progress:
+    """One line on a terminal, rewritten; one line per phase elsewhere."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._phase = ""
+
+    def show(self, progress: Any) -> None:
+        done = f"{progress.seq}/{progress.target_seq}"
+        line = f"{self._service}: {progress.phase} {done} commits, {progress.rows} rows"
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{line}" + ("\n" if progress.phase == "switched" else ""))
+            sys.stderr.flush()
+        elif progress.phase != self._phase:
+            output.warn(line)
+        self._phase = progress.phase

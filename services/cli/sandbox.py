@@ -1,0 +1,84 @@
+"""`sandbox …`: the stand-in cloud behind the platform, through its own HTTP API. Takes machines away on purpose."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from libs.embedded.state import State
+from services.cli import output
+from services.cli.api import Api, data_of, platform_api
+from services.cli.exits import Exit
+from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
+
+app = typer.Typer(no_args_is_help=True, help="Look at the sandbox cloud and take machines away.")
+MACHINE_COLUMNS = ("machine_id", "label", "status", "gpu", "gpu_count", "region", "billing", "interruption")
+OFFER_COLUMNS = ("offer_id", "host_id", "gpu", "gpu_count", "region", "billing", "price_usd_micros_per_hour")
+
+
+class Reason(StrEnum):
+    spot_preemption = "spot_preemption"
+    host_failure = "host_failure"
+    provider_lost = "provider_lost"
+
+
+@app.command("list")
+def list_machines(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False) -> None:
+    """Machines the sandbox cloud knows."""
+    items = _cloud(running_state(data_dir)).ask("GET", "/v1/machines")["machines"]
+    _show(items, MACHINE_COLUMNS, json=json, empty="no machines")
+
+
+@app.command("offers")
+def list_offers(
+    gpu: Annotated[str, typer.Option(help="Only this GPU model.")] = "",
+    region: Annotated[str, typer.Option(help="Only this region.")] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """What can be rented now; prices in millionths of a dollar per hour."""
+    items = _cloud(running_state(data_dir)).ask("GET", "/v1/offers", query={"gpu": gpu, "region": region})["offers"]
+    _show(items, OFFER_COLUMNS, json=json, empty="no offers")
+
+
+@app.command("interrupt")
+def interrupt(
+    target: Annotated[str, typer.Argument(metavar="INSTANCE|MACHINE", help="inst_… or a machine of `sandbox list`.")],
+    reason: Annotated[Reason, typer.Option(help="How it is taken away.")] = Reason.spot_preemption,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Take a machine away, as a spot market does: its processes are killed and its files are gone."""
+    state = running_state(data_dir)
+    machine_id = _machine_of(state, target) if target.startswith("inst_") else target
+    _cloud(state).ask("POST", f"/v1/machines/{machine_id}/interrupt", body={"reason": reason.value})
+    if json:
+        output.as_json({"machine_id": machine_id, "reason": reason.value})
+    else:
+        output.tell(f"took {machine_id} away ({reason.value})")
+
+
+def _machine_of(state: State, instance_id: str) -> str:
+    found: dict[str, Any] = data_of(platform_api(state).ask("GET", f"/instances/{instance_id}"))
+    machine_id = found.get("provider_instance_id")
+    if not machine_id:
+        raise Exit(f"{instance_id} has no machine now (status {found.get('status')})")
+    if found.get("provider") != "sandbox":
+        raise Exit(f"{instance_id} runs at {found.get('provider')}, not in the sandbox")
+    return str(machine_id)
+
+
+def _cloud(state: State) -> Api:
+    if not state.sandbox_url:
+        raise Exit("this platform runs without the sandbox cloud")
+    return Api(state.sandbox_url, (Path(state.data_dir) / "secrets" / "sandbox").read_text().strip())
+
+
+def _show(items: list[dict[str, Any]], columns: tuple[str, ...], *, json: bool, empty: str) -> None:
+    if json:
+        output.as_json(items)
+    else:
+        output.as_table(columns, [[item.get(name) for name in columns] for item in items], empty=empty)
