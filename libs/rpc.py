@@ -13,11 +13,11 @@ from functools import partial
 import msgspec
 from nats.aio.subscription import Subscription
 
-from libs.clock import Clock
+from libs.clock import Clock, SystemClock
 from libs.eventlog.connection import Connection, NoAnswer, NoResponders, NotSent
 from libs.refusal import Refused, Transient
 from libs.runtime.bus import NobodyThere, Serve, Unanswered
-from proto.base import Command, Meta, Query, Refusal, Reply, Request, Signal
+from proto.base import Command, Meta, Position, Query, Refusal, Reply, Request, Signal
 
 SERVED_AT_ONCE_MAX = (
     512  # requests one process works on side by side; each may hold a database connection or a page of memory
@@ -32,7 +32,6 @@ OnBug = Callable[[BaseException], None]
 
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
-_decode_reply = msgspec.json.Decoder(Reply).decode
 _subjects: dict[type, str] = {}
 
 
@@ -50,13 +49,27 @@ def request_bytes(message: Command | Query | Signal, meta: Meta) -> bytes:
     return _encode(Request(meta, msgspec.Raw(_encode(message))))
 
 
-def accepted(reply: Reply) -> Reply:
+class _Answered(msgspec.Struct, frozen=True):
+    """`Reply` as msgspec can decode it: 0.22 takes `Raw | None` for a field that may only be null."""
+
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    position: Position | None = None
+    refused: Refusal | None = None
+    stale: bool = False
+
+
+_decode_answered = msgspec.json.Decoder(_Answered).decode
+
+
+def accepted_reply(data: bytes) -> Reply:
     """The reply, unless it is a refusal: then raises Refused."""
+    reply = _decode_answered(data)
     if reply.refused is not None:
         refused = Refused(reply.refused.code)
         refused.facts = dict(reply.refused.facts)  # not as keywords: a fact may be called `code`
         raise refused
-    return reply
+    body = None if isinstance(reply.body, msgspec.UnsetType) else reply.body
+    return Reply(body, reply.position, None, reply.stale)
 
 
 async def answer(subject: str, request: Request, handler: Serve, on_bug: OnBug) -> Reply:
@@ -78,9 +91,9 @@ class NatsBus:
     `on_bug` is told of every exception that is neither Refused nor Transient: let the process exit.
     """
 
-    def __init__(self, connection: Connection, clock: Clock, *, on_bug: OnBug) -> None:
+    def __init__(self, connection: Connection, *, on_bug: OnBug, clock: Clock | None = None) -> None:
         self._connection = connection
-        self._clock = clock
+        self._clock = clock or SystemClock()
         self._on_bug = on_bug
         self._subscriptions: list[Subscription] = []
         self._serving: set[asyncio.Task[None]] = set()
@@ -96,20 +109,19 @@ class NatsBus:
             raise NobodyThere(f"{subject}: {cause}") from cause
         except NoAnswer as cause:
             raise Unanswered(f"{subject}: {cause}") from cause
-        return accepted(_decode_reply(data))
+        return accepted_reply(data)
 
     async def serve(self, service: str, handler: Serve) -> None:
         """Returns once requests can arrive; they are answered until `close`."""
         deliver = partial(self._on_request, handler)
         for kind in ("cmd", "qry", "sig"):
             self._subscriptions.append(await self._connection.listen(f"{kind}.{service}.*", deliver, queue=service))
-        await self._connection.flush()
+        await self._connection.settle()
 
     async def close(self) -> None:
         """Take no more requests, let those being served finish, then cancel them."""
-        for subscription in self._subscriptions:
-            self._connection.forget(subscription)
-        self._subscriptions.clear()
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await self._connection.withdraw(subscriptions)
         if self._serving:
             _, late = await asyncio.wait(self._serving, timeout=CLOSE_WAIT_S)
             for task in late:

@@ -11,8 +11,8 @@ from collections import defaultdict
 
 import msgspec
 
-from libs.clock import Clock
-from libs.rpc import OVERLOADED, SERVED_AT_ONCE_MAX, OnBug, accepted, answer, request_bytes, subject_of
+from libs.clock import Clock, SystemClock
+from libs.rpc import OVERLOADED, SERVED_AT_ONCE_MAX, OnBug, accepted_reply, answer, request_bytes, subject_of
 from libs.runtime.bus import NobodyThere, Serve, Unanswered
 from proto.base import Command, Meta, Query, Refusal, Reply, Request, Signal
 
@@ -35,8 +35,8 @@ class MemoryExchange:
 class MemoryBus:
     """The `Bus` port. Each simulated process has its own, on a common exchange."""
 
-    def __init__(self, clock: Clock, *, on_bug: OnBug, exchange: MemoryExchange | None = None) -> None:
-        self._clock = clock
+    def __init__(self, *, on_bug: OnBug, clock: Clock | None = None, exchange: MemoryExchange | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._on_bug = on_bug
         self._exchange = exchange or MemoryExchange()
         self._handlers: dict[str, Serve] = {}
@@ -58,7 +58,7 @@ class MemoryBus:
             sleeping.cancel()
         if not working.done() or working.cancelled():
             raise Unanswered(f"{subject}: no answer in time")
-        return accepted(msgspec.json.decode(working.result(), type=Reply))
+        return accepted_reply(working.result())
 
     async def serve(self, service: str, handler: Serve) -> None:
         self._handlers[service] = handler

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias, cast
 
 import structlog
 from nats import errors
@@ -34,9 +35,9 @@ FIRST_CONNECT_TIMEOUT_S = 15.0  # a server that starts beside us replays its str
 RECONNECT_WAIT_S = 0.1  # an outage is as long as the server's restart plus at most this
 PING_INTERVAL_S = 5  # a frozen server is noticed after two of these
 PINGS_OUTSTANDING_MAX = 2
+SETTLE_TIMEOUT_S = 5.0
 SWEEP_S = 0.025  # resolution of request time-outs; a sweep over 1,000 waiting requests costs 50 us
 WAITING_MAX = 16_384  # requests in flight on one connection; more means that the server has stopped answering
-WRITE_BUFFER_BYTES_MAX = 64 * 1024 * 1024  # what may queue behind a slow server before new requests are turned away
 
 Answer: TypeAlias = tuple[bytes, bytes]  # payload, raw header block
 _Waiting: TypeAlias = "tuple[asyncio.Future[Any], float, list[Answer] | None]"
@@ -129,10 +130,28 @@ class Connection(Client):
         """Subscribe with a callback in the read loop; nats-py subscribes again after a reconnect."""
         sid = self._sid + 1  # the id that `subscribe` takes before it first yields; asserted below
         self._routing.routes[b"%d" % sid] = deliver
-        subscribe: Any = self.subscribe  # nats-py leaves one of its parameters untyped
+        subscribe: Any = cast(Any, super()).subscribe  # nats-py leaves one of its parameters untyped
         subscription: Subscription = await subscribe(subject, queue=queue)
         assert subscription._id == sid, "nats-py numbers its subscriptions differently now"  # pyright: ignore
+        await self._flush_pending(force_flush=True)  # written before anything that we send after it
         return subscription
+
+    async def settle(self, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
+        """Wait until the server has dealt with everything written so far. Raises NotSent or NoAnswer."""
+        left_s = await self.connected(timeout_s)
+        token, answered = self._expect(left_s, None)
+        self.send(self._inbox + token, b"")  # a letter to ourselves: the server reads one connection in order
+        await answered
+
+    async def withdraw(self, subscriptions: Sequence[Subscription]) -> None:
+        """End subscriptions of `listen`; what the server had sent before it heard of this is still delivered."""
+        if self.is_connected:
+            for subscription in subscriptions:
+                self._write(b"UNSUB %d\r\n" % subscription._id)  # pyright: ignore[reportPrivateUsage]
+            with suppress(Transient):
+                await self.settle()
+        for subscription in subscriptions:
+            self.forget(subscription)
 
     def forget(self, subscription: Subscription) -> None:
         """End a subscription made by `listen`, without waiting."""
@@ -161,14 +180,22 @@ class Connection(Client):
             raise NotSent("not connected to NATS")
         if len(self._waiting) >= WAITING_MAX:
             raise NotSent(f"{WAITING_MAX} requests are waiting for the server already")
+        token, future = self._expect(timeout_s, parts)
+        try:
+            self.send(subject.encode(), data, reply=self._inbox + token, headers=headers)
+        except ValueError:
+            del self._waiting[token]
+            raise
+        return future
+
+    def _expect(self, timeout_s: float, parts: list[Answer] | None) -> tuple[bytes, asyncio.Future[Any]]:
         token = b"%x" % next(self._tokens)
-        self.send(subject.encode(), data, reply=self._inbox + token, headers=headers)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting[token] = (future, self._loop.time() + timeout_s, parts)
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_S, self._sweep)
-        return future
+        return token, future
 
     def _on_inbox(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes) -> None:
         token = subject[len(self._inbox) :]
@@ -278,7 +305,6 @@ class Connection(Client):
         )
         self._inbox = self.new_inbox_prefix().encode() + b"."
         await self.listen(f"{self._inbox.decode()}*", self._on_inbox)
-        await self.flush()
         self._up.set()
 
 
