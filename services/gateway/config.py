@@ -27,12 +27,11 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         "info"
     )
     trace_sample_ppm: Annotated[
-        int, setting("share of requests that are traced", unit="parts per million", ge=0, le=1_000_000)
-    ] = 0
+        int, setting("share of requests traced when the caller did not decide", unit="ppm", ge=0, le=1_000_000)
+    ] = 10_000
     otlp_endpoint: Annotated[
         str, setting("OTLP/HTTP base URL for traces; empty: none", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     ] = ""
-    stream_replicas: Annotated[int, setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
 
     @property
     def is_open(self) -> bool:
