@@ -265,13 +265,6 @@ class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
 
 
 AnyQuery = (
-    GetInstance
-    | ListInstances
-    | ListOffers
-    | ListBlacklist
-    | CheckBlacklist
-    | SummarizeHistory
-    | ListAgents
-    | GetStats
+    GetInstance | ListInstances | ListOffers | ListBlacklist | CheckBlacklist | SummarizeHistory | ListAgents | GetStats
 )
 AnySignal = AgentReport
