@@ -119,17 +119,23 @@ class FakeCloud:
         taken = {machine.offer.offer_id for machine in self.alive()}
         if order.offer.offer_id in taken or self.draws.happens(self.lies.offer_gone):
             raise OfferGone(order.offer.offer_id)
-        number = len(self.rented) + 1
+        self.creates[order.label] = self.creates.get(order.label, 0) + 1
+        return self._rent(order.label, order.offer, tuple(port.port for port in order.spec.ports))
+
+    def appear(self, label: str) -> Rented:
+        """A machine that we did not ask for, at least not this time."""
+        return self._rent(label, self.market[-1], ())
+
+    def _rent(self, label: str, offer: Offer, ports: tuple[int, ...]) -> Rented:
         machine = Rented(
-            provider_machine_id=f"pm-{number}",
-            label=order.label,
-            offer=order.offer,
+            provider_machine_id=f"pm-{len(self.rented) + 1}",
+            label=label,
+            offer=offer,
             seen_from_s=self.now_s() + self.draws.up_to(LIST_LAG_S),
-            ports=tuple(port.port for port in order.spec.ports) or (22,),
+            ports=ports,
         )
         self.rented[machine.provider_machine_id] = machine
-        self.creates[order.label] = self.creates.get(order.label, 0) + 1
-        self.trace.note("cloud created", machine.provider_machine_id, order.label)
+        self.trace.note("cloud created", machine.provider_machine_id, label)
         self.boot(machine)
         return machine
 

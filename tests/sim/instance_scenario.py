@@ -67,7 +67,8 @@ SERVICE = Service(
 )
 
 
-async def scenario(world: World) -> None:
+def start(world: World) -> tuple[FakeCloud, MemoryStore]:
+    """The service, on one or two replicas, and the cloud it lives from."""
     cloud = FakeCloud(world.chance, world.trace)
     store = MemoryStore()
 
@@ -84,16 +85,21 @@ async def scenario(world: World) -> None:
         )
 
     world.add(SERVICE, world_of=world_of, store=store, replicas=1 + world.seed % 2)
+    return cloud, store
+
+
+async def scenario(world: World) -> None:
+    cloud, store = start(world)
     market = asyncio.ensure_future(cloud.preempt_now_and_then())
     await asyncio.gather(*(customer(world, number) for number in range(CUSTOMERS)))
     market.cancel()
     cloud.calm()
     await world.settle(lambda: at_rest(store, cloud), within_s=REST_S_MAX)
-    await world.check()
+    await world.check(repeatable=(StartInstance, StopInstance))
     await check_instances(world, cloud, SERVICE)
     await delete_everything(world, store)
     await world.settle(lambda: not cloud.alive(), within_s=REST_S_MAX)
-    await world.check()
+    await world.check(repeatable=(StartInstance, StopInstance))
     await check_instances(world, cloud, SERVICE)
     assert {row["status"] for row in store.rows("instances")} <= {"deleted"}
 
