@@ -1,7 +1,8 @@
 """Servers for tests: real ones, on ports the system has free, in temporary folders, gone when the session ends.
 
 `nats_server` and `postgres_server` are shared by the session; `database_url` is one fresh database per test and
-`fresh_nats` one fresh nats-server per test (50 ms). `DUMONT_TEST_BACKEND=containers` runs the two shared ones
+`fresh_nats` one fresh nats-server per test (50 ms); `data_dir` checks that a platform leaves
+no process behind. `DUMONT_TEST_BACKEND=containers` runs the two shared ones
 through testcontainers, where a Docker engine answers.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import asyncpg
+import psutil
 import pytest
 
 from libs.embedded import NatsServer, PostgresServer
@@ -80,6 +82,24 @@ async def database_url(postgres_server: Server) -> AsyncIterator[str]:
     await administrate(postgres_server.url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A platform's data directory; whatever still runs in it after the test is an error, and is ended."""
+    yield tmp_path / "data"
+    left = [process for process in psutil.process_iter() if belongs(process, tmp_path)]
+    for process in left:
+        process.kill()
+    assert not left, f"left behind: {left}"
+
+
+def belongs(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process works in `folder`: by its arguments, environment or working directory."""
+    try:
+        return any(str(folder) in part for part in (*process.cmdline(), *process.environ().values(), process.cwd()))
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
+
+
 async def administrate(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
@@ -89,8 +109,8 @@ async def administrate(url: str, statement: str) -> None:
 
 
 def nats_in_container() -> Iterator[Server]:
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - Docker only where asked for
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     container = DockerContainer(NATS_IMAGE).with_command("-js --user platform --pass platform")
     container = container.with_exposed_ports(4222).waiting_for(
@@ -102,7 +122,7 @@ def nats_in_container() -> Iterator[Server]:
 
 
 def postgres_in_container() -> Iterator[Server]:
-    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415
+    from testcontainers.postgres import PostgresContainer
 
     with PostgresContainer(POSTGRES_IMAGE, driver=None, username="dumont", dbname="dumont") as container:
         yield Address(container.get_connection_url())

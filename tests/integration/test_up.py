@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from libs.embedded.files import pick_port
 from libs.embedded.state import holder_pid, read_state
+from tests.integration.platform_here import IDLE, ROOT, Up, wait_for
 
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30.0
-IDLE = "tests.integration.idle_service"
 ALREADY_RUNNING = 4
-
-
-class Up:
-    """One supervisor process, as a program that starts the platform sees it."""
-
-    def __init__(self, data_dir: Path, environment: dict[str, str] | None = None, **options: Any) -> None:
-        self.data_dir = data_dir
-        chosen = {"services": {"alpha": IDLE, "beta": IDLE}, "port": 0, "json_line": True, **options}
-        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("DUMONT_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "services.supervisor", json.dumps({"data_dir": str(data_dir), **chosen})],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**surroundings, **(environment or {})},
-        )
-
-    def ready(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"ended without a word: {self.process.communicate()[1]}"
-        return json.loads(line)
-
-    def stop(self) -> tuple[int, str, str]:
-        """Exit status, the rest of stdout, stderr."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        out, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A data directory; whatever still runs in it after the test is an error, and is ended."""
-    yield tmp_path / "data"
-    left = [process for process in psutil.process_iter() if belongs(process, tmp_path)]
-    for process in left:
-        process.kill()
-    assert not left, f"left behind: {left}"
-
-
-def belongs(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return any(str(folder) in part for part in (*process.cmdline(), *process.environ().values(), process.cwd()))
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return False
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)
 
 
 def wait_gone(pids: list[int]) -> None:
@@ -108,7 +48,7 @@ def test_a_second_one_on_the_same_data_says_so_and_changes_nothing(data_dir: Pat
     up = Up(data_dir)
     said = up.ready()
     before = (data_dir / "state.json").read_bytes()
-    status, out, err = ended(Up(data_dir))
+    status, out, err = Up(data_dir).ended()
     assert status == ALREADY_RUNNING
     assert out == ""
     assert "already running" in err
@@ -117,11 +57,6 @@ def test_a_second_one_on_the_same_data_says_so_and_changes_nothing(data_dir: Pat
     assert all(psutil.pid_exists(pid) for pid in said["pids"].values())
     assert holder_pid(data_dir) == up.process.pid
     up.stop()
-
-
-def ended(up: Up) -> tuple[int, str, str]:
-    out, err = up.process.communicate(timeout=DEADLINE_S)
-    return up.process.returncode, out, err
 
 
 @pytest.mark.parametrize("name", ["nats", "postgres", "beta"])
@@ -172,7 +107,7 @@ def test_three_deaths_in_a_minute_are_loud(data_dir: Path) -> None:
 def test_a_service_that_never_starts_fails_the_boot_and_leaves_nothing(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "idle-is-broken").touch()
-    status, out, err = ended(Up(data_dir))
+    status, out, err = Up(data_dir).ended()
     assert status == 1
     assert out == ""
     assert "alpha died 3 times" in err or "beta died 3 times" in err
@@ -183,7 +118,7 @@ def test_after_a_kill_of_the_supervisor_nothing_lives_and_the_next_start_works(d
     up = Up(data_dir)
     said = up.ready()
     up.process.kill()
-    ended(up)
+    up.ended()
     wait_gone(list(said["pids"].values()))
     again = Up(data_dir)
     assert again.ready()["nats_url"] == said["nats_url"]
@@ -193,7 +128,7 @@ def test_after_a_kill_of_the_supervisor_nothing_lives_and_the_next_start_works(d
 def test_a_taken_port_is_explained(data_dir: Path) -> None:
     port = pick_port()
     with socket.create_server(("127.0.0.1", port)):
-        status, _, err = ended(Up(data_dir, port=port))
+        status, _, err = Up(data_dir, port=port).ended()
     assert status == 1
     assert f"port {port} on 127.0.0.1 is taken" in err
 
