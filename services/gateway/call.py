@@ -16,6 +16,7 @@ import msgspec
 from libs.ids import derive_id
 from libs.refusal import OutcomeUnknown, Refused, Transient
 from proto.base import Command, Meta, Position, Query, Reply, Signal
+from services.gateway.validation import refuse
 
 if TYPE_CHECKING:
     from services.gateway.gateway import Gateway
@@ -118,7 +119,10 @@ class Call:
         """Of the body's meaning, not its bytes: key order and blanks do not count. Empty without an Idempotency-Key."""
         if not self.idempotency_key:
             return ""
-        meaning: Any = msgspec.json.decode(self.raw_body or b"{}")
+        try:
+            meaning: Any = msgspec.json.decode(self.raw_body or b"{}")
+        except RecursionError:  # in a field that the shape leaves out
+            refuse("body", "Body must be valid JSON: nested too deeply")
         return hashlib.sha256(msgspec.json.encode(meaning, order="sorted")).hexdigest()
 
     def _seen(self, question: Query | Signal) -> Position | None:

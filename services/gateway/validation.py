@@ -52,6 +52,8 @@ def read_body(raw: bytes, decoder: msgspec.json.Decoder[S], shape: type[S]) -> S
     if b"\\u0000" in raw:
         refuse("body", "Body must not contain the character U+0000")
     try:
+        if not raw.isascii():
+            raw.decode()  # msgspec does not look into values that the shape leaves out
         return decoder.decode(raw or b"{}")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise refusal(_body_problems(raw, shape)) from None

@@ -1,7 +1,7 @@
 """A real gateway on a loopback port, over the in-memory log and bus, with a small owner of instances behind the bus.
 
-The owner answers what `proto.instance` asks with plain dictionaries, so that the tests speak of the gateway only. It can be
-told to be silent, absent or unwell.
+The owner answers what `proto.instance` asks with plain dictionaries, so that the tests speak of the gateway only. It
+can be told to be silent, absent or unwell.
 """
 
 from __future__ import annotations
