@@ -12,7 +12,7 @@ TOP_LEVEL = {
     ".ci", ".gitignore", ".pre-commit-config.yaml", "LICENSE", "README.md", "deploy", "docker-compose.yml", "docs",
     "dumont", "justfile", "libs", "proto", "pyproject.toml", "requirements.lock", "services", "tests",
 }  # fmt: skip
-ROOMS = {"__init__", "__main__", "decider", "policy", "projection", "queries", "effects", "config"}
+ROOMS = {"__init__", "__main__", "decider", "policy", "projection", "queries", "effects", "config", "rooms"}
 ROOM_FILES = {"README.md", "schema.sql", "live.sql"}
 # What a service needs beside the rooms, and only it.
 MORE_ROOMS = {
