@@ -9,6 +9,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 
 from libs.refusal import Refused
+from libs.runtime.service import Aggregate
 from proto.base import Event
 from proto.gateway.commands import AnyCommand, IssueKey, RevokeKey
 from proto.gateway.events import AnyEvent, KeyIssued, KeyRevoked
@@ -55,6 +56,9 @@ def evolve(state: State, event: AnyEvent) -> State:
             return RevokedKey(state.issued, event.revoked_at)
         case _:
             assert_never(event)
+
+
+API_KEY = Aggregate("api_key", INITIAL, decide, evolve, AnyEvent)
 
 
 def _issue(state: State, command: IssueKey) -> Sequence[Event]:

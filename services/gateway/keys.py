@@ -18,14 +18,14 @@ from libs.ids import Ids
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import EventDecoder, decode_commit, stream_of
-from libs.runtime.service import Aggregate, Service
+from libs.runtime.service import Service
 from libs.telemetry import logger
 from proto.base import Command, Event, Heard, Position
 from proto.gateway.commands import AnyCommand
 from proto.gateway.events import AnyEvent, KeyIssued, KeyRevoked
 from proto.gateway.queries import KeyView
 from proto.gateway.words import KEY_PATTERN, hash_key
-from services.gateway.decider import INITIAL, decide, evolve
+from services.gateway.decider import API_KEY
 
 STREAM = stream_of("gateway")
 FOLLOW_RETRY_S = 0.5  # the log is away: it comes back within seconds, and looking costs one request
@@ -38,7 +38,7 @@ def service() -> Service:
     """The gateway's aggregates in the runtime's form. It projects nothing: the index is its only read model."""
     return Service(
         name="gateway",
-        aggregates=[Aggregate("api_key", INITIAL, decide, evolve, AnyEvent)],
+        aggregates=[API_KEY],
         commands=AnyCommand,
         react=_nothing,
         project=_nothing,

@@ -1,4 +1,4 @@
-"""The seeds' own examples against a running gateway: requests word for word, answers with every key and type they show."""
+"""The seeds' own examples against a running gateway: requests word for word, answers with all they show."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The rules of API keys and the table of codes."""
