@@ -32,6 +32,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: Annotated[
         str, setting("OTLP/HTTP base URL for traces; empty: none", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     ] = ""
+    stream_replicas: Annotated[int, setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
 
     @property
     def is_open(self) -> bool:
