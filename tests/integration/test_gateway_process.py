@@ -1,0 +1,138 @@
+"""The gateway as real processes on a real nats-server: replicas, an outage of the bus, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from libs.clock import SystemClock
+from libs.embedded import NatsServer
+from libs.eventlog.connection import open_connection
+from libs.rpc import NatsBus
+from proto.base import Command, Meta
+from proto.gateway.commands import IssueKey, RevokeKey
+from proto.gateway.words import fingerprint
+from tests.integration.gateway_world import KEY, SECRET, Owner
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 20.0
+DUMONT = {"gpu": "RTX 4090"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@asynccontextmanager
+async def gateway_process(nats: NatsServer) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    environment = os.environ | {
+        "DUMONT_NATS_URL": nats.url,
+        "DUMONT_SECRET": SECRET,
+        "DUMONT_GATEWAY_PORT": str(port),
+        "DUMONT_LOG_LEVEL": "info",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.gateway"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {DEADLINE_S} s: {what}") from None
+
+
+class Client:
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+
+    async def status(self, url: str, method: str = "GET", **more: Any) -> int:
+        """0 when nobody listens."""
+        try:
+            async with self._http.request(method, url, headers={"X-API-Key": KEY}, **more) as response:
+                await response.read()
+                return response.status
+        except aiohttp.ClientConnectionError:
+            return 0
+
+
+async def wish(bus: NatsBus, command: Command) -> None:
+    await bus.ask(command, Meta(request_id="req_test", deadline=datetime.now(UTC).timestamp() + 5))
+
+
+def issue_key() -> IssueKey:
+    mark = fingerprint(KEY)
+    return IssueKey(
+        now=datetime.now(UTC), key_id="key_1", account_id="acct_default", name="test", key_hash=mark.key_hash,
+        prefix=mark.prefix, last4=mark.last4,
+    )  # fmt: skip
+
+
+async def test_replicas_share_keys_and_an_outage_of_the_bus_is_503_until_it_is_over(fresh_nats: NatsServer) -> None:
+    connection = await open_connection(fresh_nats.url, name="test")
+    owner = Owner()
+    bus = NatsBus(connection, clock=SystemClock(), on_bug=lambda error: None)
+    await bus.serve("instance", owner.answer)
+    async with (
+        gateway_process(fresh_nats) as (first, one),
+        gateway_process(fresh_nats) as (second, two),
+        aiohttp.ClientSession() as http,
+    ):
+        client = Client(http)
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/readyz"), 200), "the gateway is ready")
+        assert await client.status(f"{one}/api/v1/instances") == 401
+        await wish(bus, issue_key())
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/api/v1/instances"), 200), "the key works")
+        assert await client.status(f"{one}/api/v1/instances", "POST", json=DUMONT) == 201
+
+        fresh_nats.kill()
+        assert await client.status(f"{one}/api/v1/instances") == 503
+        assert await client.status(f"{one}/api/v1/instances", "POST", json=DUMONT) in (503, 504)
+        assert await client.status(f"{one}/livez") == 200
+        assert await client.status(f"{one}/readyz") == 503
+        fresh_nats.start()
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/readyz"), 200), "the gateway is back")
+        assert await client.status(f"{two}/api/v1/instances") == 200
+
+        await wish(bus, RevokeKey(now=datetime.now(UTC), key_id="key_1", account_id="acct_default"))
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/api/v1/instances"), 401), "the key is refused")
+
+        for process in (first, second):
+            process.send_signal(signal.SIGTERM)
+            _, log = await asyncio.to_thread(process.communicate, timeout=DEADLINE_S)
+            assert process.returncode == 0, log.decode()
+            assert KEY.encode() not in log
+            assert b"http.bug" not in log, log.decode()
+    await bus.close()
+    await connection.close()
+
+
+async def _is(status: Awaitable[int], wanted: int) -> bool:
+    return await status == wanted
