@@ -1,6 +1,7 @@
 """What the gateway's answer to a heartbeat means. Pure; used by `program`.
 
-Both forms of contract dumont 6 are read: `action` (none, prepare_hibernate, shutdown) and `commands` (restart, hibernate,
+Both forms of contract dumont 6 are read: `action` (none, prepare_hibernate, shutdown) and `commands` (restart,
+hibernate,
 shutdown, …, each a word or an object with a `command`), bare or inside `data`.
 """
 
@@ -54,7 +55,7 @@ def read_answer(body: bytes) -> Answer:
     words = ([] if said.action == "none" else [said.action]) + [
         _word(command) for command in said.commands[:COMMANDS_MAX]
     ]
-    deeds = tuple(dict.fromkeys(DEEDS[word] for word in words if word in DEEDS))
+    deeds: tuple[Deed, ...] = tuple(dict.fromkeys(DEEDS[word] for word in words if word in DEEDS))
     pause_s = said.next_heartbeat_in
     if pause_s is not None:
         pause_s = min(max(pause_s, INTERVAL_MIN_S), INTERVAL_MAX_S)

@@ -1,6 +1,7 @@
 """What the machine is doing, measured: processes, memory, disk, and the GPU when there is one.
 
-Used by `program` before each heartbeat. A thing that cannot be measured is absent from the report, never zero: a machine
+Used by `program` before each heartbeat. A thing that cannot be measured is absent from the report, never zero: a
+machine
 without a visible GPU must not look like one that idles.
 """
 
@@ -13,7 +14,7 @@ import socket
 from typing import Any
 
 import psutil
-import pynvml  # pyright: ignore[reportMissingTypeStubs]
+import pynvml
 
 from services.agent.settings import AgentSettings
 
@@ -144,7 +145,8 @@ def _open_gpus() -> list[Any]:
     """Handles of the GPUs that NVML shows; empty where there is no driver. Asked once: drivers do not appear later."""
     try:
         pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]  # pyright:
+        ignore[reportUnknownMemberType]
     except pynvml.NVMLError:
         return []
 
@@ -153,15 +155,17 @@ def _read_gpu(handle: Any) -> dict[str, Any]:
     """What one GPU tells. Each reading may be unsupported by itself (power on some virtual GPUs)."""
     gpu: dict[str, Any] = {}
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["name"] = str(pynvml.nvmlDeviceGetName(handle))
+        gpu["name"] = str(pynvml.nvmlDeviceGetName(handle))  # pyright: ignore[reportUnknownMemberType]
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["utilization"] = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        gpu["utilization"] = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)  # pyright:
+        ignore[reportUnknownMemberType]
     with contextlib.suppress(pynvml.NVMLError):
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
         gpu["memory_used_mb"] = int(memory.used) // MEGABYTE
         gpu["memory_total_mb"] = int(memory.total) // MEGABYTE
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["temperature"] = int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+        gpu["temperature"] = int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))  # pyright:
+        ignore[reportUnknownMemberType]
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["power_watts"] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        gpu["power_watts"] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000  # pyright: ignore[reportUnknownMemberType]
     return gpu

@@ -162,7 +162,7 @@ class Cloud:
     def get(self, machine_id: str) -> Record:
         return self._machine(machine_id).record
 
-    def start(self, machine_id: str) -> Record:
+    async def start(self, machine_id: str) -> Record:
         """Boot a stopped machine again. Its GPU was given back and may be gone: Refusal `offer_gone`."""
         machine = self._machine(machine_id)
         record = machine.record
@@ -180,12 +180,15 @@ class Cloud:
             record.slot_held = True
         record.interruption = None
         self._want(machine, "running")
+        await asyncio.sleep(0)  # the driver's first step: the answer already says `creating`
         return record
 
-    def stop(self, machine_id: str) -> Record:
+    async def stop(self, machine_id: str) -> Record:
+        """Take it down in order; its files stay, its GPU is given back."""
         machine = self._machine(machine_id)
         if machine.record.status != "failed" and machine.record.wanted == "running":
             self._want(machine, "stopped")
+            await asyncio.sleep(0)
         return machine.record
 
     async def destroy(self, machine_id: str) -> None:

@@ -1,6 +1,7 @@
 """The daemon's life: open the records, serve the API on the loopback, put every machine to sleep at the end.
 
-Called by `__main__` with what had to be made before the event loop. Owns DATA/sandbox/lock (one daemon per directory) and
+Called by `__main__` with what had to be made before the event loop. Owns DATA/sandbox/lock (one daemon per
+directory) and
 DATA/sandbox/daemon.json (where it listens; port 0 in DUMONT_SANDBOX_URL lets the system pick).
 """
 
@@ -19,7 +20,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from libs import config
+from libs import config, telemetry
 from libs.clock import SystemClock
 from libs.config import Secret, setting
 from libs.ids import SystemIds
@@ -53,6 +54,7 @@ class SandboxSettings(Struct, frozen=True):
     sandbox_options: Annotated[
         str, setting("pace, luck and size of the sandbox, one JSON object", example='{"virtual":true}')
     ] = ""
+    log_level: Annotated[str, setting("least important lines that are written", example="info")] = "info"
 
 
 class NotLoopback(Exception):
@@ -79,6 +81,7 @@ def read_settings() -> SandboxSettings:
 
 async def serve(place: Place, running: Running) -> None:
     """Run until asked to stop."""
+    telemetry.configure(service="sandbox", log_level=place.settings.log_level)
     host, port = _address(place.settings.sandbox_url)
     lock = _lock(place.root / "lock")
     try:
@@ -101,6 +104,7 @@ async def serve(place: Place, running: Running) -> None:
             log.info("sandbox.stopped")
     finally:
         os.close(lock)
+        telemetry.stop()
 
 
 async def _open_cloud(place: Place, tasks: asyncio.TaskGroup) -> Cloud:
@@ -141,13 +145,13 @@ async def _until_stopped(zygote: Zygote | None, running: Running) -> None:
     if zygote is None:
         await running.stop.wait()
         return
-    waiting = [asyncio.ensure_future(running.stop.wait()), asyncio.ensure_future(zygote.lost())]
-    done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()
+    lost = asyncio.ensure_future(zygote.lost())
+    asked = asyncio.ensure_future(running.stop.wait())
+    await asyncio.wait([lost, asked], return_when=asyncio.FIRST_COMPLETED)
+    if lost.done():
+        asked.cancel()
+        await lost
+    lost.cancel()
 
 
 def _nobody(_taken: list[int]) -> int:

@@ -31,7 +31,8 @@ class Homes:
 
     def __init__(self, root: Path) -> None:
         """`root` is DATA/sandbox. Called before the event loop: it forks to try out another user."""
-        root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o711)  # machines pass through it to their own directories; what is in it is closed
         self._root = root
         self.isolated = os.geteuid() == 0 and _can_become(USER_ID_FIRST)
         self._directory = self._place()

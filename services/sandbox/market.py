@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from services.sandbox.options import Options
-from services.sandbox.wire import OfferView
+from services.sandbox.wire import Billing, Kind, OfferView
 
 REGIONS = ("CN-HK-01", "AS-SGP-02", "AS-IN-01", "US-CA-06", "US-WEST-01", "EU-DE-01", "EU-WEST-01", "OC-AU-01")
 # Whole hosts hold between one and eight GPUs; a market larger than HOSTS_MAX of them grows the hosts instead, so that
@@ -58,7 +58,7 @@ class Host(Struct, frozen=True):
     model: GpuModel
     region: str
     slots: int
-    kind: str
+    kind: Kind
     reliability_ppm: int
     price_ppm: int  # this host's own price level
     download_mbps: int
@@ -70,7 +70,7 @@ class Lot:
 
     host: Host
     gpu_count: int
-    billing: str
+    billing: Billing
 
 
 def build_hosts(seed: int, gpus: int) -> tuple[Host, ...]:
@@ -82,18 +82,18 @@ def build_hosts(seed: int, gpus: int) -> tuple[Host, ...]:
         number = len(hosts)
         model, region = kinds[number % len(kinds)]
         slots = GPUS_PER_HOST[(number // len(kinds) + number) % len(GPUS_PER_HOST)]
-        hosts.append(_host(seed, number, model, region, slots))
+        hosts.append(_host(seed, number, model, region, slots=slots))
         total += slots
     if total < gpus:
         scale = math.ceil(gpus / total)
-        hosts = [_host(seed, n, host.model, host.region, host.slots * scale) for n, host in enumerate(hosts)]
+        hosts = [_host(seed, n, host.model, host.region, slots=host.slots * scale) for n, host in enumerate(hosts)]
     for region in REGIONS:
         for _ in range(CPU_HOSTS_PER_REGION):
-            hosts.append(_host(seed, len(hosts), CPU_PRODUCT, region, CPU_SLOTS_PER_HOST, kind="cpu"))
+            hosts.append(_host(seed, len(hosts), CPU_PRODUCT, region, slots=CPU_SLOTS_PER_HOST, kind="cpu"))
     return tuple(hosts)
 
 
-def _host(seed: int, number: int, model: GpuModel, region: str, slots: int, kind: str = "gpu") -> Host:
+def _host(seed: int, number: int, model: GpuModel, region: str, *, slots: int, kind: Kind = "gpu") -> Host:
     return Host(
         host_id=f"host-{number:04d}",
         model=model,
@@ -159,9 +159,13 @@ class Market:
         host_id, _, rest = offer_id.partition(".")
         count, _, billing = rest.partition(".")
         host = self.hosts.get(host_id)
-        if host is None or billing not in ("spot", "on_demand") or not (count.isascii() and count.isdigit()):
+        if host is None or not (count.isascii() and count.isdigit()) or int(count) not in _sizes(host):
             return None
-        return Lot(host, int(count), billing) if int(count) in _sizes(host) else None
+        match billing:
+            case "spot" | "on_demand":
+                return Lot(host, int(count), billing)
+            case _:
+                return None
 
     def take(self, host_id: str, slots: int, now_s: float) -> bool:
         """Rent slots of a host; False when they are not to be had."""

@@ -1,6 +1,7 @@
 """What an operator may turn on the sandbox cloud: pace, luck and size of its market.
 
-Read by `__main__` from DUMONT_SANDBOX_OPTIONS (one JSON object) and handed to the rooms that need it. Owns every default.
+Read by `__main__` from DUMONT_SANDBOX_OPTIONS (one JSON object) and handed to the rooms that need it. Owns every
+default.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def port_of(server: asyncio.Server) -> int:
     return int(server.sockets[0].getsockname()[1])
 
 
-async def _listen_for_pages(port: int, server: web.Server[web.BaseRequest]) -> asyncio.Server:
+async def _listen_for_pages(port: int, server: web.Server) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(server, LOOPBACK, port, backlog=BACKLOG, reuse_address=True)

@@ -1,6 +1,7 @@
 """Real processes on this host: who is alive, which belong to a machine, and ending them all.
 
-Used by `carriers`. Knows a process by number and kernel start time, so a reused number is never mistaken. A shell leaves
+Used by `carriers`. Knows a process by number and kernel start time, so a reused number is never mistaken. A shell
+leaves
 its machine's process group (job control needs a session of its own), so a machine is what descends from its leader, sits
 in its session, runs as its user, or carries its id in the environment.
 """
@@ -19,7 +20,7 @@ from msgspec import Struct
 from services.sandbox.records import ProcessId
 
 PROC = Path("/proc")
-MACHINE_VARIABLE = "DUMONT_MACHINE_ID"
+MACHINE_VARIABLE = "DUMONT_SANDBOX_MACHINE"
 # A dying machine may fork while it is being looked at; every round kills what the last one missed.
 KILL_ROUNDS_MAX = 8
 KILL_ROUND_PAUSE_S = 0.01

@@ -137,10 +137,10 @@ class Api:
         return _answer(self._cloud.view(self._cloud.get(request.match_info["id"])))
 
     async def start(self, request: web.Request) -> web.Response:
-        return _answer(self._cloud.view(self._cloud.start(request.match_info["id"])), 202)
+        return _answer(self._cloud.view(await self._cloud.start(request.match_info["id"])), 202)
 
     async def stop(self, request: web.Request) -> web.Response:
-        return _answer(self._cloud.view(self._cloud.stop(request.match_info["id"])), 202)
+        return _answer(self._cloud.view(await self._cloud.stop(request.match_info["id"])), 202)
 
     async def destroy(self, request: web.Request) -> web.Response:
         await self._cloud.destroy(request.match_info["id"])

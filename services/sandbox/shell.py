@@ -17,7 +17,7 @@ import subprocess
 import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
 
@@ -32,7 +32,7 @@ SIGNAL_EXIT = 128  # a shell's way to say "ended by signal n"
 
 def warm() -> None:
     """Load what asyncssh would load at the first login."""
-    key = asyncssh.generate_private_key("ssh-ed25519")
+    key = asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType]
     text = key.export_public_key().decode()
     asyncssh.import_authorized_keys(text)
     asyncssh.import_private_key(key.export_private_key())
@@ -46,7 +46,7 @@ class Children:
 
     def start(self, command: Sequence[str], **how: Any) -> tuple[subprocess.Popen[bytes], asyncio.Future[int]]:
         """Start a process; the future gives its exit status."""
-        process = subprocess.Popen(command, **how)
+        process = cast("subprocess.Popen[bytes]", subprocess.Popen(command, **how))  # noqa: S603 - running what the customer types is the purpose
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._running[process.pid] = (process, ended)
         return process, ended
@@ -78,7 +78,7 @@ class _MachineFiles(asyncssh.SFTPServer):
     """Files of the machine, `/` being its directory and relative names starting in the workspace."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], directory: str) -> None:
-        super().__init__(channel, chroot=directory.encode())
+        super().__init__(channel, chroot=directory.encode())  # pyright: ignore[reportUnknownMemberType]
 
     def map_path(self, path: bytes) -> bytes:
         return super().map_path(posixpath.join(b"/workspace", path))
@@ -134,7 +134,7 @@ def _host_key(path: Path) -> asyncssh.SSHKey:
     """The machine's identity, kept over stop and start so that known_hosts stays true."""
     if path.exists():
         return asyncssh.read_private_key(path)
-    key = asyncssh.generate_private_key("ssh-ed25519")
+    key = asyncssh.generate_private_key("ssh-ed25519")  # pyright: ignore[reportUnknownMemberType]
     path.touch(mode=0o600)
     path.write_bytes(key.export_private_key())
     return key
@@ -160,6 +160,7 @@ async def _serve_session(
     else:
         status = await _run_on_pipes(process, command, how, children)
     process.exit(status if status >= 0 else SIGNAL_EXIT - status)
+    await process.wait_closed()
 
 
 async def _run_on_pipes(
