@@ -75,9 +75,9 @@ class Child:
         deadline = time.monotonic() + timeout_s
         while not answers():
             if self.pid == 0:
-                raise ServerDied(f"{self.name} ended while starting: {self._log_tail()}")
+                raise ServerDied(f"{self.name} ended while starting: {end_of(self.log_path)}")
             if time.monotonic() > deadline:
-                raise ServerDied(f"{self.name} did not answer within {timeout_s:.0f} s: {self._log_tail()}")
+                raise ServerDied(f"{self.name} did not answer within {timeout_s:.0f} s: {end_of(self.log_path)}")
             time.sleep(POLL_S)
 
     def signal(self, number: int) -> None:
@@ -103,13 +103,15 @@ class Child:
             self.signal(signal.SIGKILL)
             self.process.wait()
 
-    def _log_tail(self) -> str:
-        try:
-            with self.log_path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                return log.read().decode(errors="replace").strip() or "its log is empty"
-        except FileNotFoundError:
-            return "it has no log"
+
+def end_of(log_path: Path) -> str:
+    """The last LOG_TAIL_BYTES of a log, for a message about its process."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace").strip() or "its log is empty"
+    except FileNotFoundError:
+        return "it has no log"
 
 
 def rotated(path: Path) -> Path:

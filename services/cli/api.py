@@ -39,12 +39,13 @@ class Api:
         self._base_url = base_url
         self._host = address.hostname or ""
         self._port = address.port or 80
+        self._path = address.path
         self._headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Language": "en"}
 
     def ask(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         """The decoded body of a 2xx answer. Exits with the answer's own words otherwise."""
         chosen = {name: value for name, value in (query or {}).items() if value not in (None, "")}
-        target = path + ("?" + urlencode(chosen) if chosen else "")
+        target = self._path + path + ("?" + urlencode(chosen) if chosen else "")
         headers = dict(self._headers)
         payload = None
         if body is not None:

@@ -1,6 +1,6 @@
 """`rebuild SERVICE`: replay the service's whole log into fresh tables beside the ones that are read, then switch.
 
-Runs in this process, on the service's own rooms: its composition root offers `build` and `ROOMS` (libs/hosting.py). The
+Runs in this process, on the service's own rooms: `services/<name>/rooms.py` offers them as `SERVICE` and `ROOMS`. The
 running service goes on answering from the old tables meanwhile.
 """
 
@@ -31,14 +31,12 @@ def rebuild(
     """Replay a service's tables from the event log while reads go on; progress goes to standard error."""
     state = running_state(data_dir)
     try:
-        root = importlib.import_module(f"services.{service}.__main__")
+        rooms = importlib.import_module(f"services.{service}.rooms")
     except ModuleNotFoundError as error:
-        raise Exit(f"there is no service {service}", USAGE) from error
-    if not hasattr(root, "build") or not hasattr(root, "ROOMS"):
-        raise Exit(f"{service} keeps no tables that could be rebuilt", USAGE)
+        raise Exit(f"{service} is not a service with tables of its own", USAGE) from error
     _adopt_environment(state)
     try:
-        done = asyncio.run(_rebuild(service, root))
+        done = asyncio.run(_rebuild(service, rooms))
     except Transient as error:
         raise Exit(f"not rebuilt, the old tables stay: {error}") from error
     if json:
@@ -53,14 +51,13 @@ def _adopt_environment(state: State) -> None:
     config.adopt(msgspec.json.decode(path.read_bytes(), type=dict[str, str]))
 
 
-async def _rebuild(name: str, root: Any) -> Any:
+async def _rebuild(name: str, rooms: Any) -> Any:
     from libs import hosting  # noqa: PLC0415 - imports servers' clients, 300 ms
 
     shown = _Progress(name)
     async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
-        service, _ = await root.build(found)
-        definition = hosting.definition_of(service, root.ROOMS)
-        return await hosting.rebuild_projection(found, service, definition, shown.show)
+        definition = hosting.definition_of(rooms.SERVICE, rooms.ROOMS)
+        return await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
 
 
 class _Progress:

@@ -12,6 +12,7 @@ import msgspec
 
 from libs.config import ConfigError
 from libs.embedded import ServerDied
+from libs.embedded.child import end_of
 from libs.embedded.state import State, holder_pid, read_state, remove_state, take_lock, write_state
 from services.supervisor import announce
 from services.supervisor.first_key import KeyRefused, issue_first_key
@@ -65,7 +66,12 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
         changed()
         _announce(plan, msgspec.structs.replace(state, members=watch.states()), time.monotonic() - started_s)
         watch.keep_alive()
-    except (BootFailed, KeyRefused) as error:
+    except BootFailed as error:
+        for name in error.names:
+            announce.warn(f"the end of {plan.log_path(name)}:\n{end_of(plan.log_path(name))}")
+        announce.warn(str(error))
+        return FAILED
+    except KeyRefused as error:
         announce.warn(f"{error}. Logs: {plan.data_dir / 'logs'}")
         return FAILED
     except StopAsked:

@@ -30,7 +30,11 @@ POLL_MAX_S = 1.0  # a signal wakes us at once; this only bounds a lost one
 
 
 class BootFailed(Exception):
-    """A member did not become ready; the text says which, why and where its log is."""
+    """Members did not become ready; the text says which and why."""
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        super().__init__(text)
+        self.names = names
 
 
 class StopAsked(Exception):
@@ -103,10 +107,11 @@ class Watch:
                 raise StopAsked
             for watched in waiting:
                 if watched.is_failing:
-                    raise BootFailed(f"{watched.member.name} died {LOUD_DEATHS} times: {watched.last_end}")
+                    name = watched.member.name
+                    raise BootFailed(f"{name} died {LOUD_DEATHS} times: {watched.last_end}", [name])
             if time.monotonic() > deadline_s:
-                late = ", ".join(watched.member.name for watched in waiting)
-                raise BootFailed(f"not ready within {timeout_s:.0f} s: {late}")
+                late = [watched.member.name for watched in waiting]
+                raise BootFailed(f"not ready within {timeout_s:.0f} s: {', '.join(late)}", late)
             self._look(READY_POLL_S)
 
     def keep_alive(self) -> None:
