@@ -20,12 +20,12 @@ SEEDS = Path(__file__).parent / "seeds"
 SNIPPET_MAX_S = 90
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
 # A page's `fetch('/health')` is relative to where the page came from; node has no page.
-RELATIVE_FETCH = "const pageFetch = fetch; fetch = (u, o) => pageFetch(u.startsWith('/') ? 'BASE' + u : u, o);\n"
+RELATIVE_FETCH = "const pageFetch = fetch; fetch = (u, o) => pageFetch(u.startsWith('/') ? 'PAGE_ORIGIN' + u : u, o);\n"
 
 
 def snippet(name: str, up: Platform, *, before: str = "", after: str = "") -> str:
     text = before + (SEEDS / name).read_text() + after
-    return text.replace("http://localhost:3000", up.api_url).replace("BASE", up.api_url)
+    return text.replace("http://localhost:3000", up.api_url).replace("PAGE_ORIGIN", up.api_url)
 
 
 def run(command: list[str], text: str) -> str:
