@@ -1,7 +1,7 @@
 """The agent's life: measure, tell the gateway, do what it answers, sleep, again. It never gives up.
 
-`run(environment)` is its entry point, for `python -m services.agent` and for whatever builds a machine's image. Returns an
-exit status: RESTART asks whoever started it to start it again. Owns `agent_status.json` in the machine's directory.
+`run(environment)` is its entry point, for `python -m services.agent` and for whatever builds a machine's image. Returns
+an exit status: RESTART asks whoever started it to start it again. Owns `agent_status.json` in the machine's directory.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class _Agent:
         self._failures = 0
         self._last_ok_at: str | None = None
         self._last_error = ""
+        # Made here and not with the module: machines are forked from one parent and must not fall silent in step.
+        self._chance = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
     async def beat(self) -> Answer | None:
         """Say one heartbeat; None when the gateway did not take it."""
@@ -113,7 +115,7 @@ class _Agent:
             pause_s = min(RETRY_MIN_S * 2 ** min(self._failures - 1, 10), RETRY_MAX_S)
         else:
             pause_s = answer.next_heartbeat_in_s or self._settings.agent_interval_s
-        return pause_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreading load, not a secret
+        return pause_s * self._chance.uniform(1 - JITTER, 1 + JITTER)
 
     def _payload(self) -> dict[str, Any]:
         now = self._clock.now()

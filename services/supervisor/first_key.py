@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 
 import msgspec
 from nats.aio.client import Client
@@ -56,7 +55,8 @@ async def _issue(nats_url: str, wish: IssueKey) -> None:
     await client.connect(nats_url, connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False)
     try:
         for _ in range(TRIES_MAX):
-            meta = Meta(request_id=f"req_{secrets.token_hex(ID_BYTES)}", deadline=time.time() + TRY_TIMEOUT_S)
+            deadline_s = SystemClock().now().timestamp() + TRY_TIMEOUT_S
+            meta = Meta(request_id=f"req_{secrets.token_hex(ID_BYTES)}", deadline=deadline_s)
             request = msgspec.json.encode(Request(meta, msgspec.Raw(msgspec.json.encode(wish))))
             try:
                 answer = await client.request("cmd.gateway.issue_key", request, timeout=TRY_TIMEOUT_S)

@@ -101,6 +101,7 @@ class SandboxProvider:
             list_lag_s=list_lag_s,
         )
         self._url = url.rstrip("/")
+        self._chance = random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
             headers={"Authorization": f"Bearer {key}"},
@@ -178,7 +179,7 @@ class SandboxProvider:
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 failures += 1
             pause_s = min(SIGNAL_RETRY_MIN_S * 2 ** min(failures, 10), SIGNAL_RETRY_MAX_S)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreading load, not a secret
+            await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.0))
 
     async def close(self) -> None:
         await self._session.close()
