@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +18,7 @@ from msgspec import Struct
 from libs.eventlog import READ_BATCH_MAX, AppendUnknown, Contended, Stored, WrongExpectation
 from libs.eventlog.connection import Answer, Connection, NoAnswer
 from libs.eventlog.following import follow
+from libs.eventlog.group_commit import GroupCommit
 from libs.eventlog.streams import ApiError, ApiFailed, call_api
 from libs.eventlog.wire import header, header_block, status_of
 from libs.refusal import Transient
@@ -51,13 +54,18 @@ _decode_ack = msgspec.json.Decoder(PubAck).decode
 class JetStreamLog:
     """The `EventLog` port. One per process is enough; it shares its connection with the bus."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, appending: Literal["singly", "grouped"] = "singly") -> None:
+        """`grouped` is for one server that syncs every write (see `group_commit`)."""
         self._connection = connection
+        self._appending = appending
+        self._groups: dict[str, GroupCommit] = {}
         self._replicated: dict[str, bool] = {}
 
     async def append(self, stream: str, subject: str, data: bytes, *, expected_seq: int) -> int:
         if len(data) > COMMIT_BYTES_MAX:
             raise ValueError(f"a commit of {len(data)} bytes is over the limit of {COMMIT_BYTES_MAX}")
+        if self._appending == "grouped":
+            return await self._append_grouped(stream, subject, data, expected_seq)
         headers = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % expected_seq
         return await self._store(stream, subject, data, headers)
 
@@ -87,14 +95,23 @@ class JetStreamLog:
     async def _store(self, stream: str, subject: str, data: bytes, headers: bytes) -> int:
         _require_exact(subject)
         try:
-            answer, _ = await self._connection.call(subject, data, headers=headers, timeout_s=APPEND_TIMEOUT_S)
+            answer = await self._connection.call(subject, data, headers=headers, timeout_s=APPEND_TIMEOUT_S)
         except Transient as cause:
             raise AppendUnknown(f"append to {subject}: {cause}") from cause
-        ack = _decode_ack(answer)
-        if ack.error is not None:
-            raise _refusal(subject, ack.error)
-        assert ack.stream == stream, f"{subject} belongs to stream {ack.stream}, not {stream}"
-        return ack.seq
+        return _sequence(stream, subject, answer)
+
+    async def _append_grouped(self, stream: str, subject: str, data: bytes, expected_seq: int) -> int:
+        _require_exact(subject)
+        if not self._connection.is_connected:
+            try:
+                await self._connection.connected(APPEND_TIMEOUT_S)
+            except Transient as cause:
+                raise AppendUnknown(f"append to {subject}: {cause}") from cause
+        group = self._groups.get(stream)
+        if group is None:  # a batch lives in one stream
+            group = GroupCommit(self._connection, partial(_sequence, stream), timeout_s=APPEND_TIMEOUT_S)
+            self._groups[stream] = group
+        return await group.append(subject, data, expected_seq=expected_seq)
 
     async def _read_page(self, stream: str, subject: str, after_seq: int, newest: int) -> tuple[list[Stored], bool]:
         """One batch, and whether there is more.
@@ -155,6 +172,18 @@ class _LeaderAnswer(Struct, frozen=True):
 def _require_exact(subject: str) -> None:
     if _SUBJECT.fullmatch(subject) is None:
         raise ValueError(f"not one exact subject: {subject!r}")
+
+
+def _sequence(stream: str, subject: str, answer: Answer) -> int:
+    """What an acknowledgement says. Raises what a refusal means."""
+    data, headers = answer
+    if status_of(headers):  # nobody took it: the stream is missing, or its server is starting
+        raise AppendUnknown(f"append to {subject}: the server answered {headers[9:60]!r}")
+    ack = _decode_ack(data)
+    if ack.error is not None:
+        raise _refusal(subject, ack.error)
+    assert ack.stream == stream, f"{subject} belongs to stream {ack.stream}, not {stream}"
+    return ack.seq
 
 
 def _refusal(subject: str, error: ApiError) -> Exception:

@@ -16,7 +16,7 @@ from libs.eventlog.streams import call_api, ensure_stream, private_stream, publi
 from libs.spec.eventlog_contract import EVENTLOG_CONTRACT, Check
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "jetstream-grouped"])
 async def event_log(request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         yield MemoryLog()
@@ -25,7 +25,7 @@ async def event_log(request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
     connection = await open_connection(server.url, name="contract")
     for spec in (private_stream("contract"), public_stream()):
         await ensure_stream(connection, spec)
-    yield JetStreamLog(connection)
+    yield JetStreamLog(connection, appending="grouped" if request.param == "jetstream-grouped" else "singly")
     await connection.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from importlib.metadata import version
 from typing import Any
 
@@ -74,7 +75,7 @@ def hear(chunks: list[bytes]) -> list[tuple[Any, ...]]:
 
 
 def test_protected_members_are_used_of_the_nats_py_version_we_know() -> None:
-    """On failure: read `libs.eventlog.connection`'s list of members against the new version, then change this number."""
+    """On failure: read the list of members in `libs.eventlog.connection` against the new version, then change this."""
     assert version("nats-py") == "2.16.0"
 
 
@@ -82,7 +83,7 @@ def test_protected_members_are_used_of_the_nats_py_version_we_know() -> None:
 @settings(max_examples=150, deadline=None)
 def test_messages_arrive_whole_however_the_network_splits_them(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(WIRE)]
-    assert hear([WIRE[a:b] for a, b in zip(edges, edges[1:], strict=False)]) == HEARD
+    assert hear([WIRE[a:b] for a, b in itertools.pairwise(edges)]) == HEARD
 
 
 def test_messages_arrive_whole_byte_by_byte() -> None:

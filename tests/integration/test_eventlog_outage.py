@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -22,7 +22,7 @@ from libs.refusal import Transient
 from libs.spec.eventlog_contract import STREAM, fill, subject, take
 
 DEADLINE_S = 40.0
-WRITERS = 20
+WRITERS = 60  # enough that commits wait for each other and are grouped
 KILLS = 3
 BETWEEN_KILLS = 300  # acknowledged commits
 
@@ -44,7 +44,7 @@ async def connection(server: NatsServer) -> AsyncIterator[Connection]:
 
 
 class Writers:
-    """Each writes numbered commits to its own subject; an unknown outcome is settled by looking, as the runtime does."""
+    """Each writes numbered commits to its own subject and settles unknown outcomes by looking, as the runtime does."""
 
     def __init__(self, log: JetStreamLog) -> None:
         self.log = log
@@ -82,10 +82,11 @@ async def reached(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("appending", ["singly", "grouped"])
 async def test_kills_under_load_lose_no_acknowledged_commit_and_double_no_followed_one(
-    server: NatsServer, connection: Connection
+    server: NatsServer, connection: Connection, appending: Literal["singly", "grouped"]
 ) -> None:
-    writers = Writers(JetStreamLog(connection))
+    writers = Writers(JetStreamLog(connection, appending=appending))
     followed: list[Any] = []
 
     async def follow_all() -> None:
@@ -111,6 +112,32 @@ async def test_kills_under_load_lose_no_acknowledged_commit_and_double_no_follow
     for name, count in enumerate(counts):
         stored = await writers.log.read(STREAM, subject(name))
         assert [m.data for m in stored] == [b"%d:%d" % (name, number) for number in range(count)]
+
+
+async def test_one_stale_expectation_in_a_group_harms_no_other(connection: Connection) -> None:
+    log = JetStreamLog(connection, appending="grouped")
+    await fill(log, 7, 1)
+    async with asyncio.timeout(DEADLINE_S):
+        outcomes = await asyncio.gather(
+            *(log.append(STREAM, subject(n), b"%d" % n, expected_seq=0) for n in range(100)), return_exceptions=True
+        )
+    assert isinstance(outcomes.pop(7), WrongExpectation)
+    assert sorted(outcomes) == list(range(2, 101))
+    for name, seq in zip([n for n in range(100) if n != 7], outcomes, strict=True):
+        assert [(m.seq, m.data) for m in await log.read(STREAM, subject(name))] == [(seq, b"%d" % name)]
+
+
+async def test_an_abandoned_commit_of_a_group_harms_no_other(connection: Connection) -> None:
+    log = JetStreamLog(connection, appending="grouped")
+    appending = [asyncio.create_task(log.append(STREAM, subject(n), b"%d" % n, expected_seq=0)) for n in range(100)]
+    await asyncio.sleep(0)
+    for task in appending[::3]:
+        task.cancel()
+    outcomes = await asyncio.gather(*appending, return_exceptions=True)
+    acknowledged = {n: seq for n, seq in enumerate(outcomes) if isinstance(seq, int)}
+    assert len(acknowledged) == 66
+    for name, seq in acknowledged.items():
+        assert [(m.seq, m.data) for m in await log.read(STREAM, subject(name))] == [(seq, b"%d" % name)]
 
 
 async def test_a_follower_whose_consumer_vanishes_goes_on(connection: Connection) -> None:

@@ -1,0 +1,165 @@
+"""Group commit: many waiting commits of different aggregates, one atomic batch, few fsyncs.
+
+Used by `libs.eventlog.jetstream` when the composition root says so: it pays on a single server that syncs every write
+(`sync_interval: always`), where one by one is bound by one fsync each. Owns the commits that wait. A batch costs about
+3 ms and 15 us a commit there, a single commit 0.2 ms: hence BATCH_MIN. Measured with 1,000 writers: 34,000/s against
+6,000/s. Replicated streams group their fsyncs themselves.
+
+A batch is stored whole or not at all. Refused (one stale expectation is enough): its commits are sent again singly. No
+answer: the outcome of each is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from libs.eventlog import AppendUnknown, Contended
+from libs.eventlog.connection import Answer, Connection
+from libs.refusal import Transient
+
+BATCH_MIN = 10  # below this the fixed cost of a batch is more than it saves
+BATCH_MAX = 500  # the server takes 1,000; larger batches only lengthen the wait of those behind
+SINGLES_MAX = 8  # in flight one by one; more would queue at the server, where nothing can be grouped any more
+WAITING_MAX = 10_000  # commits held back; at 20,000 a second half a second's worth
+
+_EXPECT = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n"
+
+# subject and answer -> sequence; raises what the server's refusal means.
+Judge = Callable[[str, Answer], int]
+
+
+class _Commit(NamedTuple):
+    subject: str
+    data: bytes
+    expected_seq: int
+    future: asyncio.Future[int]
+
+
+class GroupCommit:
+    """Appends to one stream. Callbacks only: no task of its own, nothing to close."""
+
+    def __init__(self, connection: Connection, judge: Judge, *, timeout_s: float) -> None:
+        self._connection = connection
+        self._judge = judge
+        self._timeout_s = timeout_s
+        self._waiting: deque[_Commit] = deque()
+        self._singles = 0
+        self._batching = False
+        self._batch_prefix = connection.new_inbox_prefix().rpartition(".")[2]
+        self._batch_numbers = itertools.count(1)
+
+    def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expected_seq: int,
+    ) -> asyncio.Future[int]:
+        """The future holds the sequence, or what the judge raised, or AppendUnknown. Raises Contended if too many wait."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise Contended(f"{WAITING_MAX} commits wait for the log already")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Commit(subject, data, expected_seq, future))
+        self._go_on()
+        return future
+
+    def _go_on(self) -> None:
+        """Send what may be sent now: called when a commit comes and when an answer does."""
+        while self._waiting and not self._batching and self._singles < SINGLES_MAX:
+            if len(self._waiting) >= BATCH_MIN and self._singles == 0:
+                break
+            commit = self._waiting.popleft()
+            if not commit.future.done():
+                self._send_single(commit)
+        if len(self._waiting) >= BATCH_MIN and not self._batching:
+            self._send_batch(self._take_batch())
+
+    def _take_batch(self) -> list[_Commit]:
+        """Different subjects only: within a batch a subject's second expectation cannot be checked."""
+        batch: dict[str, _Commit] = {}
+        left: list[_Commit] = []
+        while self._waiting and len(batch) < BATCH_MAX:
+            commit = self._waiting.popleft()
+            if commit.future.done():
+                continue
+            if commit.subject in batch:
+                left.append(commit)
+            else:
+                batch[commit.subject] = commit
+        self._waiting.extendleft(reversed(left))
+        return list(batch.values())
+
+    def _send_single(self, commit: _Commit) -> None:
+        headers = _EXPECT % commit.expected_seq + b"\r\n"
+        try:
+            answer = self._connection.ask(commit.subject, commit.data, headers, self._timeout_s)
+        except Transient as cause:
+            _fail([commit], cause)
+            return
+        self._singles += 1
+        answer.add_done_callback(partial(self._on_single, commit))
+
+    def _on_single(self, commit: _Commit, answer: asyncio.Future[Answer]) -> None:
+        self._singles -= 1
+        cause = answer.exception()
+        if cause is not None:
+            _fail([commit], cause)
+        elif not commit.future.done():
+            try:
+                commit.future.set_result(self._judge(commit.subject, answer.result()))
+            except Exception as refused:
+                commit.future.set_exception(refused)
+        self._go_on()
+
+    def _send_batch(self, batch: list[_Commit]) -> None:
+        if not batch:
+            return
+        batch_id = f"{self._batch_prefix}{next(self._batch_numbers)}".encode()
+        last = len(batch)
+        try:
+            for number, commit in enumerate(batch[:-1], 1):
+                headers = _batch_headers(commit, batch_id, number) + b"\r\n"
+                self._connection.send(commit.subject.encode(), commit.data, headers=headers)
+            headers = _batch_headers(batch[-1], batch_id, last) + b"Nats-Batch-Commit: 1\r\n\r\n"
+            answer = self._connection.ask(batch[-1].subject, batch[-1].data, headers, self._timeout_s)
+        except Transient as cause:
+            _fail(batch, cause)
+            return
+        self._batching = True
+        answer.add_done_callback(partial(self._on_batch, batch))
+
+    def _on_batch(self, batch: list[_Commit], answer: asyncio.Future[Answer]) -> None:
+        self._batching = False
+        cause = answer.exception()
+        if cause is not None:
+            _fail(batch, cause)
+        else:
+            try:
+                first = self._judge(batch[-1].subject, answer.result()) - len(batch) + 1
+            except AppendUnknown as unknown:
+                _fail(batch, unknown)
+            except Exception:
+                for commit in batch:
+                    self._send_single(commit)
+            else:
+                for seq, commit in enumerate(batch, first):
+                    if not commit.future.done():
+                        commit.future.set_result(seq)
+        self._go_on()
+
+
+def _batch_headers(commit: _Commit, batch_id: bytes, number: int) -> bytes:
+    return _EXPECT % commit.expected_seq + b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n" % (batch_id, number)
+
+
+def _fail(commits: list[_Commit], cause: BaseException) -> None:
+    for commit in commits:
+        if not commit.future.done():
+            unknown = AppendUnknown(f"append to {commit.subject}: {cause}")
+            unknown.__cause__ = cause
+            commit.future.set_exception(unknown)
