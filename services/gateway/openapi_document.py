@@ -15,7 +15,7 @@ from proto.codes import CODES
 from services.gateway.auth import AGENT, ANYONE
 from services.gateway.dialects.dumont import Page
 from services.gateway.routes import ROUTES
-from services.gateway.routing import PARAMETERS, Route
+from services.gateway.routing import Route
 from services.gateway.vitals import VERSION
 
 Json = dict[str, Any]
@@ -57,7 +57,7 @@ _SECURITY: Json = {
 
 
 def _operation(route: Route, of: dict[int, Json], components: Json) -> Json:
-    parameters = [_path_parameter(name) for name in route.parameters]
+    parameters = [_path_parameter(name, pattern.pattern) for name, pattern in route.parameters]
     if route.query is not None:
         parameters += _query_parameters(route.query, components)
     if route.method == "POST":
@@ -97,8 +97,7 @@ def _responses(route: Route, of: dict[int, Json]) -> Json:
     return responses
 
 
-def _path_parameter(name: str) -> Json:
-    pattern = PARAMETERS[name].pattern if name in PARAMETERS else "[A-Za-z0-9_-]{1,128}"
+def _path_parameter(name: str, pattern: str) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -51,9 +52,11 @@ class Route:
     has_meta: bool = False
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
-    def parameters(self) -> list[str]:
-        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+    @cached_property
+    def parameters(self) -> Sequence[tuple[str, re.Pattern[str]]]:
+        """Names in the path, in order, each with what its value must look like."""
+        names = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+        return [(name, PARAMETERS.get(name, ID)) for name in names]
 
 
 class _Node:
@@ -108,9 +111,8 @@ def read_path(route: Route, values: Sequence[str]) -> dict[str, str]:
     if not values:
         return {}
     found: dict[str, str] = {}
-    for name, raw in zip(route.parameters, values, strict=True):
+    for (name, pattern), raw in zip(route.parameters, values, strict=True):
         value = unquote(raw) if "%" in raw else raw
-        pattern = PARAMETERS.get(name, ID)
         if not pattern.fullmatch(value):
             refuse(name, f"{name} must match {pattern.pattern}", value)
         found[name] = value

@@ -31,7 +31,7 @@ async def world() -> AsyncIterator[GatewayWorld]:
 
 def target(route: Route, id_: str) -> str:
     path = route.path
-    for name in route.parameters:
+    for name, _ in route.parameters:
         value = PARAMETERS.get(name, id_) if name in ("gpu", "provider", "machine_id") else id_
         path = path.replace(f"{{{name}}}", value)
     return path
@@ -83,7 +83,7 @@ async def test_no_route_answers_500_to_nonsense(world: GatewayWorld, route: Rout
             assert CODES[answered.code].status == answered.status if answered.code in CODES else True
 
 
-WITH_ID = [route for route in ROUTES if any(name in ("id", "instanceId") for name in route.parameters)]
+WITH_ID = [route for route in ROUTES if any(name in ("id", "instanceId") for name, _ in route.parameters)]
 BODIES = {"/api/v1/agent/instances/{id}/keep-alive": {"minutes": 5}}
 
 

@@ -122,4 +122,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
 
 
 def _ssh(endpoints: tuple[Endpoint, ...]) -> Endpoint | None:
-    return next((endpoint for endpoint in endpoints if endpoint.port == SSH_PORT), None)
+    for endpoint in endpoints:
+        if endpoint.port == SSH_PORT:
+            return endpoint
+    return None
