@@ -25,6 +25,7 @@ MORE_ROOMS = {
 # Programs that keep no log of their own: the stand-in cloud, the program inside a machine, the command line, the
 # process that starts all others, the contract generator. Their modules are named by noun; no vague names there either.
 PROGRAMS = {"sandbox", "agent", "cli", "contracts", "supervisor"}
+COMPOSITION_ROOT_LINES_MAX = 40
 OWN_NAMES = {"services", "libs", "proto", "tests"}
 
 
@@ -65,6 +66,16 @@ def test_every_service_explains_itself_on_one_page() -> None:
                 f"services/{name}/README.md: more than {README_LINES_MAX} lines; one page, details into docs/."
             )
     assert not violations, report(violations)
+
+
+def test_a_composition_root_only_composes() -> None:
+    long = [
+        f"{source.path}: {lines} lines of at most {COMPOSITION_ROOT_LINES_MAX}; what decides anything belongs in a room."
+        for source in sources()
+        if source.name == "__main__.py" and source.parts[0] == "services" and source.parts[1] not in PROGRAMS
+        if (lines := source.text.count("\n")) > COMPOSITION_ROOT_LINES_MAX
+    ]
+    assert not long, report(long)
 
 
 def test_no_installed_distribution_owns_our_top_level_names() -> None:
