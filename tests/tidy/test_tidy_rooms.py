@@ -70,7 +70,7 @@ def test_every_service_explains_itself_on_one_page() -> None:
 
 def test_a_composition_root_only_composes() -> None:
     long = [
-        f"{source.path}: {lines} lines of at most {COMPOSITION_ROOT_LINES_MAX}; what decides anything belongs in a room."
+        f"{source.path}: {lines} lines of at most {COMPOSITION_ROOT_LINES_MAX}; what decides belongs in a room."
         for source in sources()
         if source.name == "__main__.py" and source.parts[0] == "services" and source.parts[1] not in PROGRAMS
         if (lines := source.text.count("\n")) > COMPOSITION_ROOT_LINES_MAX
