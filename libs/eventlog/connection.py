@@ -6,12 +6,13 @@ event loop.
 
 Why protected members of nats-py 2.16 are used (`tests/integration/test_eventlog_connection.py` pins the version):
 - `_ps` (parser): replaced by `RoutingParser`, so that our own inbox never builds a `Msg`, a header dict or a queue
-entry.
+  entry.
 - `_transport`, `_sid`, `_remove_sub`: raw frames and routes; the public `publish` formats, validates and wakes a
-flusher task for every message (32,000 publishes/s against 100,000+ here).
+  flusher task for every message (32,000 publishes/s against 100,000+ here).
 - `_process_op_err`, `_process_err`, `_process_connect_init`: waiting requests fail at the moment the connection is
-lost; a transport whose peer is frozen is aborted instead of awaited for ever; and no error sent by the server closes
-the client for good.
+  lost; a transport whose peer is frozen is aborted instead of awaited for ever; and no error sent by the server closes
+  the client for good.
+- `_connect_to_server`: a cancelled reconnect ends, so that a process which exits during an outage does exit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, TypeAlias, cast
 
 import structlog
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 
 from libs.eventlog.wire import NO_RESPONDERS, STATUS_PREFIX, Deliver, RoutingParser, status_of
@@ -253,6 +254,12 @@ class Connection(Client):
     async def _process_connect_init(self) -> None:
         self._ps.reset()  # a read that raced with the loss may have left half a message behind
         await super()._process_connect_init()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # `wait_for` of Python 3.11 loses one that meets a refused connect
+        await super()._connect_to_server(s)
 
     async def _process_op_err(self, e: Exception) -> None:
         if not (self.is_closed or self.is_reconnecting):

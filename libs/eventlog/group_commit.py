@@ -60,7 +60,7 @@ class GroupCommit:
         *,
         expected_seq: int,
     ) -> asyncio.Future[int]:
-        """The future holds the sequence, or what the judge raised, or AppendUnknown. Raises Contended if too many wait."""
+        """The future holds the sequence, what the judge raised, or AppendUnknown. Raises Contended if too many do."""
         if len(self._waiting) >= WAITING_MAX:
             raise Contended(f"{WAITING_MAX} commits wait for the log already")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -203,6 +203,36 @@ async def test_cancelling_everything_during_an_outage_ends(server: NatsServer) -
         await connection.close()
 
 
+def test_a_process_that_fails_during_an_outage_exits(server: NatsServer) -> None:
+    """Everything is cancelled once and nothing is closed, as when a bug ends `asyncio.run`."""
+
+    async def fail() -> None:
+        connection = await open_connection(server.url, name="failing")
+        await ensure_stream(connection, private_stream("contract"))
+        log = JetStreamLog(connection)
+        following = asyncio.create_task(take(log, 1))
+        await connection.settle()
+        server.kill()
+        with pytest.raises(AppendUnknown):
+            await log.append(STREAM, subject(1), b"{}", expected_seq=0)
+        assert not following.done()
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        asyncio.run(fail())
+
+
+async def test_a_replicated_stream_is_read_as_its_leader_knows_it(connection: Connection) -> None:
+    """One server stands for leader and follower here: what is checked is that both are asked and agree."""
+    log = JetStreamLog(connection)
+    log._replicated[STREAM] = True
+    assert list(await log.read(STREAM, subject(1))) == []
+    seqs = await fill(log, 1, 5)
+    assert [m.seq for m in await log.read(STREAM, subject(1))] == seqs
+    assert [m.seq for m in await log.read(STREAM, subject(1), after_seq=seqs[2])] == seqs[3:]
+    assert list(await log.read(STREAM, subject(1), after_seq=seqs[-1])) == []
+
+
 async def test_closing_the_connection_ends_its_followers(connection: Connection) -> None:
     following = asyncio.create_task(take(JetStreamLog(connection), 1))
     await connection.settle()
