@@ -44,10 +44,10 @@ from proto.instance.events import (
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import ON, Instance, InstanceState, Machine
+from services.instance.decider.market import CANDIDATES_MAX
 
 STARTUP_MINUTES_MAX = 10  # seed 001's STARTUP_TIMEOUT and seed 004's clients wait this long
 KEEP_ALIVE_MINUTES_MAX = 1440  # contract dumont 6
-OFFERS_MAX = 5  # candidates one request may try: more would not fit into the start-up time
 
 
 def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
@@ -149,7 +149,7 @@ def _request_machine(
         role="primary",
         generation=generation,
         spec=spec,
-        offers=tuple(offers[:OFFERS_MAX]),
+        offers=tuple(offers[:CANDIDATES_MAX]),
         requested_at=command.now,
         give_up_at=_give_up_at(command.now),
         exact=exact,

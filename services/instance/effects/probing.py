@@ -14,7 +14,7 @@ from typing import Literal
 import aiohttp
 
 from libs.runtime.service import Job
-from proto.base import Command
+from proto.base import Command, Heard
 from proto.instance.commands import ReportFailed, ReportHealthy
 from proto.instance.events import MachineBooted
 from proto.instance.words import Endpoint, HealthCheck
@@ -40,7 +40,7 @@ async def probe(job: Job, world: World) -> Sequence[Command]:
     targets = _targets(machine.endpoints, event.health_check)
     if targets is None:
         return [_failed(event, world, "HEALTH_CHECK_FAILED", f"port {event.health_check.target_port} is not exposed")]
-    verdict = await _probe_all(event, targets, world)
+    verdict = await _probe_all(job.heard, event, targets, world)
     match verdict:
         case "healthy":
             now = world.clock.now()
@@ -73,11 +73,11 @@ def _failed(event: MachineBooted, world: World, code: str, reason: str) -> Repor
     )
 
 
-async def _probe_all(event: MachineBooted, targets: Sequence[Endpoint], world: World) -> Verdict:
+async def _probe_all(heard: Heard, event: MachineBooted, targets: Sequence[Endpoint], world: World) -> Verdict:
     """Endpoints side by side; the first that is broken or unwanted decides for all."""
     try:
         async with asyncio.timeout(event.health_check.wait_max_ms / 1000):
-            verdicts = await asyncio.gather(*(_probe_until_known(event, target, world) for target in targets))
+            verdicts = await asyncio.gather(*(_probe_until_known(heard, event, target, world) for target in targets))
     except TimeoutError:
         return "not_yet"
     for decisive in ("unwanted", "broken"):
@@ -86,7 +86,7 @@ async def _probe_all(event: MachineBooted, targets: Sequence[Endpoint], world: W
     return "healthy"
 
 
-async def _probe_until_known(event: MachineBooted, target: Endpoint, world: World) -> Verdict:
+async def _probe_until_known(heard: Heard, event: MachineBooted, target: Endpoint, world: World) -> Verdict:
     """Rounds of `retries_max` tries with growing pauses, until the total wait (our caller's) is over."""
     check = event.health_check
     attempt = 0
@@ -98,7 +98,7 @@ async def _probe_until_known(event: MachineBooted, target: Endpoint, world: Worl
         pause_s = min(check.retry_delay_ms / 1000 * 2**attempt, PAUSE_MAX_S) * jitter
         await world.clock.sleep(pause_s)
         attempt = attempt + 1 if attempt < check.retries_max else 0
-        if not await contracts.has_status(world.pool, event.machine_id, "booted"):
+        if await contracts.has_left(world.pool, event.machine_id, "booted", since=heard.at):
             return "unwanted"
 
 

@@ -58,6 +58,9 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
         found = await _look_for(event, world)
         if found is not None:
             return _rented(event, found, _offer_of(event, found), world, adopted=True)
+        # Looking takes seconds: another replica may have rented, and even lost, the machine meanwhile.
+        if await contracts.has_left(world.pool, event.machine_id, "requested", since=job.heard.at):
+            return []
     if machine.status != "requested":
         return []
     return await _rent_in_rounds(event, world)

@@ -33,7 +33,8 @@ with said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
         gpu_utilization_percent, memory_used_percent, cpu_utilization_percent, uptime_s, ssh_sessions,
         last_activity_at, last_seen_at, idle_since)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, case when $8 < $15 then $14 end)
+    values ($1, $2, $3, $4, $5, $6, $7, $8::float8, $9, $10, $11, $12, $13, $14::timestamptz,
+        case when $8::float8 < $15::float8 then $14::timestamptz end)
     on conflict (machine_id) do update set
         generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
         hostname = excluded.hostname, message = excluded.message,

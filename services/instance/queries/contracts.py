@@ -32,7 +32,7 @@ _CONTRACT_SQL = """
 select machine_id, instance_id, status, rented_at from machines where provider = $1 and provider_machine_id = $2
 """
 _INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
-_STATUS_SQL = "select status from machines where machine_id = $1"
+_LEFT_SQL = "select exists (select from machines where machine_id = $1 and status <> $2 and changed_at > $3)"
 _SPEC_SQL = "select spec from instances where instance_id = $1"
 # $1 provider, $2 provider's machine id, $3 label
 _WANTED_SQL = """
@@ -64,9 +64,9 @@ async def instance_of_machine(pool: Database, machine_id: str) -> str:
     return await pool.fetchval(_INSTANCE_OF_MACHINE_SQL, machine_id) or ""
 
 
-async def has_status(pool: Database, machine_id: str, status: MachineStatus) -> bool:
-    """A machine without a row is taken to have it: the projection is behind, and the decider has the last word."""
-    return await pool.fetchval(_STATUS_SQL, machine_id) in (status, None)
+async def has_left(pool: Database, machine_id: str, status: MachineStatus, *, since: datetime) -> bool:
+    """Whether the machine, in `status` since then, is so no more. A row that is older proves nothing: it is behind."""
+    return bool(await pool.fetchval(_LEFT_SQL, machine_id, status, since))
 
 
 async def spec_of(pool: Database, instance_id: str) -> MachineSpec | None:
