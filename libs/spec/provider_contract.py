@@ -1,4 +1,4 @@
-"""What every provider adapter must do: `PROVIDER_CONTRACT` is a list of checks, each run against every cloud we can reach.
+"""What every provider adapter must do: `PROVIDER_CONTRACT` lists checks, each run against every cloud we can reach.
 
 Called by tests/integration/test_sandbox_provider.py, and by any other adapter's tests. Knows the port's verbs and words
 only through the `Subject`, because libs import no service; what a cloud cannot be made to do (`None` in the Subject)
@@ -65,9 +65,9 @@ async def a_label_finds_its_machine_and_no_other(subject: Subject) -> None:
 
 async def creating_twice_with_one_label_gives_one_machine(subject: Subject) -> None:
     order = await _order(subject)
-    first, second = await asyncio.gather(subject.provider.create(order), subject.provider.create(order))
-    third = await subject.provider.create(order)
-    assert first.provider_machine_id == second.provider_machine_id == third.provider_machine_id
+    created: list[Any] = await asyncio.gather(*(subject.provider.create(order) for _ in range(2)))
+    created.append(await subject.provider.create(order))
+    assert len({machine.provider_machine_id for machine in created}) == 1
     await _until_found(subject, order.label)
     listed = [machine for machine in await subject.provider.machines() if machine.label == order.label]
     assert len(listed) == 1

@@ -18,6 +18,7 @@ import pynvml
 
 from services.agent.settings import AgentSettings
 
+nvml: Any = pynvml  # its functions have no usable types
 MEGABYTE = 1024 * 1024
 PROCESSES_MAX = 10_000  # more are not walked
 # A machine whose processes use less than this share of one core is not being worked on.
@@ -144,9 +145,8 @@ def _terminals(processes: list[psutil.Process]) -> int:
 def _open_gpus() -> list[Any]:
     """Handles of the GPUs that NVML shows; empty where there is no driver. Asked once: drivers do not appear later."""
     try:
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]  # pyright:
-        ignore[reportUnknownMemberType]
+        nvml.nvmlInit()
+        return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
 
@@ -155,17 +155,15 @@ def _read_gpu(handle: Any) -> dict[str, Any]:
     """What one GPU tells. Each reading may be unsupported by itself (power on some virtual GPUs)."""
     gpu: dict[str, Any] = {}
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["name"] = str(pynvml.nvmlDeviceGetName(handle))  # pyright: ignore[reportUnknownMemberType]
+        gpu["name"] = str(nvml.nvmlDeviceGetName(handle))
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["utilization"] = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)  # pyright:
-        ignore[reportUnknownMemberType]
+        gpu["utilization"] = int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     with contextlib.suppress(pynvml.NVMLError):
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         gpu["memory_used_mb"] = int(memory.used) // MEGABYTE
         gpu["memory_total_mb"] = int(memory.total) // MEGABYTE
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["temperature"] = int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))  # pyright:
-        ignore[reportUnknownMemberType]
+        gpu["temperature"] = int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
     with contextlib.suppress(pynvml.NVMLError):
-        gpu["power_watts"] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000  # pyright: ignore[reportUnknownMemberType]
+        gpu["power_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
     return gpu

@@ -1,4 +1,4 @@
-"""Composition root of the sandbox cloud: forks the warmed parent first, then runs the daemon. `python -m services.sandbox`.
+"""Composition root of the sandbox cloud (`python -m services.sandbox`): forks the warmed parent, then runs the daemon.
 
 The one place that says which agent is in a machine's image.
 """

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncssh
 import msgspec
@@ -263,8 +263,8 @@ def _platform_key(path: Path) -> str:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public = path.with_suffix(".pub")
     if not path.exists() or not public.exists():
-        key = asyncssh.generate_private_key("ssh-ed25519", comment="dumont-sandbox")  # pyright:
-        ignore[reportUnknownMemberType]
+        ssh: Any = asyncssh  # its types are partial
+        key = ssh.generate_private_key("ssh-ed25519", comment="dumont-sandbox")
         replace(public, key.export_public_key())
         replace(path, key.export_private_key())
     return public.read_text().strip()

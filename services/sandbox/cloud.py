@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from libs.clock import Clock
@@ -56,7 +56,7 @@ class Cloud:
         news: NewsRoom,
         clock: Clock,
         ids: Ids,
-        free_user: Callable[[list[int]], int],
+        free_user: Callable[[Iterable[int]], int],
         tasks: asyncio.TaskGroup,
     ) -> None:
         self.options = options
@@ -130,7 +130,7 @@ class Cloud:
         price = self.market.price(lot.host, lot.billing, self._now()) * lot.gpu_count
         if 0 < body.price_usd_micros_per_hour_max < price:
             raise Refusal("offer_gone", f"{body.offer_id} costs more than the order allows now")
-        user_id = self._free_user([machine.record.user_id for machine in self._machines.values()])
+        user_id = self._free_user(machine.record.user_id for machine in self._machines.values())
         if not self.market.take(lot.host.host_id, lot.gpu_count, self._now()):
             raise Refusal("offer_gone", f"{body.offer_id} cannot be rented now")
         record = record_of(

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import ipaddress
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -154,7 +155,7 @@ async def _until_stopped(zygote: Zygote | None, running: Running) -> None:
     lost.cancel()
 
 
-def _nobody(_taken: list[int]) -> int:
+def _nobody(_taken: Iterable[int]) -> int:
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One machine's leading process: leads the process group, drops privileges, serves SSH and HTTP, keeps the agent running.
+"""One machine's leading process: drops privileges, serves SSH and HTTP, keeps the agent running.
 
 Forked by the zygote (`run_machine`, which never returns). Owns `.dumont/` in the machine's directory: the host key, the
 log and `leader.json`, from which a restarted daemon learns who leads the machine and where it listens.
@@ -78,7 +78,7 @@ class BootReport(Struct, frozen=True):
 
 
 def warm() -> None:
-    """Do once, before forking, whatever would otherwise be done in every machine, as its unprivileged user, on demand."""
+    """Do before forking what every machine would otherwise do on demand, as its unprivileged user."""
     for name in LAZY_MODULES:
         importlib.import_module(name)
     shell.warm()
@@ -127,7 +127,7 @@ def _close_all_but(kept: int) -> None:
 
 
 class _OneThreadLoop(asyncio.SelectorEventLoop):
-    """A loop without a thread pool: a process that forks must not have threads. What asyncssh hands to the pool is short
+    """A loop without a thread pool: a process that forks must not have threads. What asyncssh hands to it is short
     (it reads options); what a customer's SFTP client asks for is done in the loop by asyncssh itself."""
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # noqa: ARG002

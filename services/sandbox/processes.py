@@ -2,8 +2,8 @@
 
 Used by `carriers`. Knows a process by number and kernel start time, so a reused number is never mistaken. A shell
 leaves
-its machine's process group (job control needs a session of its own), so a machine is what descends from its leader, sits
-in its session, runs as its user, or carries its id in the environment.
+its machine's process group (job control needs a session of its own), so a machine is what descends from its leader,
+sits in its session, runs as its user, or carries its id in the environment.
 """
 
 from __future__ import annotations

@@ -85,8 +85,10 @@ def test_a_token_speaks_for_one_instance_in_one_generation():
 
 
 def test_both_forms_of_an_answer_are_understood():
-    union = b'{"success":true,"data":{"action":"prepare_hibernate","commands":["restart",{"command":"dance"}],"next_heartbeat_in":9e9}}'
-    assert read_answer(union) == Answer(("prepare_hibernate", "restart"), ("dance",), 300.0)
+    said = b'{"action":"prepare_hibernate","commands":["restart",{"command":"dance"}],"next_heartbeat_in":9e9}'
+    assert read_answer(b'{"success":true,"data":' + said + b"}") == Answer(
+        ("prepare_hibernate", "restart"), ("dance",), 300.0
+    )
     assert read_answer(b'{"received":true,"action":"shutdown"}') == Answer(("shutdown",))
     for nonsense in (b"", b"<html>", b"[]", b'{"data":{"commands":7}}'):
         assert read_answer(nonsense) == Answer()
