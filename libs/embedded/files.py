@@ -49,13 +49,13 @@ def remembered_secret(path: Path) -> str:
     return path.read_text().strip()
 
 
-def remembered_port(path: Path) -> int:
+def remembered_port(path: Path, host: str = LOOPBACK) -> int:
     """The port kept in `path`, picked on first use; picked again only when somebody else has taken it meanwhile."""
     if path.exists():
         port = int(path.read_text())
-        if is_free(port):
+        if is_free(port, host):
             return port
-    port = pick_port()
+    port = pick_port(host)
     private_folder(path.parent)
     replace_private(path, str(port))
     return port

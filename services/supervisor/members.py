@@ -26,6 +26,7 @@ from libs.process import READY_LINE, die_with_parent, name_process
 
 SERVICE_GRACE_S = 5.0  # requests in flight have their own deadlines of at most a few seconds
 SANDBOX_GRACE_S = 15.0  # it ends its machines first, each with a grace of its own
+BIRTH_TOLERANCE_S = 0.05  # the kernel counts in hundredths of a second
 SERVER_GRACE_S = 10.0  # a checkpoint, or the flush of streams
 
 
@@ -219,7 +220,8 @@ def end_leftovers(pids: Mapping[int, float], timeout_s: float = SERVER_GRACE_S) 
     for pid, born_at in pids.items():
         try:
             process = psutil.Process(pid)
-            if abs(process.create_time() - born_at) < 0.05:  # the kernel counts in hundredths of a second
+            is_same = abs(process.create_time() - born_at) < BIRTH_TOLERANCE_S
+            if is_same and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

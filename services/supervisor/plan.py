@@ -16,7 +16,6 @@ from libs.embedded import NatsServer, PostgresServer
 from libs.embedded.files import (
     LOOPBACK,
     is_free,
-    pick_port,
     private_folder,
     remembered_port,
     remembered_secret,
@@ -66,7 +65,7 @@ def make_plan(options: Options, around: Outside) -> Plan:
         )
     nats_url = nats.url if nats else _revealed(around.nats_url)
     postgres_url = postgres.url if postgres else _revealed(around.postgres_url)
-    port = _gateway_port(options)
+    port = _gateway_port(options, data_dir)
     api_url = f"http://{_dialled(options.host)}:{port}"
     sandbox_port = remembered_port(private_folder(data_dir / "sandbox") / "port")
     ours = {
@@ -102,9 +101,10 @@ def _revealed(url: object) -> str:
     return url.reveal() if hasattr(url, "reveal") else ""  # type: ignore[attr-defined]
 
 
-def _gateway_port(options: Options) -> int:
+def _gateway_port(options: Options, data_dir: Path) -> int:
+    """A picked port is kept for the next run: agents in machines that survived us report to the old address."""
     if options.port == 0:
-        return pick_port(options.host)
+        return remembered_port(data_dir / "gateway.port", options.host)
     if not is_free(options.port, options.host):
         raise CannotStart(
             f"port {options.port} on {options.host} is taken by another program; choose one with --port N (0 picks one)"

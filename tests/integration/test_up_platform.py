@@ -1,0 +1,46 @@
+"""`./dumont up` with the real services: ready, usable with the printed key, and gone when stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import requests
+
+from services.cli.exits import ALREADY_RUNNING
+from tests.integration.platform_here import DEADLINE_S, ROOT, dumont, surroundings
+
+
+def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_dir: Path, tmp_path: Path) -> None:
+    link = tmp_path / "a-link-to-dumont"
+    link.symlink_to(ROOT / "dumont")
+    up = subprocess.Popen(
+        [link, "up", "--port", "0", "--json", "--sandbox", "virtual", "--data-dir", data_dir],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=surroundings(),
+    )
+    assert up.stdout is not None
+    with up.stdout:
+        said = json.loads(up.stdout.readline())
+        key = {"Authorization": f"Bearer {said['api_key']}"}
+        assert list(said["pids"]) == ["nats", "postgres", "sandbox", "instance", "gateway"]
+        assert requests.get(said["api_url"] + "/readyz", timeout=DEADLINE_S).status_code == 200
+        listed = requests.get(said["api_url"] + "/api/v1/instances", headers=key, timeout=DEADLINE_S)
+        assert listed.json()["data"] == []
+        wrong = {"Authorization": "Bearer dumont_sk_" + "x" * 43}
+        refused = requests.get(said["api_url"] + "/api/v1/instances", headers=wrong, timeout=DEADLINE_S)
+        assert refused.status_code == 401
+        made = json.loads(dumont(data_dir, "keys", "create", "second", "--scope", "instances:read", "--json").stdout)
+        assert made["scopes"] == ["instances:read"]
+        assert len(json.loads(dumont(data_dir, "keys", "list", "--json").stdout)) == 2
+        assert json.loads(dumont(data_dir, "sandbox", "offers", "--json").stdout)
+        assert json.loads(dumont(data_dir, "rebuild", "instance", "--json").stdout)["rows"] == 0
+        assert dumont(data_dir, "up", "--port", "0").returncode == ALREADY_RUNNING
+        assert dumont(data_dir, "status").returncode == 0
+        assert dumont(data_dir, "down").returncode == 0
+        assert up.stdout.read() == ""
+    assert up.wait(DEADLINE_S) == 0
+    assert said["api_key"] not in "".join(path.read_text() for path in (data_dir / "logs").iterdir())
