@@ -84,7 +84,7 @@ class _Connection(asyncio.Protocol):
         self.buffer = self.buffer[head_end + 4 + length :]
         self._send()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
