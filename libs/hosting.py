@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -75,6 +75,17 @@ class HostSettings(Struct, frozen=True):
         str, config.setting("OTLP/HTTP base URL for traces; empty: none", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     ] = ""
     stream_replicas: Annotated[int, config.setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
+    durability: Annotated[
+        str, config.setting("how the NATS server syncs: always, relaxed, or outside (its operator knows)")
+    ] = "outside"
+
+    @property
+    def appending(self) -> Literal["singly", "grouped"]:
+        """A lone server that syncs every write has no group commit of its own: there, waiting commits share one
+        (34,000/s against 6,300/s with 1,000 writers). A cluster groups by itself; without syncs there is nothing to
+        save.
+        """
+        return "grouped" if self.durability == "always" and self.stream_replicas == 1 else "singly"
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,7 @@ async def ground(name: str, *, on_bug: Callable[[BaseException], Any]) -> AsyncG
         try:
             yield Ground(
                 connection=connection,
-                log=JetStreamLog(connection),
+                log=JetStreamLog(connection, appending=settings.appending),
                 bus=NatsBus(connection, on_bug=on_bug),
                 database=database,
                 clock=clock,
