@@ -219,9 +219,14 @@ Scenario = Callable[[World], Awaitable[None]]
 
 
 def simulate(
-    seed: int, scenario: Scenario, *, faults: Faults | None = None, say: Callable[[str], None] | None = None
+    seed: int,
+    scenario: Scenario,
+    *,
+    faults: Faults | None = None,
+    say: Callable[[str], None] | None = None,
+    repeat: str = "",
 ) -> Outcome:
-    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it."""
+    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it (`just sim SEED` + `repeat`)."""
     loop = VirtualLoop(adopt_task)
     trace = Trace(say)
 
@@ -239,5 +244,7 @@ def simulate(
     try:
         virtual_s = run_virtual(main, loop)
     except Exception as error:
-        raise SeedFailed(f"seed {seed}: {str(error) or repr(error)}\nto see it again: just sim {seed}") from error
+        raise SeedFailed(
+            f"seed {seed}: {str(error) or repr(error)}\nto see it again: just sim {seed}{repeat}"
+        ) from error
     return Outcome(seed, trace.digest(), trace.notes, virtual_s)

@@ -17,7 +17,7 @@ from tests.sim.scenarios import SCENARIOS
 
 FAILURES_SHOWN_MAX = 5
 CHUNK_SEEDS = 10
-DEFAULT = "instance" if "instance" in SCENARIOS else "bell"
+DEFAULT = "instance"
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def run_quietly(name: str, seed: int) -> str:
     """Empty when the seed keeps every promise, otherwise what it broke."""
     scenario, faults = SCENARIOS[name]
     try:
-        simulate(seed, scenario, faults=faults)
+        simulate(seed, scenario, faults=faults, repeat=f" --scenario {name}")
     except SeedFailed as failure:
         return str(failure)
     return ""

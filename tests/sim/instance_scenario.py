@@ -2,7 +2,7 @@
 
 Used by `test_instance.py` and `python -m tests.sim`. What must hold in the end, whatever happened:
 - never two live primary machines of one instance, and never a machine at the cloud that nobody owns;
-- no label was given to two machines; every instance came to rest; a deleted instance costs nothing;
+- no label was given to two machines; every instance came to rest; a deleted one costs nothing and stays deleted;
 - besides the invariants of every service (`World.check`): no gaps, wishes stored once, rows = fold, public facts once.
 """
 
@@ -35,13 +35,29 @@ from tests.sim.rows import RowsDatabase
 ACCOUNT = "acct_default"
 CUSTOMERS = 3
 STEPS_MAX = 5
-PAUSE_S_MAX = 8.0
+PAUSE_S_MAX = 8.0  # before the first wish
+PAUSE_S_MEAN = 3.0  # between wishes: often too short for the one before to have come about
+DELETE_SHARE = 0.4  # of the wishes to delete; the rest wish for the same instance again
 # An orphan has ten minutes of grace, a machine that hangs gets ten minutes to boot.
 REST_S_MAX = 3_600.0
 AT_REST = frozenset({"ready", "stopped", "failed", "interrupted", "deleted"})
 SPEC = MachineSpec(gpu="RTX 4090", image="ubuntu:24.04", disk_gb=20, ports=(Port(port=8888),))
 HEALTH_CHECK = HealthCheck(timeout_ms=500, retries_max=3, retry_delay_ms=500, wait_max_ms=20_000)
 WEATHER = Faults(crash_every_s=15.0)
+# Slow, torn and forgetful: lives are short, batches come in pieces, connections break.
+HARSH = Faults(
+    crash_every_s=6.0,
+    append_late=0.06,
+    append_ack_lost=0.1,
+    request_doubled=0.15,
+    reply_lost=0.1,
+    lease_lost=0.5,
+    lease_lost_after_s_max=15.0,
+    store_fails=0.06,
+    read_fails=0.06,
+    delay_s_max=0.3,
+    batch_split=0.6,
+)
 # What a customer may be told without anybody being at fault.
 EXPECTED_REFUSALS = frozenset(
     {
@@ -111,14 +127,14 @@ async def customer(world: World, number: int) -> None:
     await world.clock.sleep(random.uniform(0, PAUSE_S_MAX))
     await wish(client, create(world, instance_id))
     for step in range(random.randint(1, STEPS_MAX)):
-        await world.clock.sleep(random.uniform(0, PAUSE_S_MAX))
+        await world.clock.sleep(random.expovariate(1 / PAUSE_S_MEAN))
         about = {"now": world.clock.now(), "instance_id": instance_id, "account_id": ACCOUNT}
-        match random.choice(["start", "start", "stop", "delete", "create"]):
+        match random.choice(["start", "start", "stop", "stop", "delete", "create"]):
             case "start":
                 await wish(client, StartInstance(**about, machine_id=f"mach_{number}x{step}"))
             case "stop":
                 await wish(client, StopInstance(**about))
-            case "delete" if step > 2:
+            case "delete" if random.random() < DELETE_SHARE:
                 await wish(client, DeleteInstance(**about))
             case _:
                 await wish(client, create(world, instance_id))
@@ -172,10 +188,21 @@ async def check_instances(world: World, cloud: FakeCloud, service: Service) -> N
     states: defaultdict[str, Instance | None] = defaultdict(lambda: None)
     for said in await heard(world.log, service):
         if isinstance(said.event, INSTANCE.events):
-            state = states[said.aggregate_id] = INSTANCE.evolve(states[said.aggregate_id], said.event)
+            before = states[said.aggregate_id]
+            state = states[said.aggregate_id] = INSTANCE.evolve(before, said.event)
+            is_back = before is not None and before.status == "deleted" and state.status != "deleted"
+            assert not is_back, f"{said.aggregate_id} came back from the dead: {said.event!r}"
             live = [m.machine_id for m in state.machines if m.role == "primary" and m.status in LIVE]
             assert len(live) <= 1, f"{said.aggregate_id} has live primaries {live} after {said.event!r}"
     owned = {m.provider_machine_id for state in states.values() if state for m in state.machines if m.has_contract}
+    costing = [
+        m.machine_id
+        for state in states.values()
+        if state
+        for m in state.machines
+        if m.has_contract and m.status in ("failed", "cancelled", "destroying") and state.status in AT_REST
+    ]
+    assert not costing, f"machines that are over but still cost money: {costing}"
     orphans = [m.provider_machine_id for m in cloud.alive() if m.provider_machine_id not in owned]
     assert not orphans, f"machines at the cloud that nobody owns: {orphans}"
     restless = {key: state.status for key, state in states.items() if state and state.status not in AT_REST}

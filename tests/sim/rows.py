@@ -65,8 +65,9 @@ def _instance_of_machine(store: MemoryStore, machine_id: str) -> list[Row]:
     return [(m["instance_id"],) for m in store.rows("machines") if m["machine_id"] == machine_id]
 
 
-def _status(store: MemoryStore, machine_id: str) -> list[Row]:
-    return [(m["status"],) for m in store.rows("machines") if m["machine_id"] == machine_id]
+def _left(store: MemoryStore, machine_id: str, status: str, since: Any) -> list[Row]:
+    machines = [m for m in store.rows("machines") if m["machine_id"] == machine_id]
+    return [(any(m["status"] != status and m["changed_at"] > since for m in machines),)]
 
 
 def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
@@ -79,7 +80,8 @@ def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
 
 def _wanted(store: MemoryStore, provider: str, provider_machine_id: str, label: str) -> list[Row]:
     owned = any(row[0] == provider_machine_id for row in _contracts(store, provider))
-    return [(owned or _status(store, label) == [("requested",)],)]
+    asked = any(m["machine_id"] == label and m["status"] == "requested" for m in store.rows("machines"))
+    return [(owned or asked,)]
 
 
 def _orphans(store: MemoryStore, provider: str) -> list[Row]:
@@ -104,7 +106,7 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._CONTRACTS_SQL: _contracts,
     contracts._CONTRACT_SQL: _contract,
     contracts._INSTANCE_OF_MACHINE_SQL: _instance_of_machine,
-    contracts._STATUS_SQL: _status,
+    contracts._LEFT_SQL: _left,
     contracts._SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,
     contracts._ORPHANS_SQL: _orphans,

@@ -8,5 +8,6 @@ from tests.sim import bell_scenario, instance_scenario
 
 SCENARIOS: dict[str, tuple[Scenario, Faults]] = {
     "instance": (instance_scenario.scenario, instance_scenario.WEATHER),
+    "instance-harsh": (instance_scenario.scenario, instance_scenario.HARSH),
     "bell": (bell_scenario.scenario, bell_scenario.ROUGH),
 }

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from libs.sim.chance import CALM
 from libs.sim.world import SeedFailed, World, simulate
 from tests.sim import instance_scenario
-from tests.sim.instance_scenario import WEATHER
+from tests.sim.instance_scenario import HARSH, WEATHER
 
 SEEDS = int(os.environ.get("DUMONT_SIM_SEEDS", "200"))
 FAILURES_SHOWN_MAX = 5
@@ -24,6 +26,12 @@ def test_promises_hold_in_every_run() -> None:
         except SeedFailed as failure:
             failures.append(str(failure))
     assert not failures, f"{len(failures)} of {SEEDS} runs failed:\n" + "\n".join(failures[:FAILURES_SHOWN_MAX])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_promises_hold_in_harsh_weather(seed: int) -> None:
+    """Seed 24 found a relay that told an event twice: it had saved a position in PUB beyond events ahead of it."""
+    simulate(seed, instance_scenario.scenario, faults=HARSH, repeat=" --scenario instance-harsh")
 
 
 def test_a_seed_is_a_run() -> None:
