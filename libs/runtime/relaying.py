@@ -65,7 +65,8 @@ class Relay:
                         raise outcome
             self.seq = batch[-1][0]
             self._published.difference_update(heard.event_id for _, events in batch for heard in events)
-            if self._clock.monotonic_s() - saved_at_s >= SAVE_INTERVAL_S:
+            # While events ahead of us stand in PUB already, its newest sequence would hide them from the next life.
+            if not self._published and self._clock.monotonic_s() - saved_at_s >= SAVE_INTERVAL_S:
                 await self._store.save_cursor(RELAY_CURSOR, self.seq, self._public_seq)
                 saved_at_s = self._clock.monotonic_s()
 
