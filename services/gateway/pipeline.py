@@ -29,7 +29,6 @@ from services.gateway.validation import read_body, read_query, refuse
 
 BODY_BYTES_MAX = 10 * 1024 * 1024  # contract novita A1
 BODY_READ_S_MAX = 30.0  # 10 MB at 350 kB/s; slower senders hold a connection for nothing
-SLOW_REQUEST_S = 1.0
 
 _ID_IN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # seed 004 sends ids with a dot
 _KEY_IN = re.compile(r"[\x21-\x7e]{1,255}")
@@ -54,6 +53,8 @@ _PREFLIGHT_HEADERS = {
     "X-Dumont-Position, X-Request-ID",
     "Access-Control-Max-Age": "86400",
 }
+# Facts that an error tells elsewhere than under its details.
+_OWN_PLACE = ("retry_after_s", "advice")
 _JSON = "application/json; charset=utf-8"
 _BASE = CIMultiDict(_COMMON_HEADERS)
 _encode = msgspec.json.Encoder().encode
@@ -81,11 +82,10 @@ class Pipeline:
         self._router = Router(ROUTES)
         bodies = {route.body for route in ROUTES if route.body is not None}
         self._decoders: dict[type[Struct], Any] = {body: msgspec.json.Decoder(body) for body in bodies}
-        self.in_flight = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         incoming = _Incoming(request, self._gateway)
-        self.in_flight += 1
+        self._gateway.vitals.in_flight.add(1)
         headers = _BASE.copy()
         headers["X-Request-ID"] = incoming.request_id
         headers["X-Correlation-ID"] = incoming.correlation_id
@@ -103,7 +103,7 @@ class Pipeline:
             self._gateway.logger.error("http.bug", error=bug, request_id=incoming.request_id)  # noqa: TRY400 - not stdlib
             status, body = self._refusal(request, incoming, headers, Refused("INTERNAL_ERROR"))
         finally:
-            self.in_flight -= 1
+            self._gateway.vitals.in_flight.add(-1)
         self._account(request, incoming, status)
         return web.Response(body=body, status=status, headers=headers)
 
@@ -198,7 +198,11 @@ class Pipeline:
             code=shown,
             status=known.status,
             message=text(shown if shown in CODES else code, refused.facts, _language(request, dialect)),
-            facts={name: value for name, value in refused.facts.items() if name not in ("retry_after_s", "advice")},
+            facts={
+                name: value
+                for name, value in refused.facts.items()
+                if name not in _OWN_PLACE and value not in ("", None)
+            },
             retry=known.retry,
             retry_after_s=_retry_after(known.status, refused),
             advice=str(refused.facts.get("advice") or known.advice),

@@ -81,6 +81,7 @@ class Vitals:
             "From the request line to the encoded answer.",
             ("dialect", "method", "route"),
         )
+        self.in_flight = metrics.gauge("dumont_http_requests_in_flight", "Requests not yet answered.")
         self.total = 0
         self.failed = 0
         self.seconds = 0.0

@@ -67,11 +67,16 @@ class Owner:
     is_silent: bool = False
     stays_silent_for: int = 0
     raises: BaseException | None = None
+    waits_for: asyncio.Event | None = None
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, subject: str, request: Request) -> Reply:
         if self.stays_silent_for > 0:
             self.stays_silent_for -= 1
             await asyncio.Event().wait()
+        if self.waits_for is not None:
+            self.waiting.set()
+            await self.waits_for.wait()
         if self.is_silent:
             await asyncio.Event().wait()
         if self.raises is not None:
@@ -204,6 +209,7 @@ class GatewayWorld:
     log: MemoryLog
     url: str
     http: aiohttp.ClientSession
+    stop: asyncio.Event
 
     async def call(self, method: str, path: str, *, key: str | None = KEY, **more: Any) -> Answered:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -248,7 +254,7 @@ async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> Asyn
         serving.result()
     try:
         async with aiohttp.ClientSession() as http:
-            world = GatewayWorld(gateway, owner, owner_bus, log, f"http://127.0.0.1:{port.result()}", http)
+            world = GatewayWorld(gateway, owner, owner_bus, log, f"http://127.0.0.1:{port.result()}", http, stop)
             await issue(world, KEY, "acct_default")
             await issue(world, OTHER_KEY, OTHER_ACCOUNT)
             await issue(world, READER_KEY, "acct_default", scopes=("instances:read",))

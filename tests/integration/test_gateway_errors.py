@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -365,3 +366,28 @@ async def test_readyz_metrics_and_openapi(world: GatewayWorld) -> None:
     assert {(route.path, route.method.lower()) for route in ROUTES} == {
         (path, method) for path, methods in document["paths"].items() for method in methods
     }
+
+
+async def test_a_stop_lets_requests_in_flight_finish_and_takes_no_new_ones(world: GatewayWorld) -> None:
+    world.owner.waits_for = asyncio.Event()
+    reading = asyncio.create_task(world.call("GET", "/api/v1/instances"))
+    await world.owner.waiting.wait()
+    world.stop.set()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                async with aiohttp.ClientSession() as stranger, stranger.get(f"{world.url}/livez"):
+                    await asyncio.sleep(0.01)
+            except aiohttp.ClientConnectionError:
+                break
+    world.owner.waits_for.set()
+    assert (await reading).status == 200
+
+
+async def test_endpoints_are_shown_only_while_a_machine_answers_there(world: GatewayWorld) -> None:
+    instance_id = (await world.call("POST", "/api/v1/instances", json=DUMONT)).json["data"]["id"]
+    for status, is_shown in (("ready", True), ("stopped", False), ("deleted", False)):
+        world.owner.becomes(instance_id, status)
+        dumont = (await world.call("GET", f"/api/v1/instances/{instance_id}")).json["data"]
+        novita = (await world.call("GET", f"/api/instances/{instance_id}")).json
+        assert bool(dumont["ssh_port"]) == bool(novita["connectionDetails"]) == is_shown

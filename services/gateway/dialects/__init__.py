@@ -13,9 +13,12 @@ from typing import Any
 from msgspec import Struct
 
 from proto.codes import Language
+from proto.instance.queries import InstanceView
+from proto.instance.words import Endpoint, InstanceStatus
 
 Schema = dict[str, Any]
 MICROS = 1_000_000
+_ON: frozenset[InstanceStatus] = frozenset({"running", "health_checking", "ready", "migrating"})
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -48,6 +51,11 @@ class Dialect:
     failure_schema: type[Struct]
     success_schema: Callable[[Schema, bool], Schema]
     open_on_loopback: bool
+
+
+def reachable(view: InstanceView) -> tuple[Endpoint, ...]:
+    """Endpoints while a machine answers there; those of a machine that is off or gone would be somebody else's."""
+    return view.endpoints if view.status in _ON else ()
 
 
 def milliseconds(instant: datetime) -> str:

@@ -16,12 +16,12 @@ D = TypeVar("D")
 LIST_LIMIT_DEFAULT = 50
 
 
-class Success(Struct, Generic[D], frozen=True):
+class Success(Struct, Generic[D], frozen=True, kw_only=True):
     """Seed 000, Formato de Resposta. `meta` only beside lists."""
 
+    success: Literal[True] = True
     data: D
     meta: Page | UnsetType = UNSET
-    success: Literal[True] = True
 
 
 class Page(Struct, frozen=True):
@@ -43,22 +43,22 @@ class DumontError(Struct, frozen=True):
     request_id: str
 
 
-class DumontFailure(Struct, frozen=True):
-    error: DumontError
+class DumontFailure(Struct, frozen=True, kw_only=True):
     success: Literal[False] = False
+    error: DumontError
 
 
 def ok(data: Any, status: int = 200) -> Answer:
-    return Answer(status, Success(data))
+    return Answer(status, Success(data=data))
 
 
 def page(items: list[Any], *, total: int, limit: int, offset: int) -> Answer:
-    return Answer(200, Success(items, Page(total=total, limit=limit, offset=offset)))
+    return Answer(200, Success(data=items, meta=Page(total=total, limit=limit, offset=offset)))
 
 
 def _failure(failure: Failure) -> DumontFailure:
     return DumontFailure(
-        DumontError(
+        error=DumontError(
             code=failure.code,
             message=failure.message,
             details=failure.facts,

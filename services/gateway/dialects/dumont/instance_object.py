@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from proto.instance.queries import InstanceView
 from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus
-from services.gateway.dialects import milliseconds, milliseconds_or_none, usd
+from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, usd
 
 # In this dialect `running` means that the customer can work; what comes before that is `starting`.
 SHOWN: dict[InstanceStatus, str] = {"running": "starting", "health_checking": "starting", "ready": "running"}
@@ -74,10 +74,11 @@ class DumontInstance(Struct, frozen=True, kw_only=True):
 
 
 def instance(view: InstanceView, estimated_ready_at: str | None = None) -> DumontInstance:
-    ssh = _ssh(view.endpoints)
+    endpoints = reachable(view)
+    ssh = _ssh(endpoints)
     offer = view.offer
     price = usd(view.price_usd_micros_per_hour) if view.price_usd_micros_per_hour else None
-    host = ssh.host if ssh else (view.endpoints[0].host if view.endpoints else None)
+    host = ssh.host if ssh else (endpoints[0].host if endpoints else None)
     return DumontInstance(
         id=view.instance_id,
         gpu=view.gpu,
@@ -106,7 +107,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         public_ipaddr=host,
         ssh_host=ssh.host if ssh else None,
         ssh_command=f"ssh root@{ssh.host} -p {ssh.public_port}" if ssh else None,
-        ports={f"{endpoint.port}/tcp": endpoint.public_port for endpoint in view.endpoints},
+        ports={f"{endpoint.port}/tcp": endpoint.public_port for endpoint in endpoints},
         generation=view.generation,
         status_reason=view.status_reason,
         failure_code=view.failure_code or None,

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from proto.instance.queries import InstanceView
 from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT, Endpoint, InstanceStatus
-from services.gateway.dialects import milliseconds, milliseconds_or_none, usd
+from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, usd
 
 StatusModel = Literal["full", "basic"]
 
@@ -90,6 +90,7 @@ def shown_status(status: InstanceStatus, model: StatusModel) -> str:
 
 
 def instance(view: InstanceView, model: StatusModel = "full") -> NovitaInstance:
+    endpoints = reachable(view)
     return NovitaInstance(
         id=view.instance_id,
         name=view.name,
@@ -97,8 +98,8 @@ def instance(view: InstanceView, model: StatusModel = "full") -> NovitaInstance:
         gpu_num=view.spec.gpu_count,
         region=view.region or view.spec.region,
         product_name=view.gpu,
-        port_mappings=[_port(endpoint) for endpoint in view.endpoints],
-        connection_details=_connection(view.endpoints),
+        port_mappings=[_port(endpoint) for endpoint in endpoints],
+        connection_details=_connection(endpoints),
         created_at=milliseconds(view.created_at),
         ready_at=milliseconds_or_none(view.ready_at),
         novita_instance_id=view.provider_machine_id or None,

@@ -187,12 +187,13 @@ async def cache_stats(call: Call) -> Answer:
 
 
 async def auto_stop_stats(call: Call) -> Answer:
+    vitals = call.gateway.vitals
     stats: InstanceStats = await call.ask(GetStats(account_id=call.account_id))
     last = stats.auto_stop_last_check_at
     return Answer(
         200,
         NovitaAutoStop(
-            scheduler_running=last is not None,
+            scheduler_running=not vitals.reasons(vitals.instance),  # it is the owner's deadlines: runs while it does
             check_interval_minutes=stats.auto_stop_check_minutes,
             default_inactivity_threshold_minutes=stats.auto_stop_default_minutes,
             last_check_at=milliseconds(last) if last else None,
