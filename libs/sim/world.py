@@ -226,7 +226,7 @@ def simulate(
     say: Callable[[str], None] | None = None,
     repeat: str = "",
 ) -> Outcome:
-    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it (`just sim SEED` + `repeat`)."""
+    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it: `just sim SEED` and `repeat`."""
     loop = VirtualLoop(adopt_task)
     trace = Trace(say)
 
