@@ -226,7 +226,7 @@ def simulate(
     say: Callable[[str], None] | None = None,
     repeat: str = "",
 ) -> Outcome:
-    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it: `just sim SEED` and `repeat`."""
+    """Run one seed. Raises SeedFailed, whose text ends with the command that repeats it (`repeat` is added to it)."""
     loop = VirtualLoop(adopt_task)
     trace = Trace(say)
 
