@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -229,10 +230,7 @@ class Cloud:
         )
 
     def counts(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for machine in self._machines.values():
-            counts[machine.record.status] = counts.get(machine.record.status, 0) + 1
-        return counts
+        return dict(Counter(machine.record.status for machine in self._machines.values()))
 
     # Steps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,12 @@ class Daemon:
     async def stop(self) -> None:
         if self.process is not None:
             await self._end(signal.SIGTERM)
+
+    async def close(self) -> None:
+        """Stop, and take the machines' directories away: they may lie outside the test's folder."""
+        await self.stop()
+        if (self.root / "machines").exists():
+            shutil.rmtree((self.root / "machines").resolve())
 
     async def _end(self, number: signal.Signals) -> None:
         assert self.process is not None

@@ -53,7 +53,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     daemon = Daemon(tmp_path)
     await daemon.start()
     yield daemon
-    await daemon.stop()
+    await daemon.close()
 
 
 def environment(gateway: Gateway) -> dict[str, str]:
@@ -88,7 +88,8 @@ async def test_heartbeats_carry_both_payload_forms_and_no_zero_for_what_is_not_t
 
 async def test_restart_gives_a_new_agent_in_the_same_machine(daemon: Daemon, gateway: Gateway) -> None:
     machine = await daemon.order("mach_1", agent_env=environment(gateway))
-    await gateway.next()
+    for _ in range(2):  # the second says that the first was answered and noted
+        await gateway.next()
     status = daemon.root / "machines" / machine["machine_id"] / ".dumont" / "agent_status.json"
     before = msgspec.json.decode(status.read_bytes())["pid"]
     gateway.answer = {"success": True, "commands": [{"command": "restart"}]}

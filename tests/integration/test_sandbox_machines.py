@@ -21,7 +21,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     daemon = Daemon(tmp_path)
     await daemon.start()
     yield daemon
-    await daemon.stop()
+    await daemon.close()
 
 
 def login(daemon: Daemon, machine: dict[str, Any], key: Any = None) -> Any:

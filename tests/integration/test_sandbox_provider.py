@@ -31,7 +31,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     provider = SandboxProvider(daemon.url, KEY)
     yield subject_of(daemon, provider, has_files=request.param == "process")
     await provider.close()
-    await daemon.stop()
+    await daemon.close()
 
 
 def subject_of(daemon: Daemon, provider: SandboxProvider, *, has_files: bool) -> Subject:
@@ -82,7 +82,7 @@ async def virtual(tmp_path: Path) -> AsyncIterator[tuple[Daemon, SandboxProvider
     provider = SandboxProvider(daemon.url, KEY)
     yield daemon, provider
     await provider.close()
-    await daemon.stop()
+    await daemon.close()
 
 
 @pytest.mark.parametrize("fault", ["creates_failing", "requests_limited"])
