@@ -249,7 +249,8 @@ def _reachable(binaries: Path, user: pwd.struct_passwd | None) -> Path:
     if user is None or _may_walk(binaries, user):
         return binaries
     installation = binaries.parent.parent
-    stamp = f"{int((binaries / 'postgres').stat().st_mtime)}"
+    program = (binaries / "postgres").stat()
+    stamp = f"{int(program.st_mtime)}-{program.st_size}"
     base = Path("/var/lib") if os.access("/var/lib", os.W_OK) else Path(tempfile.gettempdir())
     copy = base / f"dumont-postgres-{stamp}"
     if copy.exists() and copy.stat().st_uid != 0:
