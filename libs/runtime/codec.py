@@ -87,13 +87,3 @@ class EventDecoder:
             )
             for index, raw in enumerate(commit.events)
         ]
-
-
-def header(headers: bytes, name: bytes) -> str:
-    """One value of a raw NATS header block (`Name: value` lines), empty when absent. Names compare exactly."""
-    start = headers.find(b"\r\n" + name + b":")
-    if start < 0:
-        return ""
-    start += len(name) + 3
-    end = headers.find(b"\r\n", start)
-    return headers[start : end if end >= 0 else len(headers)].strip().decode()

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from libs.eventlog import EventLog, Stored
-from libs.runtime.codec import EventDecoder, decode_commit, header, stream_of
+from libs.eventlog.wire import header
+from libs.runtime.codec import EventDecoder, decode_commit, stream_of
 from libs.runtime.service import Service
 from proto.base import Heard
 
@@ -57,13 +58,13 @@ class PublicStream:
         assert self._decoder is not None
         return Heard(
             event=self._decoder.decode(stored.data),
-            event_id=header(stored.headers, b"ce-id"),
-            aggregate_id=header(stored.headers, b"ce-subject"),
-            at=msgspec.convert(header(stored.headers, b"ce-time"), datetime, strict=False),
+            event_id=header(stored.headers, b"ce-id").decode(),
+            aggregate_id=header(stored.headers, b"ce-subject").decode(),
+            at=msgspec.convert(header(stored.headers, b"ce-time").decode(), datetime, strict=False),
             stream=PUBLIC_STREAM,
             seq=stored.seq,
-            correlation=header(stored.headers, b"ce-correlationid"),
-            trace=header(stored.headers, b"traceparent"),
+            correlation=header(stored.headers, b"ce-correlationid").decode(),
+            trace=header(stored.headers, b"traceparent").decode(),
         )
 
 

@@ -18,8 +18,8 @@ import msgspec
 
 from libs.clock import Clock
 from libs.eventlog import EventLog
+from libs.eventlog.wire import header
 from libs.refusal import Transient
-from libs.runtime.codec import header
 from libs.runtime.listening import PUBLIC_STREAM, OwnStream, closing
 from libs.runtime.store import Store
 from proto.base import Event, Heard
@@ -99,8 +99,8 @@ class Relay:
         async with closing(self._log.follow(PUBLIC_STREAM, after_seq=after_seq)) as batches:
             async for batch in batches:
                 for stored in batch:
-                    if header(stored.headers, b"ce-source") == source:
-                        self._published.add(header(stored.headers, b"ce-id"))
+                    if header(stored.headers, b"ce-source").decode() == source:
+                        self._published.add(header(stored.headers, b"ce-id").decode())
                 if batch[-1].seq >= last_seq:
                     return
 

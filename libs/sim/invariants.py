@@ -13,7 +13,8 @@ from typing import Any
 from msgspec import Struct
 
 from libs.eventlog import EventLog, Stored
-from libs.runtime.codec import decode_commit, header, stream_of, subject_of
+from libs.eventlog.wire import header
+from libs.runtime.codec import decode_commit, stream_of, subject_of
 from libs.runtime.dead_letters import DEAD_STREAM
 from libs.runtime.listening import PUBLIC_STREAM, OwnStream
 from libs.runtime.memory_store import MemoryStore
@@ -105,8 +106,8 @@ async def public_facts_are_told_once(log: EventLog, service: Service) -> None:
     source = f"/dumont/{service.name}"
     told: defaultdict[str, list[str]] = defaultdict(list)
     for stored in await messages(log, PUBLIC_STREAM):
-        if header(stored.headers, b"ce-source") == source:
-            told[header(stored.headers, b"ce-subject")].append(header(stored.headers, b"ce-id"))
+        if header(stored.headers, b"ce-source").decode() == source:
+            told[header(stored.headers, b"ce-subject").decode()].append(header(stored.headers, b"ce-id").decode())
     said: defaultdict[str, list[str]] = defaultdict(list)
     for event in await heard(log, service):
         if event.event.public:
