@@ -170,7 +170,7 @@ def _example(line: Setting) -> str:
 def _decode(wanted: type[Any], value: Any) -> Any:
     if wanted is Secret:
         return Secret(str(value))
-    raise NotImplementedError(f"a setting cannot be a {wanted.__name__}")
+    raise TypeError(f"a setting cannot be a {wanted.__name__}")
 
 
 def _text(value: Any) -> str:
