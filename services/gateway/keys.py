@@ -15,7 +15,7 @@ from typing import Any
 from libs.clock import Clock
 from libs.eventlog import EventLog, Stored
 from libs.ids import Ids
-from libs.refusal import Transient
+from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import EventDecoder, decode_commit, stream_of
 from libs.runtime.service import Service
@@ -31,7 +31,14 @@ STREAM = stream_of("gateway")
 FOLLOW_RETRY_S = 0.5  # the log is away: it comes back within seconds, and looking costs one request
 VISIBLE_WAIT_S = 0.5  # after issuing: until our own index has heard of it
 
+# The log being away would otherwise be waited out: five attempts of several seconds each.
+EXECUTE_S_MAX = 6.0
+
 _log = logger("keys")
+
+
+class KeyOutcomeUnknown(OutcomeUnknown):
+    """The log did not answer in time: the key may or may not have been issued or revoked."""
 
 
 def service() -> Service:
@@ -97,7 +104,11 @@ class Keys:
 
     async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
         """Decide and append, then wait until this replica's index has heard of it. Raises Refused or Transient."""
-        position = await self._aggregates.execute(command, cause=cause, correlation=correlation, trace=trace)
+        try:
+            async with asyncio.timeout(EXECUTE_S_MAX):
+                position = await self._aggregates.execute(command, cause=cause, correlation=correlation, trace=trace)
+        except TimeoutError:
+            raise KeyOutcomeUnknown(command.aggregate_id) from None
         try:
             async with asyncio.timeout(VISIBLE_WAIT_S):
                 while self._seq < position.seq:

@@ -15,7 +15,7 @@ from aiohttp import web
 from msgspec import Struct
 from multidict import CIMultiDict
 
-from libs.refusal import Refused, Transient
+from libs.refusal import OutcomeUnknown, Refused, Transient
 from libs.telemetry import start_span
 from proto.base import Position
 from proto.codes import CODES, Language, text
@@ -50,7 +50,7 @@ _COMMON_HEADERS = {
 _PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Correlation-ID, "
-    "X-Dumont-Position, X-Request-ID",
+    "X-Dumont-Position, X-Request-ID, traceparent",
     "Access-Control-Max-Age": "86400",
 }
 # Facts that an error tells elsewhere than under its details.
@@ -94,7 +94,8 @@ class Pipeline:
         except Refused as refused:
             status, body = self._refusal(request, incoming, headers, refused)
         except Transient as unwell:
-            refused = Refused("SERVICE_UNAVAILABLE", retry_after_s=RETRY_AFTER_S)
+            code = "OUTCOME_UNKNOWN" if isinstance(unwell, OutcomeUnknown) else "SERVICE_UNAVAILABLE"
+            refused = Refused(code, retry_after_s=RETRY_AFTER_S)
             self._gateway.logger.warning("http.unwell", request_id=incoming.request_id, cause=repr(unwell))
             status, body = self._refusal(request, incoming, headers, refused)
         except (ConnectionError, asyncio.CancelledError):

@@ -113,6 +113,7 @@ async def test_replicas_share_keys_and_an_outage_of_the_bus_is_503_until_it_is_o
         fresh_nats.kill()
         assert await client.status(f"{one}/api/v1/instances") == 503
         assert await client.status(f"{one}/api/v1/instances", "POST", json=DUMONT) in (503, 504)
+        assert await client.status(f"{one}/api/v1/api-keys", "POST", json={"name": "ci"}) in (503, 504)
         assert await client.status(f"{one}/livez") == 200
         assert await client.status(f"{one}/readyz") == 503
         fresh_nats.start()
