@@ -34,6 +34,8 @@ class Homes:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o711)  # machines pass through it to their own directories; what is in it is closed
         self._root = root
+        # Clouds side by side on one host start at different places, so that they rarely share a user.
+        self._start = int.from_bytes(hashlib.sha256(str(root.resolve()).encode()).digest()[:4], "big")
         self.isolated = os.geteuid() == 0 and _can_become(USER_ID_FIRST)
         self._directory = self._place()
 
@@ -74,10 +76,10 @@ class Homes:
         shutil.rmtree(self.volume(volume_id), ignore_errors=True)
 
     def free_user(self, taken: Iterable[int]) -> int:
-        return _first_free(USER_ID_FIRST, USER_ID_LAST, taken) if self.isolated else 0
+        return _first_free(USER_ID_FIRST, USER_ID_LAST, taken, self._start) if self.isolated else 0
 
     def free_group(self, taken: Iterable[int]) -> int:
-        return _first_free(GROUP_ID_FIRST, GROUP_ID_LAST, taken) if self.isolated else 0
+        return _first_free(GROUP_ID_FIRST, GROUP_ID_LAST, taken, self._start) if self.isolated else 0
 
     def _place(self) -> Path:
         wanted = self._root / "machines"
@@ -103,9 +105,11 @@ def _owned(place: Path) -> Path:
     return place
 
 
-def _first_free(first: int, last: int, taken: Iterable[int]) -> int:
+def _first_free(first: int, last: int, taken: Iterable[int], start: int) -> int:
     used = set(taken)
-    for number in range(first, last + 1):
+    count = last - first + 1
+    for step in range(count):
+        number = first + (start + step) % count
         if number not in used:
             return number
     raise NoFreeUser(f"all ids from {first} to {last} are taken")

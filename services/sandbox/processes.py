@@ -3,7 +3,7 @@
 Used by `carriers`. Knows a process by number and kernel start time, so a reused number is never mistaken. A shell
 leaves
 its machine's process group (job control needs a session of its own), so a machine is what descends from its leader,
-sits in its session, runs as its user, or carries its id in the environment.
+sits in its session, or carries its id in the environment.
 """
 
 from __future__ import annotations
@@ -106,10 +106,9 @@ class ProcessList:
 def members(seen: Sequence[Seen], leader_pid: int, *, user_id: int, machine_id: str) -> list[int]:
     """Numbers of the processes that belong to a machine."""
     found = {process.pid for process in seen if leader_pid and leader_pid in (process.pid, process.session)}
-    if user_id:
-        found |= {process.pid for process in seen if process.user_id == user_id}
-    else:
-        found |= {process.pid for process in seen if process.pid not in found and _carries(process.pid, machine_id)}
+    # The user alone proves nothing: another cloud on this host may have given the same number to a machine of its own.
+    suspects = [process.pid for process in seen if user_id in (0, process.user_id) and process.pid not in found]
+    found |= {pid for pid in suspects if _carries(pid, machine_id)}
     children: dict[int, list[int]] = {}
     for process in seen:
         children.setdefault(process.parent, []).append(process.pid)

@@ -205,3 +205,16 @@ async def test_without_the_key_there_is_nothing(daemon: Daemon) -> None:
 async def test_a_create_cannot_ask_for_nonsense(daemon: Daemon) -> None:
     for body in ({}, {"label": "a b", "offer_id": "x", "image": "y"}, [], {"label": "a", "offer_id": "x", "image": 3}):
         assert (await daemon.call("POST", "/v1/machines", body))[0] == 400
+
+
+async def test_a_cloud_leaves_the_machines_of_another_cloud_alone(daemon: Daemon, tmp_path: Path) -> None:
+    other = Daemon(tmp_path / "other")
+    other.data_dir.mkdir()
+    await other.start()
+    try:
+        ours, theirs = await daemon.order("mach_1"), await other.order("mach_1")
+        await daemon.call("DELETE", f"/v1/machines/{ours['machine_id']}")
+        async with login(other, theirs) as connection:
+            assert (await connection.run("pwd")).exit_status == 0
+    finally:
+        await other.close()
