@@ -24,7 +24,8 @@ async def serve(running: process.Running) -> None:
         async def build(ground: Ground) -> tuple[Service, World]:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
-            return SERVICE, World({sandbox.name: sandbox}, *about, poll_s=settings.provider_poll_s)
+            patience = (settings.provider_poll_s, settings.orphan_seen_s, settings.orphan_grace_s)
+            return SERVICE, World({sandbox.name: sandbox}, *about, *patience)
 
         await host(SERVICE.name, ROOMS, build, running)
 

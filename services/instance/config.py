@@ -19,3 +19,11 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     provider_poll_s: Annotated[
         int, setting("every cloud is compared with the log this often; hints are followed at once", unit="s", ge=1)
     ] = 10
+    orphan_seen_s: Annotated[
+        int,
+        setting("a machine must be unknown for this long: the projection is never so far behind", unit="s", ge=1),
+    ] = 30
+    orphan_grace_s: Annotated[
+        int,
+        setting("an orphan is destroyed this long after it was found; a slow rent is adopted within", unit="s", ge=1),
+    ] = 600

@@ -38,6 +38,7 @@ from services.instance.rooms import SERVICE
 ACCOUNT = "acct_default"
 DEADLINE_S = 20.0
 PAUSE_S = 0.01
+ORPHAN_SEEN_S = 0.2
 POLL_S = 0.2
 LIST_LAG_S = 0.1
 SPEC = MachineSpec(gpu="RTX_4090", image="pytorch/pytorch", region="CN-HK-01", ports=(Port(8888, "http"),))
@@ -210,7 +211,7 @@ async def instance_world(database_url: str, cloud: ScriptedCloud) -> AsyncIterat
         logger = telemetry.logger("test")
         world = World(
             {cloud.name: cloud}, clock, random.Random(7), Secret("5ec7e7"), "http://127.0.0.1:1", http, pool, logger,
-            poll_s=POLL_S,
+            poll_s=POLL_S, orphan_seen_s=ORPHAN_SEEN_S, orphan_grace_s=0.0,
         )  # fmt: skip
         around = Surroundings(
             log=MemoryLog(), store=PostgresStore(pool, fingerprint="test"), bus=bus, clock=clock, ids=ids,

@@ -33,7 +33,6 @@ from proto.instance.queries import (
     SummarizeHistory,
 )
 from proto.instance.words import HealthCheck
-from services.instance.effects import watching
 from services.instance.providers import ProviderMachine
 from tests.integration.instance_world import ACCOUNT, SPEC, InstanceWorld, ScriptedCloud, an_offer, instance_world
 
@@ -142,11 +141,7 @@ async def test_a_machine_that_vanishes_is_noticed_by_the_poll(world: InstanceWor
     await world.until_status(instance_id, "interrupted")
 
 
-async def test_a_machine_nobody_owns_is_reported_and_a_strangers_machine_is_left_alone(
-    world: InstanceWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watching, "ORPHAN_SEEN_MIN_S", 0.2)
-    monkeypatch.setattr(watching, "ORPHAN_GRACE_MINUTES", 0)
+async def test_a_machine_nobody_owns_is_reported_and_a_strangers_machine_is_left_alone(world: InstanceWorld) -> None:
     world.cloud.listed["cloud_o"] = ProviderMachine("cloud_o", "mach_nobody", "running")
     world.cloud.listed["cloud_s"] = ProviderMachine("cloud_s", "my-notebook", "running")
 

@@ -30,8 +30,6 @@ from services.instance.queries import contracts
 from services.instance.queries.contracts import Contract
 
 LABEL_PREFIX = "mach_"  # other labels are the operator's own machines in the same account: never ours to touch
-ORPHAN_SEEN_MIN_S = 30.0  # unknown for this long: the projection is never so far behind while it is well
-ORPHAN_GRACE_MINUTES = 10  # a slow rent is adopted within its ten minutes
 HINT_RETRY_S = 0.2
 HINT_TRIES_MAX = 50  # a hint may come before the contract is in the log: 10 s
 SIGNALS_RETRY_S = 1.0
@@ -166,7 +164,7 @@ class Watch:
         now_s = self._world.clock.monotonic_s()
         unknown = {key: m for key, m in listed.items() if key not in known and _is_ours(m)}
         self._unknown_since = {key: self._unknown_since.get(key, now_s) for key in unknown}
-        patience_s = max(ORPHAN_SEEN_MIN_S, self._provider.capabilities.list_lag_s)
+        patience_s = max(self._world.orphan_seen_s, self._provider.capabilities.list_lag_s)
         reported = await contracts.open_orphans(self._world.pool, self._provider.name)
         for key, since_s in self._unknown_since.items():
             if now_s - since_s >= patience_s and key not in reported and not await self._is_owned(unknown[key]):
@@ -196,7 +194,7 @@ class Watch:
             provider=self._provider.name,
             provider_machine_id=observed.provider_machine_id,
             label=observed.label,
-            destroy_after=now + timedelta(minutes=ORPHAN_GRACE_MINUTES),
+            destroy_after=now + timedelta(seconds=self._world.orphan_grace_s),
         )
 
 

@@ -48,6 +48,8 @@ class World:
     pool: Database
     logger: Logger
     poll_s: float = 10.0
+    orphan_seen_s: float = 30.0
+    orphan_grace_s: float = 600.0
     market: Market = field(default_factory=Market)
 
     async def offers(self) -> tuple[Offer, ...]:
