@@ -1,16 +1,24 @@
 """Which offers fit a wish, and in which order to try them. Pure; used by `effects` at intake and by `queries`.
 
+A listing has thousands of offers and is good for two seconds, in which thousands of wishes may come: it is laid out by
+model once (`Stock`) and each kind of wish is ranked once.
+
 Rules: contract dumont 1 (GPU names, regions) and novita A7 (product selection, region fallback order).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
+from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from proto.instance.words import MachineSpec, Offer
 
+RANKED_WISHES_MAX = 1_000  # kinds of wishes remembered per listing
+GPU_NAMES_MAX = 4_096  # spellings remembered; clouds know some hundred models
 CANDIDATES_MAX = 5  # more could not be tried within the start-up time
 # Novita A7: after the preferred region, regions are tried in this order; unknown ones come last.
 REGION_ORDER = ("AS-SGP-02", "CN-HK-01", "OC-AU-01", "US-CA-06", "US-WEST-01", "EU-DE-01", "EU-WEST-01", "AS-IN-01")
@@ -30,6 +38,48 @@ class GpuName(NamedTuple):
     memory_gb: int
 
 
+class Stock:
+    """The offers of one listing, laid out for choosing."""
+
+    def __init__(self, offers: Iterable[Offer] = ()) -> None:
+        self.offers = tuple(offers)
+        self._by_model: dict[str, list[Offer]] = {}
+        for offer in self.offers:
+            self._by_model.setdefault(parse_gpu(offer.gpu).model, []).append(offer)
+        self._ranked: dict[bytes, tuple[Offer, ...]] = {}
+
+    @property
+    def models(self) -> Set[str]:
+        return self._by_model.keys()
+
+    def of_model(self, spec: MachineSpec) -> list[Offer]:
+        """Everything of the wanted GPU and kind, whether it fits or not."""
+        wanted = parse_gpu(spec.gpu)
+        offers = self._by_model.get(wanted.model, [])
+        return [offer for offer in offers if offer.kind == spec.kind and is_same_gpu(wanted, offer)]
+
+    def ranked(self, spec: MachineSpec) -> tuple[Offer, ...]:
+        """What fits, best first."""
+        wish = MachineSpec(
+            gpu=spec.gpu,
+            image="",
+            gpu_count=spec.gpu_count,
+            disk_gb=spec.disk_gb,
+            region=spec.region,
+            billing=spec.billing,
+            kind=spec.kind,
+            price_usd_micros_per_hour_max=spec.price_usd_micros_per_hour_max,
+        )
+        key = msgspec.json.encode(wish)
+        found = self._ranked.get(key)
+        if found is None:
+            if len(self._ranked) >= RANKED_WISHES_MAX:
+                self._ranked.clear()
+            fitting = [offer for offer in self.of_model(wish) if _fits(wish, offer)]
+            found = self._ranked[key] = tuple(sorted(fitting, key=lambda offer: _rank(wish, offer)))
+        return found
+
+
 class Choice(NamedTuple):
     """Candidates best first; when there are none, `code` says why."""
 
@@ -37,6 +87,7 @@ class Choice(NamedTuple):
     code: str = ""
 
 
+@lru_cache(maxsize=GPU_NAMES_MAX)
 def parse_gpu(name: str) -> GpuName:
     """`RTX_4090`, `rtx-4090` and `NVIDIA GeForce RTX 4090 24GB` are one model; the last also says its memory."""
     # The size is cut off first: without its separator it would swallow the model's digits (4090 24GB).
@@ -62,20 +113,17 @@ def is_in_region(region: str, wanted: str) -> bool:
 
 
 def choose(
-    spec: MachineSpec, offers: Iterable[Offer], *, blocked: Set[Host], known_models: Set[str], offer_id: str = ""
+    spec: MachineSpec, stock: Stock, *, blocked: Set[Host], known_models: Set[str], offer_id: str = ""
 ) -> Choice:
     """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown."""
     if offer_id:
-        chosen = tuple(offer for offer in offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
+        chosen = tuple(offer for offer in stock.offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
         return Choice(chosen[:1], "" if chosen else "OFFER_UNAVAILABLE")
-    wanted = parse_gpu(spec.gpu)
-    of_model = [offer for offer in offers if offer.kind == spec.kind and is_same_gpu(wanted, offer)]
-    if not of_model and wanted.model not in known_models:
-        return Choice((), "PRODUCT_NOT_FOUND")
-    fitting = [offer for offer in of_model if _fits(spec, offer) and (offer.provider, offer.host_id) not in blocked]
-    if not fitting:
-        return Choice((), "NO_AVAILABLE_PRODUCTS")
-    return Choice(_one_per_host(sorted(fitting, key=lambda offer: _rank(spec, offer)))[:CANDIDATES_MAX])
+    best = _one_per_host(stock.ranked(spec), blocked)
+    if best:
+        return Choice(best)
+    is_known = bool(stock.of_model(spec)) or parse_gpu(spec.gpu).model in known_models
+    return Choice((), "NO_AVAILABLE_PRODUCTS" if is_known else "PRODUCT_NOT_FOUND")
 
 
 def _fits(spec: MachineSpec, offer: Offer) -> bool:
@@ -110,9 +158,13 @@ def _region_rank(preferred: str, region: str) -> int:
     return REGION_ORDER.index(region) if region in REGION_ORDER else len(REGION_ORDER)
 
 
-def _one_per_host(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+def _one_per_host(ranked: Iterable[Offer], blocked: Set[Host]) -> tuple[Offer, ...]:
     """The best offer of each host: when one is gone, its sisters on that host usually are."""
     best: dict[Host, Offer] = {}
-    for offer in offers:
-        best.setdefault((offer.provider, offer.host_id), offer)
+    for offer in ranked:
+        host = (offer.provider, offer.host_id)
+        if host not in blocked and host not in best:
+            best[host] = offer
+            if len(best) == CANDIDATES_MAX:
+                break
     return tuple(best.values())

@@ -35,12 +35,12 @@ async def with_offers_for_start(command: StartInstance, world: World) -> StartIn
 async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "") -> Choice:
     """The best offers for an account now, with the code that says why there are none."""
     try:
-        market = await world.offers()
+        stock = await world.offers()
     except Transient as unwell:
         world.logger.info("market.unreachable", cause=str(unwell))
         return Choice((), "PROVIDER_UNAVAILABLE")
     blocked = await contracts.blocked_hosts(world.pool, account_id, world.clock.now())
-    return choose(spec, market, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
+    return choose(spec, stock, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
 
 
 def _as_offered(spec: MachineSpec, offer: Offer) -> MachineSpec:

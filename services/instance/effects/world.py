@@ -19,7 +19,7 @@ from libs.postgres import Database
 from libs.refusal import Transient
 from libs.telemetry import Logger
 from proto.instance.words import Offer
-from services.instance.decider.market import parse_gpu
+from services.instance.decider.market import Stock
 from services.instance.providers import Provider
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
@@ -29,7 +29,7 @@ MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
 class Market:
     """The offers of all clouds as last seen. `models`: every GPU model ever seen, so that sold out is not unknown."""
 
-    offers: tuple[Offer, ...] = ()
+    stock: Stock = field(default_factory=Stock)
     seen_at_s: float | None = None
     models: set[str] = field(default_factory=set[str])
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -52,15 +52,15 @@ class World:
     orphan_grace_s: float = 600.0
     market: Market = field(default_factory=Market)
 
-    async def offers(self) -> tuple[Offer, ...]:
+    async def offers(self) -> Stock:
         """Everything one could rent now at any cloud, at most MARKET_AGE_MAX_S old. Transient when no cloud answers."""
         async with self.market.lock:
             seen_at_s = self.market.seen_at_s
             if seen_at_s is None or self.clock.monotonic_s() - seen_at_s > MARKET_AGE_MAX_S:
-                self.market.offers = await _ask_all(self.providers)
+                self.market.stock = Stock(await _ask_all(self.providers))
                 self.market.seen_at_s = self.clock.monotonic_s()
-                self.market.models |= {parse_gpu(offer.gpu).model for offer in self.market.offers}
-            return self.market.offers
+                self.market.models |= self.market.stock.models
+            return self.market.stock
 
     def forget_offers(self) -> None:
         """The market has turned out to be out of date: ask again next time."""

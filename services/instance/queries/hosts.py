@@ -23,7 +23,7 @@ from proto.instance.queries import (
     SummarizeHistory,
 )
 from proto.instance.words import Offer, ReliabilityStatus
-from services.instance.decider.market import is_in_region, is_same_gpu, parse_gpu
+from services.instance.decider.market import Stock, is_in_region, is_same_gpu, parse_gpu
 
 RELIABILITY_ATTEMPTS_MIN = 3  # contract dumont 7: fewer say nothing
 RELIABILITY_STEPS: tuple[tuple[int, ReliabilityStatus], ...] = (
@@ -41,7 +41,7 @@ class World(Protocol):
     @property
     def clock(self) -> Clock: ...
 
-    async def offers(self) -> tuple[Offer, ...]: ...
+    async def offers(self) -> Stock: ...
 
 
 class Context(Protocol):
@@ -100,7 +100,7 @@ select '', '', 0, (
 
 async def list_offers(query: ListOffers, context: Context) -> OfferList:
     """What one could rent now, with what our own attempts say about each host."""
-    offers = [offer for offer in await context.world.offers() if _matches(query, offer)]
+    offers = [offer for offer in (await context.world.offers()).offers if _matches(query, offer)]
     known = await _known(offers, query.account_id, context)
     views = [_offer_view(offer, known.get((offer.provider, offer.host_id))) for offer in offers]
     if not query.include_blacklisted:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from proto.instance.words import MachineSpec, Offer
-from services.instance.decider.market import CANDIDATES_MAX, Choice, choose, is_in_region, parse_gpu
+from services.instance.decider.market import CANDIDATES_MAX, Choice, Stock, choose, is_in_region, parse_gpu
 from tests.spec.instance.controls import OFFER, SPEC
 
 
@@ -17,7 +17,7 @@ def offer(number: int, **changes: Any) -> Offer:
 
 
 def chosen(offers: list[Offer], spec: MachineSpec = SPEC, **options: Any) -> Choice:
-    return choose(spec, offers, **{"blocked": set(), "known_models": set(), **options})
+    return choose(spec, Stock(offers), **{"blocked": set(), "known_models": set(), **options})
 
 
 def ids(choice: Choice) -> list[str]:
