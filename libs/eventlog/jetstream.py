@@ -65,14 +65,19 @@ class JetStreamLog:
         if len(data) > COMMIT_BYTES_MAX:
             raise ValueError(f"a commit of {len(data)} bytes is over the limit of {COMMIT_BYTES_MAX}")
         if self._appending == "grouped":
-            return await self._append_grouped(stream, subject, data, expected_seq)
+            group = await self._group(stream, subject)
+            return await group.append(subject, data, expected_seq=expected_seq)
         headers = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % expected_seq
         return await self._store(stream, subject, data, headers)
 
     async def publish(
         self, stream: str, subject: str, data: bytes, *, message_id: str, headers: Mapping[str, str]
     ) -> int:
-        return await self._store(stream, subject, data, header_block({"Nats-Msg-Id": message_id, **headers}))
+        block = header_block({"Nats-Msg-Id": message_id, **headers})
+        if self._appending == "grouped":
+            group = await self._group(stream, subject)
+            return await group.publish(subject, data, headers=block)
+        return await self._store(stream, subject, data, block)
 
     async def read(self, stream: str, subject: str, *, after_seq: int = 0) -> Sequence[Stored]:
         _require_exact(subject)
@@ -100,7 +105,8 @@ class JetStreamLog:
             raise AppendUnknown(f"append to {subject}: {cause}") from cause
         return _sequence(stream, subject, answer)
 
-    async def _append_grouped(self, stream: str, subject: str, data: bytes, expected_seq: int) -> int:
+    async def _group(self, stream: str, subject: str) -> GroupCommit:
+        """The group that messages of this stream wait in (a batch lives in one stream). Raises AppendUnknown."""
         _require_exact(subject)
         if not self._connection.is_connected:
             try:
@@ -108,10 +114,10 @@ class JetStreamLog:
             except Transient as cause:
                 raise AppendUnknown(f"append to {subject}: {cause}") from cause
         group = self._groups.get(stream)
-        if group is None:  # a batch lives in one stream
+        if group is None:
             group = GroupCommit(self._connection, partial(_sequence, stream), timeout_s=APPEND_TIMEOUT_S)
             self._groups[stream] = group
-        return await group.append(subject, data, expected_seq=expected_seq)
+        return group
 
     async def _read_page(self, stream: str, subject: str, after_seq: int, newest: int) -> tuple[list[Stored], bool]:
         """One batch, and whether there is more.

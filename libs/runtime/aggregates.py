@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from libs.clock import Clock
 from libs.eventlog import AppendUnknown, Contended, EventLog, WrongExpectation
@@ -36,6 +36,10 @@ DECIDE_TRIES_MAX = (
 CACHE_ENTRIES_MAX = 50_000  # about 2 KB each with its state: 100 MB at the very most
 CONTENDED_PAUSE_S = 0.003  # the other write is in flight; it lands within a flush or two
 UNKNOWN_PAUSE_S = 0.05  # the connection is coming back; reading sooner would fail as well
+
+
+# What a wish (or several) comes to on a state; raises Refused. May be asked again on a newer state.
+Decide: TypeAlias = Callable[[Any], Sequence[Event]]
 
 
 class TooContended(Transient):
@@ -82,16 +86,48 @@ class Aggregates:
         self._cache: OrderedDict[tuple[str, str], _Folded] = OrderedDict()
 
     async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
-        """Decide and append; return where the aggregate now stands. Raises Refused, or Transient when the log is
-        unwell."""
+        """Decide and append; return where the aggregate now stands.
+
+        Raises Refused, or Transient when the log is unwell.
+        """
         kind = self._kinds[command.aggregate]
-        aggregate_id = command.aggregate_id
+        origin = {"cause": cause, "correlation": correlation, "trace": trace}
+        return await self._execute(kind, command.aggregate_id, lambda state: kind.decide(state, command), origin)
+
+    async def execute_together(
+        self, commands: Sequence[Command], *, cause: str = "", correlation: str = "", trace: str = ""
+    ) -> Sequence[tuple[Command, Refused]]:
+        """Decide several wishes for one aggregate, each on what the ones before it left, and append them as one commit.
+
+        Returns those that were refused; the others count. Raises Transient when the log is unwell.
+        """
+        kind = self._kinds[commands[0].aggregate]
+        refusals: list[tuple[Command, Refused]] = []
+
+        def decide(state: Any) -> Sequence[Event]:
+            refusals.clear()
+            said: list[Event] = []
+            for command in commands:
+                try:
+                    events = kind.decide(state, command)
+                except Refused as refused:
+                    refusals.append((command, refused))
+                    continue
+                for event in events:
+                    state = kind.evolve(state, event)
+                said += events
+            return said
+
+        origin = {"cause": cause, "correlation": correlation, "trace": trace}
+        await self._execute(kind, commands[0].aggregate_id, decide, origin)
+        return refusals
+
+    async def _execute(self, kind: Aggregate, aggregate_id: str, decide: Decide, origin: dict[str, str]) -> Position:
         folded = self._entry(kind, aggregate_id)
         folded.users += 1
         try:
             async with folded.lock:
-                origin = {"cause": cause, "correlation": correlation, "trace": trace}
-                return await self._decide_and_append(kind, aggregate_id, folded, command, origin)
+                return await self._decide_and_append(kind, aggregate_id, folded, decide, origin)
         finally:
             folded.users -= 1
             self._evict()
@@ -110,13 +146,13 @@ class Aggregates:
             folded.users -= 1
 
     async def _decide_and_append(
-        self, kind: Aggregate, aggregate_id: str, folded: _Folded, command: Command, origin: dict[str, str]
+        self, kind: Aggregate, aggregate_id: str, folded: _Folded, decide: Decide, origin: dict[str, str]
     ) -> Position:
         fresh = False  # an id never seen is first taken for new: a create then costs no read
         attempt = _Attempt(origin)
         for _ in range(DECIDE_TRIES_MAX):
             try:
-                events = kind.decide(folded.state, command)
+                events = decide(folded.state)
             except Refused:
                 if fresh or not (await self._catch_up(kind, aggregate_id, folded)).moved:
                     raise

@@ -20,6 +20,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from libs.refusal import Refused, Transient
@@ -32,7 +33,7 @@ from libs.runtime.service import Effect, Job, Service
 from libs.runtime.surroundings import Surroundings
 from libs.runtime.watermark import Watermark
 from libs.telemetry import start_span
-from proto.base import Command, Heard, Position
+from proto.base import Command, Heard
 
 JOBS_MAX = 4_096  # jobs taken up at once; more wait in the log, which is where they are safe
 CURSOR_SAVE_INTERVAL_S = 0.5
@@ -227,19 +228,19 @@ class Hands:
         return await self._aggregates.state(kind, heard.aggregate_id, at_least_seq=heard.seq)
 
     async def _execute_all(self, heard: Heard, commands: Sequence[Command]) -> None:
-        for command in commands:
-            try:
-                await self._until_well(lambda command=command: self._execute(heard, command))
-            except Refused as refused:
+        """Neighbours for the same aggregate share a commit: what was found out together becomes known together."""
+        for _, neighbours in groupby(commands, key=_target):
+            together = list(neighbours)
+            for command, refused in await self._until_well(lambda together=together: self._execute(heard, together)):
                 # The aggregate has moved on; what we found out no longer matters to it.
-                self._logger.info(
-                    "command.refused", command=type(command).__name__, code=refused.code, cause=heard.event_id
-                )
+                name = type(command).__name__
+                self._logger.info("command.refused", command=name, code=refused.code, cause=heard.event_id)
 
-    async def _execute(self, heard: Heard, command: Command) -> Position:
-        self._instruments.reactions.add((type(command).__name__,))
-        return await self._aggregates.execute(
-            command, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
+    async def _execute(self, heard: Heard, commands: Sequence[Command]) -> Sequence[tuple[Command, Refused]]:
+        for command in commands:
+            self._instruments.reactions.add((type(command).__name__,))
+        return await self._aggregates.execute_together(
+            commands, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
         )
 
     # --- when something is wrong ----------------------------------------------------------------------------------
@@ -274,6 +275,10 @@ class Hands:
         self.counts.dead += 1
         self._instruments.dead.add((role,))
         await self._until_well(lambda: self._dead.park(heard, role, cause))
+
+
+def _target(command: Command) -> tuple[str, str]:
+    return command.aggregate, command.aggregate_id
 
 
 def _members(union: Any) -> tuple[type, ...]:

@@ -103,3 +103,22 @@ async def test_commands_side_by_side_on_one_aggregate_all_take_effect_once():
     assert [o for o in outcomes if isinstance(o, BaseException) and not isinstance(o, TooContended)] == []
     steps = await steps_in(log, "t")
     assert sorted(steps, key=int) == [str(step) for step in range(20)]
+
+
+async def test_wishes_for_one_aggregate_decided_together_share_a_commit_and_refusals_harm_no_other():
+    log = Misbehaving("lost_ack")
+    aggregates = over(log)
+    wishes = [count("t", str(step)) for step in [*range(99), 0]]
+    assert await aggregates.execute_together(wishes) == []
+    assert await log.last_seq("EVT_TALLY") == 1
+    assert await steps_in(log, "t") == [str(step) for step in range(99)]
+
+
+async def test_what_is_refused_among_wishes_decided_together_is_said():
+    log = MemoryLog()
+    aggregates = over(log)
+    for step in range(LIMIT - 1):
+        await aggregates.execute(count("t", str(step)))
+    last, refused = count("t", "last"), count("t", "one too many")
+    assert [(c, r.code) for c, r in await aggregates.execute_together([last, refused])] == [(refused, "TALLY_FULL")]
+    assert len(await steps_in(log, "t")) == LIMIT
