@@ -53,11 +53,11 @@ def _contracts(store: MemoryStore, provider: str) -> list[Row]:
     ]
 
 
-def _contract(store: MemoryStore, provider: str, provider_machine_id: str) -> list[Row]:
+def _contract(store: MemoryStore, provider: str, provider_machine_ids: list[str]) -> list[Row]:
     return [
-        (m["machine_id"], m["instance_id"], m["status"], m["rented_at"])
+        (m["provider_machine_id"], m["machine_id"], m["instance_id"], m["status"], m["rented_at"])
         for m in _contracted(store, provider)
-        if m["provider_machine_id"] == provider_machine_id
+        if m["provider_machine_id"] in provider_machine_ids
     ]
 
 
@@ -92,12 +92,12 @@ def _orphans(store: MemoryStore, provider: str) -> list[Row]:
     ]
 
 
-def _blocked(store: MemoryStore, account_id: str, now: Any) -> list[Row]:
+def _blocked(store: MemoryStore, accounts: list[str], now: Any) -> list[Row]:
     return sorted(
         {
-            (row["provider"], row["host_id"])
+            (row["account_id"], row["provider"], row["host_id"])
             for row in store.rows("blacklist")
-            if row["account_id"] in (account_id, "") and (row["expires_at"] is None or row["expires_at"] > now)
+            if row["account_id"] in accounts and (row["expires_at"] is None or row["expires_at"] > now)
         }
     )
 

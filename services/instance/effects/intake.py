@@ -39,8 +39,10 @@ async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, off
     except Transient as unwell:
         world.logger.info("market.unreachable", cause=str(unwell))
         return Choice((), "PROVIDER_UNAVAILABLE")
-    blocked = await contracts.blocked_hosts(world.pool, account_id, world.clock.now())
-    return choose(spec, stock, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
+    blocked = await world.blocked.get(
+        account_id, lambda accounts: contracts.blocked_hosts(world.pool, accounts, world.clock.now())
+    )
+    return choose(spec, stock, blocked=blocked or set(), known_models=world.market.models, offer_id=offer_id)
 
 
 def _as_offered(spec: MachineSpec, offer: Offer) -> MachineSpec:

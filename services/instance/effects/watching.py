@@ -8,7 +8,7 @@ our label prefix and that no instance owns is reported as an orphan. Nothing is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from libs.refusal import Refused, Transient
@@ -27,6 +27,7 @@ from services.instance.decider.instance import Instance, Machine
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderMachine, ProviderStatus
 from services.instance.queries import contracts
+from services.instance.queries.batching import Batches
 from services.instance.queries.contracts import Contract
 
 LABEL_PREFIX = "mach_"  # other labels are the operator's own machines in the same account: never ours to touch
@@ -58,6 +59,7 @@ class Watch:
         self._hinted = asyncio.Event()
         self._unknown_since: dict[str, float] = {}
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
+        self._contracts = Batches[Contract]()
 
     async def follow_signals(self) -> None:
         """Remember every hint; a broken signal path is taken up again and the poll covers the gap."""
@@ -114,7 +116,7 @@ class Watch:
 
         The state is read before the cloud is asked: otherwise an old observation would meet a newer state.
         """
-        contract = await contracts.contract_of(self._world.pool, self._provider.name, provider_machine_id)
+        contract = await self._contracts.get(provider_machine_id, self._fetch_contracts)
         instance_id = contract.instance_id if contract is not None else ""
         machine_id = contract.machine_id if contract is not None else ""
         if contract is None:
@@ -134,6 +136,9 @@ class Watch:
         if report is not None:
             await self._report(report)
         return True
+
+    async def _fetch_contracts(self, provider_machine_ids: Sequence[str]) -> Mapping[str, Contract]:
+        return await contracts.contracts_of(self._world.pool, self._provider.name, provider_machine_ids)
 
     async def _report(self, report: Command) -> None:
         try:

@@ -21,6 +21,7 @@ from libs.telemetry import Logger
 from proto.instance.words import Offer
 from services.instance.decider.market import Stock
 from services.instance.providers import Provider
+from services.instance.queries.batching import Batches
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
 
@@ -51,6 +52,7 @@ class World:
     orphan_seen_s: float = 30.0
     orphan_grace_s: float = 600.0
     market: Market = field(default_factory=Market)
+    blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
 
     async def offers(self) -> Stock:
         """Everything one could rent now at any cloud, at most MARKET_AGE_MAX_S old. Transient when no cloud answers."""

@@ -6,6 +6,7 @@ afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -29,7 +30,8 @@ _CONTRACTS_SQL = """
 select provider_machine_id, machine_id, instance_id, status, rented_at from machines where provider = $1 and not gone
 """
 _CONTRACT_SQL = """
-select machine_id, instance_id, status, rented_at from machines where provider = $1 and provider_machine_id = $2
+select provider_machine_id, machine_id, instance_id, status, rented_at from machines
+where provider = $1 and provider_machine_id = any($2)
 """
 _INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
 _LEFT_SQL = "select exists (select from machines where machine_id = $1 and status <> $2 and changed_at > $3)"
@@ -42,9 +44,10 @@ select exists (
 """
 _ORPHANS_SQL = "select provider_machine_id from orphans where provider = $1 and status <> 'gone'"
 # $1 account, $2 now
+PLATFORM = ""  # the account of entries that everybody heeds
 _BLOCKED_SQL = """
-select distinct provider, host_id from blacklist
-where account_id in ($1, '') and (expires_at is null or expires_at > $2)
+select distinct account_id, provider, host_id from blacklist
+where account_id = any($1) and (expires_at is null or expires_at > $2)
 """
 
 
@@ -54,9 +57,10 @@ async def contracts_at(pool: Database, provider: str) -> dict[str, Contract]:
     return {row[0]: Contract(row[1], row[2], row[3], row[4]) for row in rows}
 
 
-async def contract_of(pool: Database, provider: str, provider_machine_id: str) -> Contract | None:
-    row = await pool.fetchrow(_CONTRACT_SQL, provider, provider_machine_id)
-    return None if row is None else Contract(row[0], row[1], row[2], row[3])
+async def contracts_of(pool: Database, provider: str, provider_machine_ids: Sequence[str]) -> dict[str, Contract]:
+    """What the log knows of some of a cloud's machines, by the cloud's id."""
+    rows = await pool.fetch(_CONTRACT_SQL, provider, list(provider_machine_ids))
+    return {row[0]: Contract(row[1], row[2], row[3], row[4]) for row in rows}
 
 
 async def instance_of_machine(pool: Database, machine_id: str) -> str:
@@ -83,6 +87,10 @@ async def open_orphans(pool: Database, provider: str) -> set[str]:
     return {row[0] for row in await pool.fetch(_ORPHANS_SQL, provider)}
 
 
-async def blocked_hosts(pool: Database, account_id: str, now: datetime) -> set[tuple[str, str]]:
-    """Hosts to avoid: the platform's entries and the account's own."""
-    return {(row[0], row[1]) for row in await pool.fetch(_BLOCKED_SQL, account_id, now)}
+async def blocked_hosts(pool: Database, accounts: Sequence[str], now: datetime) -> dict[str, set[tuple[str, str]]]:
+    """Hosts to avoid, by account: the platform's entries and the account's own."""
+    blocked: dict[str, set[tuple[str, str]]] = {account_id: set() for account_id in accounts}
+    for account_id, provider, host_id in await pool.fetch(_BLOCKED_SQL, [*accounts, PLATFORM], now):
+        for concerned in accounts if account_id == PLATFORM else [account_id]:
+            blocked[concerned].add((provider, host_id))
+    return blocked
