@@ -34,7 +34,7 @@ class Aggregate:
     events: Any  # the union of event structs this stream may hold
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """What a projection says about one row: merge `columns` into the row with this key, or delete it (`columns` None).
 
     Merging the same row twice changes nothing. Columns never mentioned are NULL. `key` names the primary key columns.

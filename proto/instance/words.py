@@ -62,14 +62,14 @@ JUPYTER_PORT = 8888
 WEB_TERMINAL_PORT = 7681
 
 
-class Port(Struct, frozen=True, omit_defaults=True):
+class Port(Struct, frozen=True, omit_defaults=True, gc=False):
     """A port the customer wants reachable inside the machine."""
 
     port: int
     protocol: PortProtocol = "http"
 
 
-class Endpoint(Struct, frozen=True, omit_defaults=True):
+class Endpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a port of the machine is reachable from outside."""
 
     port: int
@@ -78,7 +78,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True):
     protocol: PortProtocol = "tcp"
 
 
-class HealthCheck(Struct, frozen=True, omit_defaults=True):
+class HealthCheck(Struct, frozen=True, omit_defaults=True, gc=False):
     """How a booted machine is proven healthy (contract novita A3 `healthCheckConfig`; milliseconds as there)."""
 
     timeout_ms: int = 10_000
@@ -88,7 +88,7 @@ class HealthCheck(Struct, frozen=True, omit_defaults=True):
     target_port: int = 0  # 0: every endpoint must pass
 
 
-class MachineSpec(Struct, frozen=True, omit_defaults=True):
+class MachineSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     """What to rent: enough for any provider, free of any provider's words."""
 
     gpu: str
@@ -105,7 +105,7 @@ class MachineSpec(Struct, frozen=True, omit_defaults=True):
     price_usd_micros_per_hour_max: int = 0  # 0: no limit
 
 
-class Offer(Struct, frozen=True, omit_defaults=True):
+class Offer(Struct, frozen=True, omit_defaults=True, gc=False):
     """A machine one could rent now, as the provider's market shows it. Sizes in GB, speed in Mbit/s."""
 
     offer_id: str
