@@ -4,13 +4,28 @@ own."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.journey.platform import Platform, platform
+from tests.journey.platform import Platform, platform, wipe
+from tests.journey.processes import complaints_about_leftovers
 
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with platform(tmp_path_factory.mktemp("platform")) as running:
+    data_dir = tmp_path_factory.mktemp("platform") / "data"
+    with platform(data_dir) as running:
         yield running
+    left = complaints_about_leftovers(data_dir)
+    wipe(data_dir)
+    assert not left, left
+
+
+@pytest.fixture
+def own_data_dir(tmp_path: Path) -> Iterator[Path]:
+    """For a journey that stops, kills or starves its platform: a data directory that nobody shares."""
+    yield tmp_path / "data"
+    left = complaints_about_leftovers(tmp_path / "data")
+    wipe(tmp_path / "data")
+    assert not left, left

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-START_MAX_S = 60.0
 STOP_MAX_S = 30.0
+VERB_MAX_S = 60.0
+REQUEST_MAX_S = 30.0
 POLL_S = 0.05
+# A journey cannot wait as long as an operator: differences are looked for every second, an orphan lives a few more.
+PACE = {"DUMONT_PROVIDER_POLL_S": "1", "DUMONT_ORPHAN_SEEN_S": "2", "DUMONT_ORPHAN_GRACE_S": "2"}
 
 
 @dataclass(frozen=True)
@@ -49,27 +54,54 @@ class Platform:
     pids: dict[str, int]
 
     def request(
-        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, key: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        key: bool | str = False,
     ) -> Answer:
-        """One request; `body` is JSON unless it is bytes already. `key` adds the default account's API key."""
+        """One request; `body` is JSON unless it is bytes already. `key`: True is the default account's, or any text."""
         sent = dict(headers or {})
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        if data is not None:
-            sent.setdefault("Content-Type", "application/json")
         if key:
-            sent["Authorization"] = f"Bearer {self.api_key}"
-        request = urllib.request.Request(self.api_url + path, data=data, headers=sent, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, _lower(response.headers.items()), response.read().decode())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, _lower(error.headers.items()), error.read().decode())
+            sent["Authorization"] = f"Bearer {self.api_key if key is True else key}"
+        return ask(method, self.api_url + path, body, sent)
+
+    def cloud(self, method: str, path: str, body: Any = None) -> Any:
+        """What the sandbox cloud itself answers, decoded: the witness of what really runs."""
+        secret = (self.data_dir / "secrets" / "sandbox").read_text().strip()
+        answer = ask(method, self.state()["sandbox_url"] + path, body, {"Authorization": f"Bearer {secret}"})
+        assert answer.status < 300, f"{method} {path}: {answer.status} {answer.text}"
+        return json.loads(answer.text) if answer.text else None
+
+    def machines(self) -> list[dict[str, Any]]:
+        """Every machine the sandbox cloud has."""
+        return self.cloud("GET", "/v1/machines")["machines"]
+
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.data_dir / "state.json").read_text())
 
     def status_pids(self) -> dict[str, int]:
         """The processes as they are now (services are restarted under new pids)."""
-        state = json.loads((self.data_dir / "state.json").read_text())
-        return dict(state["pids"])
+        return {name: member["pid"] for name, member in self.state()["members"].items()}
+
+    def verb(self, *arguments: str, status: int = 0) -> str:
+        """Run one verb of `./dumont` against this platform; its standard output."""
+        done = dumont(self.data_dir, *arguments)
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def create(self, name: str = "", **more: Any) -> str:
+        """A new instance of the Novita dialect; its id."""
+        body = {"name": name or unique("made"), "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
+        answer = self.request("POST", "/api/instances", {**body, **more})
+        assert answer.status == 201, answer.text
+        return answer.json["instanceId"]
+
+    def create_ready(self, **more: Any) -> Any:
+        """A new instance, once it is ready."""
+        return self.wait_for_status(self.create(**more), "ready")
 
     def instance(self, instance_id: str) -> Any:
         return self.request("GET", f"/api/instances/{instance_id}").json
@@ -85,6 +117,44 @@ class Platform:
 
         eventually(reached, timeout_s=timeout_s, what=f"{instance_id} to be {statuses}", seen=lambda: last)
         return last
+
+
+def ask(method: str, url: str, body: Any, headers: dict[str, str]) -> Answer:
+    """One HTTP request without surprises: no proxy, no redirect of errors into exceptions."""
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    sent = dict(headers)
+    if data is not None:
+        sent.setdefault("Content-Type", "application/json")
+    request = urllib.request.Request(url, data=data, headers=sent, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=REQUEST_MAX_S) as response:
+            return Answer(response.status, _lower(response.headers.items()), response.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, _lower(error.headers.items()), error.read().decode())
+
+
+def unique(prefix: str) -> str:
+    """A name no other journey uses: the platform is shared."""
+    return f"{prefix}-{secrets.token_hex(4)}"
+
+
+def surroundings(more: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a platform under test: nothing of ours that would configure it, and a brisk pace."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DUMONT_")}
+    return {**clean, "PYTHONPATH": str(ROOT), **PACE, **(more or {})}
+
+
+def dumont(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments, "--data-dir", str(data_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=VERB_MAX_S,
+        cwd=ROOT,
+        env=surroundings(),
+    )
 
 
 def _lower(items: Any) -> dict[str, str]:
@@ -103,15 +173,9 @@ def eventually(
 
 @contextmanager
 def platform(data_dir: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Platform]:
-    """Start, yield, and stop with SIGTERM; asserts that nothing it started is left."""
+    """Start, yield, and stop with SIGTERM."""
     command = [sys.executable, "-m", "services.cli", "up", "--json", "--port", "0", "--data-dir", str(data_dir), *flags]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=surroundings(environment))
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -131,3 +195,14 @@ def platform(data_dir: Path, *flags: str, environment: dict[str, str] | None = N
             process.send_signal(signal.SIGTERM)
         process.wait(STOP_MAX_S)
         process.stdout.close()
+
+
+def machines_directory(data_dir: Path) -> Path:
+    """Where the machines' directories really are: beside the data when their users could not enter it."""
+    return (data_dir / "sandbox" / "machines").resolve()
+
+
+def wipe(data_dir: Path) -> None:
+    """Remove a stopped platform's data, and what lies beside it."""
+    shutil.rmtree(machines_directory(data_dir), ignore_errors=True)
+    shutil.rmtree(data_dir, ignore_errors=True)
