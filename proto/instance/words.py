@@ -47,6 +47,8 @@ MachineStatus = Literal[
 MachineRole = Literal["primary", "standby", "cpu_standby"]
 MachineKind = Literal["gpu", "cpu"]
 BillingMode = Literal["spot", "on_demand"]
+# stopped: costs only its volume, and its GPU may be gone when it is needed; hot: runs all the time.
+StandbyMode = Literal["stopped", "hot"]
 # Why an instance was interrupted; seed 000 spells `spot_preemption`.
 InterruptionReason = Literal["spot_preemption", "host_failure", "provider_lost", "heartbeat_lost", "user_test"]
 # Where an attempt to bring up an offer ended (contract dumont 7).
@@ -76,6 +78,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     host: str
     public_port: int
     protocol: PortProtocol = "tcp"
+    identity_file: str = ""  # a private key on the caller's own machine that logs in here (sandbox, no key ordered)
 
 
 class HealthCheck(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -127,3 +130,12 @@ class Offer(Struct, frozen=True, omit_defaults=True, gc=False):
     cuda_version: str = ""
     billing: BillingMode = "spot"
     kind: MachineKind = "gpu"
+
+
+class Volume(Struct, frozen=True, omit_defaults=True):
+    """A workspace that machines on one host share, as its cloud names it."""
+
+    volume_id: str
+    provider: str
+    host_id: str
+    size_gb: int

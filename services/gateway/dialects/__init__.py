@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,6 +57,17 @@ class Dialect:
 def reachable(view: InstanceView) -> tuple[Endpoint, ...]:
     """Endpoints while a machine answers there; those of a machine that is off or gone would be somebody else's."""
     return view.endpoints if view.status in _ON else ()
+
+
+def ssh_command(ssh: Endpoint | None) -> str | None:
+    """What the customer types to log in. A sandbox machine is new under an old address often: its key is taken as it is
+    the first time."""
+    if ssh is None:
+        return None
+    command = f"ssh root@{ssh.host} -p {ssh.public_port}"
+    if ssh.identity_file:
+        command += f" -i {shlex.quote(ssh.identity_file)} -o StrictHostKeyChecking=accept-new"
+    return command
 
 
 def milliseconds(instant: datetime) -> str:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.refusal import OutcomeUnknown, Transient
-from proto.instance.words import Endpoint, InterruptionReason, Offer
+from proto.instance.words import SSH_PORT, Endpoint, InterruptionReason, Offer
 from services.instance.providers import (
     Capabilities,
     MachineOrder,
@@ -58,6 +58,7 @@ class _Machine(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
     interruption: InterruptionReason | None = None
     detail: str = ""
+    ssh_key_path: str = ""
 
 
 class _Machines(Struct, frozen=True):
@@ -273,10 +274,16 @@ def _machine(machine: _Machine) -> ProviderMachine:
         status=machine.status,
         offer_id=machine.offer_id,
         host_id=machine.host_id,
-        endpoints=machine.endpoints,
+        endpoints=tuple(_with_key(endpoint, machine.ssh_key_path) for endpoint in machine.endpoints),
         interruption=machine.interruption,
         detail=machine.detail,
     )
+
+
+def _with_key(endpoint: Endpoint, key_path: str) -> Endpoint:
+    """Who ordered no key of their own logs in with the sandbox's, which lies on this very host."""
+    is_keyed = endpoint.port == SSH_PORT and key_path
+    return msgspec.structs.replace(endpoint, identity_file=key_path) if is_keyed else endpoint
 
 
 def _decode(answer: _Answer, form: type[T]) -> T:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from proto.instance.queries import InstanceView
 from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus
-from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, usd
+from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
 
 # In this dialect `running` means that the customer can work; what comes before that is `starting`.
 SHOWN: dict[InstanceStatus, str] = {"running": "starting", "health_checking": "starting", "ready": "running"}
@@ -106,7 +106,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         dph_total=price,
         public_ipaddr=host,
         ssh_host=ssh.host if ssh else None,
-        ssh_command=f"ssh root@{ssh.host} -p {ssh.public_port}" if ssh else None,
+        ssh_command=ssh_command(ssh),
         ports={f"{endpoint.port}/tcp": endpoint.public_port for endpoint in endpoints},
         generation=view.generation,
         status_reason=view.status_reason,

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from proto.instance.queries import InstanceView
 from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT, Endpoint, InstanceStatus
-from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, usd
+from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
 
 StatusModel = Literal["full", "basic"]
 
@@ -127,7 +127,7 @@ def _connection(endpoints: tuple[Endpoint, ...]) -> NovitaConnection | None:
     at = {endpoint.port: endpoint for endpoint in endpoints}
     ssh = at.get(SSH_PORT)
     return NovitaConnection(
-        ssh=f"ssh root@{ssh.host} -p {ssh.public_port}" if ssh else None,
+        ssh=ssh_command(ssh),
         jupyter=_url(at.get(JUPYTER_PORT)),
         web_terminal=_url(at.get(WEB_TERMINAL_PORT)),
     )
