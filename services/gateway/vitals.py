@@ -26,6 +26,7 @@ from proto.instance.queries import GetStats, InstanceStats
 
 VERSION = "1.0.0"
 WATCH_INTERVAL_S = 5.0
+WATCH_DOWN_INTERVAL_S = 0.25  # who is down, or not yet up, is asked often: /health should not say so for long after
 PROBE_DEADLINE_S = 1.0
 WINDOW_S = 60.0  # "requests per minute"
 # Older than this a fact is no longer told as one: three watch rounds and one deadline have failed.
@@ -114,7 +115,7 @@ class Vitals:
             self.instance = await self.probe()
             self.cpu_percent = psutil.cpu_percent()
             await self._sample()
-            await self._clock.sleep(WATCH_INTERVAL_S)
+            await self._clock.sleep(WATCH_INTERVAL_S if self.instance.is_up else WATCH_DOWN_INTERVAL_S)
 
     async def probe(self) -> Probe:
         """Ask the instance service now; never raises."""
