@@ -43,6 +43,11 @@ test-one NAME *ARGS:
 sim SEED *ARGS:
     {{ python }} -m tests.sim {{ SEED }} {{ ARGS }}
 
+# kill -9 everything at random while customers work (200 commands, some minutes); then look for anything lost or doubled
+[group('check')]
+chaos *ARGS:
+    {{ python }} -m tests.journey.chaos {{ ARGS }}
+
 # measure product and ceiling side by side (docs/performance.md)
 [group('check')]
 bench *ARGS:
