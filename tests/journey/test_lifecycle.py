@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,19 +22,30 @@ LOGIN_MAX_S = 15.0
 
 
 def door_of(instance: Any) -> tuple[str, str, int]:
-    """User, host and port of the printed ssh command."""
-    found = re.fullmatch(r"ssh (\w+)@([\d.]+) -p (\d+)", instance["connectionDetails"]["ssh"])
+    """User, host and port of the printed ssh command; what follows is the key to use."""
+    found = re.match(r"ssh (\w+)@([\d.]+) -p (\d+)\b", instance["connectionDetails"]["ssh"])
     assert found, instance["connectionDetails"]
     return found[1], found[2], int(found[3])
 
 
-async def logged_in(up: Platform, instance: Any) -> asyncssh.SSHClientConnection:
+async def logged_in(instance: Any) -> asyncssh.SSHClientConnection:
+    """As the printed command does it, without the ssh program."""
     user, host, port = door_of(instance)
-    key = up.data_dir / "sandbox" / "keys" / "id_ed25519"
+    words = shlex.split(instance["connectionDetails"]["ssh"])
+    key = words[words.index("-i") + 1]
     async with asyncio.timeout(LOGIN_MAX_S):
         return await asyncssh.connect(
-            host, port, username=user, client_keys=[str(key)], known_hosts=None, config=None, agent_path=None
+            host, port, username=user, client_keys=[key], known_hosts=None, config=None, agent_path=None
         )
+
+
+async def said_by(instance: Any, command: str) -> str:
+    """What a shell command inside the machine prints."""
+    connection = await logged_in(instance)
+    try:
+        return str((await connection.run(command, check=True)).stdout).strip()
+    finally:
+        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +66,15 @@ def test_its_connection_details_are_its_port_mappings(ready: Any) -> None:
     assert ready["connectionDetails"]["jupyter"] == mapped["jupyter"].geturl()
 
 
-async def test_the_printed_ssh_command_logs_in_and_touch_works(up: Platform, ready: Any) -> None:
-    async with await logged_in(up, ready) as connection:
-        done = await connection.run("touch made-here && ls", check=True)
-    assert "made-here" in str(done.stdout).split()
+async def test_the_printed_ssh_command_logs_in_and_touch_works(ready: Any) -> None:
+    assert "made-here" in (await said_by(ready, "touch made-here && ls")).split()
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh program on this machine")
+def test_the_printed_ssh_command_works_as_it_stands(ready: Any, tmp_path: Path) -> None:
+    command = [*shlex.split(ready["connectionDetails"]["ssh"]), "-o", f"UserKnownHostsFile={tmp_path / 'hosts'}", "id"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOGIN_MAX_S)
+    assert done.returncode == 0, done.stderr
 
 
 async def test_a_stranger_cannot_log_in(ready: Any) -> None:
@@ -67,9 +86,9 @@ async def test_a_stranger_cannot_log_in(ready: Any) -> None:
         )
 
 
-async def test_files_go_in_and_out_over_sftp(up: Platform, ready: Any, tmp_path: Path) -> None:
+async def test_files_go_in_and_out_over_sftp(ready: Any, tmp_path: Path) -> None:
     (tmp_path / "sent").write_bytes(bytes(range(256)) * 1000)
-    async with await logged_in(up, ready) as connection, connection.start_sftp_client() as files:
+    async with await logged_in(ready) as connection, connection.start_sftp_client() as files:
         await files.put(str(tmp_path / "sent"), "/workspace/weights.bin")
         await files.get("/workspace/weights.bin", str(tmp_path / "received"))
     assert (tmp_path / "received").read_bytes() == (tmp_path / "sent").read_bytes()
@@ -77,16 +96,13 @@ async def test_files_go_in_and_out_over_sftp(up: Platform, ready: Any, tmp_path:
 
 async def test_files_are_there_again_after_a_stop_and_a_start(up: Platform) -> None:
     made = up.create_ready()
-    async with await logged_in(up, made) as connection:
-        await connection.run("echo kept > notes.txt", check=True)
+    await said_by(made, "echo kept > notes.txt")
     assert up.request("POST", f"/api/instances/{made['id']}/stop", {}).status == 200
     stopped = up.wait_for_status(made["id"], "stopped")
     assert not stopped.get("portMappings")
     assert up.request("POST", f"/api/instances/{made['id']}/start", {}).status == 202
     again = up.wait_for_status(made["id"], "ready")
-    async with await logged_in(up, again) as connection:
-        done = await connection.run("cat notes.txt", check=True)
-    assert str(done.stdout).strip() == "kept"
+    assert await said_by(again, "cat notes.txt") == "kept"
 
 
 def test_a_deleted_instance_takes_its_machine_with_it_and_leaves_the_list(up: Platform) -> None:
