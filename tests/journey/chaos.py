@@ -38,6 +38,8 @@ SETTLE_MAX_S = 90.0
 RETRY_PAUSE_S = 0.1
 TRY_MAX_S = 60.0
 PAGE = 100
+# Other customers of the cloud would take GPUs away by chance; here only kills go wrong.
+CALM_MARKET = {"DUMONT_SANDBOX_OPTIONS": '{"outside_demand_ppm": 0}'}
 # Whose death makes the platform unable to serve, so that `/readyz` must say no until it is back.
 NEEDED = ("instance", "nats", "postgres")
 # What each verb must leave behind once everything has settled.
@@ -94,7 +96,8 @@ class Customer(threading.Thread):
             else:
                 self._command(verb, "POST", f"/api/instances/{owned.instance_id}/{verb}", {})
             owned.wishes.append(verb)
-            self._settled(owned)
+            if self._settled(owned) == "failed":
+                return
 
     def _command(self, verb: str, method: str, path: str, body: Any) -> Answer:
         """Until acknowledged. 5xx and broken connections are repeated with the same key: that must be safe."""
@@ -114,13 +117,15 @@ class Customer(threading.Thread):
             assert time.monotonic() < give_up, f"{verb} not acknowledged within {TRY_MAX_S} s"
             time.sleep(RETRY_PAUSE_S)
 
-    def _settled(self, owned: Owned) -> None:
-        wait_for_rest(self.up, owned)
+    def _settled(self, owned: Owned) -> str:
+        return wait_for_rest(self.up, owned)
 
 
-def wait_for_rest(up: Platform, owned: Owned) -> None:
-    """The instance reaches the state its last acknowledged wish leads to."""
+def wait_for_rest(up: Platform, owned: Owned) -> str:
+    """The instance reaches the state its last acknowledged wish leads to. A start may also end in the cloud's honest
+    no: a stopped machine does not keep its GPU, and another customer may have it by now."""
     wanted = RESTS[owned.wishes[-1]]
+    is_start = owned.wishes[-1] == "start"
     seen: Any = None
 
     def there() -> bool:
@@ -130,12 +135,15 @@ def wait_for_rest(up: Platform, owned: Owned) -> None:
             seen = answer.text
             if wanted == "deleted":
                 return answer.status == 404 or answer.json.get("status") == "terminated"
+            if is_start and answer.status == 200 and answer.json.get("errorCode") == "OFFER_UNAVAILABLE":
+                return answer.json["status"] == "failed"
             return answer.status == 200 and answer.json.get("status") == wanted
         return False
 
     eventually(
         there, timeout_s=SETTLE_MAX_S, what=f"{owned.instance_id} {owned.wishes} to be {wanted}", seen=lambda: seen
     )
+    return "failed" if wanted == "ready" and '"status":"failed"' in str(seen) else wanted
 
 
 def kill_one(up: Platform, victim: str, outcome: Outcome) -> float:
@@ -247,7 +255,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="dumont-chaos-"))
-    with platform(folder / "data") as up:
+    with platform(folder / "data", environment=CALM_MARKET) as up:
         outcome = chaos_round(up, seed=options.seed, commands=options.commands)
     outcome.complaints += complaints_about_leftovers(folder / "data")
     print(
