@@ -46,6 +46,9 @@ _UNWELL = (
     asyncpg.InvalidCachedStatementError,  # a schema was switched under a statement inside a transaction
     asyncpg.OutdatedSchemaCacheError,
 )
+# asyncpg's words for a statement on a connection whose last error (state 2, ERROR_CONSUME) nobody asked for: a server
+# process was killed, its sibling said goodbye, and the end of the connection itself has not been read yet.
+DYING_CONNECTION = "another operation (2) is in progress"
 
 
 @contextmanager
@@ -58,6 +61,10 @@ def postgres_errors() -> Generator[None]:
     except asyncpg.InterfaceError as error:
         # asyncpg has one class for "connection is closed" and for misuse; only the text tells them apart.
         if isinstance(error, ValueError) or "clos" not in str(error):
+            raise
+        raise Transient(f"postgres: {error}") from error
+    except asyncpg.InternalClientError as error:
+        if DYING_CONNECTION not in str(error):
             raise
         raise Transient(f"postgres: {error}") from error
 
