@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -128,7 +128,9 @@ class Database:
                     yield connection
                     await connection.execute("commit")
                 except BaseException:
-                    connection.terminate()
+                    # The pool has already let go of a connection whose end it has noticed, and says so.
+                    with suppress(asyncpg.InterfaceError):
+                        connection.terminate()
                     raise
 
     async def connect(self, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> asyncpg.Connection[asyncpg.Record]:

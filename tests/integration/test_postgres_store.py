@@ -135,6 +135,15 @@ async def test_an_error_leaves_no_session_behind(database: Database) -> None:
     assert await database.fetchval("show work_mem") != "1MB"
 
 
+async def test_a_session_that_is_killed_inside_a_transaction_is_transient(database: Database) -> None:
+    with pytest.raises(Transient):
+        async with database.transaction() as connection:
+            pid = await connection.fetchval("select pg_backend_pid()")
+            await database.fetchval("select pg_terminate_backend($1)", pid)
+            while True:
+                await connection.execute("select 1")
+
+
 async def test_too_many_waiting_statements_are_transient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_pool, "STATEMENTS_IN_FLIGHT_MAX", 10)
     answers = await asyncio.gather(*(database.fetchval("select 1") for _ in range(20)), return_exceptions=True)
