@@ -39,6 +39,7 @@ PASSWORD_BYTES = 24
 ACK_WAIT_S = 30.0  # an event taken and not acknowledged within this is handed out again
 ACK_PENDING_MAX = 1000  # unacknowledged events handed out at once
 CONNECT_TIMEOUT_S = 2
+CONNECT_PAUSE_S = 0.05
 ADMITTED_WITHIN_S = 5.0  # a reload takes milliseconds
 ADMITTED_POLL_S = 0.05
 
@@ -161,9 +162,8 @@ def _own_server(state: State) -> tuple[Path, int]:
 
 
 async def _connected(state: State, act: Callable[[JetStreamContext], Awaitable[T]]) -> T:
-    client: Any = Client()  # its keyword arguments are untyped
+    client = await _connect(state)
     try:
-        await client.connect(state.nats_url, connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False)
         return await act(client.jetstream())
     except NotFoundError as error:
         raise Exit(f"the stream {STREAM} is not there yet: {error.description}") from error
@@ -171,6 +171,28 @@ async def _connected(state: State, act: Callable[[JetStreamContext], Awaitable[T
         raise Exit(f"NATS: {error}") from error
     finally:
         await client.close()
+
+
+async def _connect(state: State) -> Any:
+    """A connection of its own. A server that is just taking up new accounts drops who comes in: tried again."""
+    give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        client: Any = Client()  # its keyword arguments are untyped
+        try:
+            await client.connect(
+                state.nats_url, connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False, error_cb=_ignore
+            )
+        except (NatsError, OSError) as error:
+            await client.close()
+            if time.monotonic() >= give_up_s:
+                raise Exit(f"NATS: {error}") from error
+            await asyncio.sleep(CONNECT_PAUSE_S)
+        else:
+            return client
+
+
+async def _ignore(_error: Exception) -> None:
+    """What goes wrong is raised to us as well; nats-py's own callback would print it."""
 
 
 async def _create_consumer(log: Any, name: str, filters: list[str], since: Since) -> None:

@@ -23,6 +23,8 @@ def tree(tmp_path: Path) -> Path:
     (tree / "services" / "cli").mkdir(parents=True)
     shutil.copy(ROOT / "dumont", tree / "dumont")
     (tree / "requirements.lock").write_text("# nothing\n")
+    for package in (tree / "services", tree / "services" / "cli"):
+        (package / "__init__.py").touch()  # else the real `services`, further back on the path, would win
     (tree / "services" / "cli" / "__main__.py").write_text("import sys; print(*sys.argv[1:], sep='|')\n")
     return tree
 
