@@ -185,6 +185,12 @@ CODES: dict[str, Code] = {
     "WEBHOOK_NOT_FOUND": Code(
         404, "No such webhook.", False, _LOOK, "Webhook not found[: {webhook_id}]",
         "Webhook não encontrado[: {webhook_id}]"),
+    "WEBHOOK_URL_REFUSED": Code(
+        400, "Deliveries may not be sent to this URL.", False, "Use a URL on the public internet.",
+        "Webhooks cannot be sent to this URL[: {reason}]", "Não é possível enviar webhooks a esta URL[: {reason}]"),
+    "DELIVERY_NOT_FOUND": Code(
+        404, "No such delivery of this webhook.", False, "List the attempts of the webhook to see what exists.",
+        "Delivery not found[: {delivery_id}]", "Entrega não encontrada[: {delivery_id}]"),
     "FEATURE_DISABLED": Code(
         404, "This installation has the feature off.", False, _OPERATOR,
         "Feature is disabled[: {feature}]", "Recurso desativado[: {feature}]"),

@@ -32,6 +32,8 @@ Scope = Literal[
     "agent:report",
     "keys:read",
     "keys:write",
+    "webhooks:read",
+    "webhooks:write",
     "metrics:read",
 ]
 

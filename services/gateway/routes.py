@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.gateway.dialects import Dialect, dumont, novita, operations
-from services.gateway.dialects.dumont import agents, api_keys, machine_history, offers
+from services.gateway.dialects.dumont import agents, api_keys, machine_history, offers, webhook_deliveries, webhooks
 from services.gateway.dialects.dumont import instances as dumont_instances
 from services.gateway.dialects.novita import instances as novita_instances
 from services.gateway.dialects.novita import platform
@@ -15,6 +15,8 @@ ROUTES: tuple[Route, ...] = (
     *agents.ROUTES,
     *machine_history.ROUTES,
     *api_keys.ROUTES,
+    *webhooks.ROUTES,
+    *webhook_deliveries.ROUTES,
     *novita_instances.ROUTES,
     *platform.ROUTES,
     *operations.ROUTES,

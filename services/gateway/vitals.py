@@ -23,8 +23,13 @@ from libs.telemetry import Metrics, merge_metrics, process_metrics
 from proto.base import Meta, Query
 from proto.health import GetInstanceHealth, GetInstanceMetrics, MetricsText, ServiceHealth
 from proto.instance.queries import GetStats, InstanceStats
+from proto.webhook_dispatch.queries import GetWebhookDispatchHealth, GetWebhookDispatchMetrics
 
 VERSION = "1.0.0"
+# Services that work behind the requests: told of in /health and /metrics, but requests are served without them.
+BEHIND: dict[str, tuple[Query, Query]] = {
+    "webhook_dispatch": (GetWebhookDispatchHealth(), GetWebhookDispatchMetrics()),
+}
 WATCH_INTERVAL_S = 5.0
 WATCH_DOWN_INTERVAL_S = 0.25  # who is down, or not yet up, is asked often: /health should not say so for long after
 PROBE_DEADLINE_S = 1.0
@@ -89,6 +94,7 @@ class Vitals:
         self._history: deque[_Sample] = deque([_Sample(self._started_s, 0, 0, 0.0, None)])
         self._work_completed: int | None = None
         self.instance: Probe | None = None
+        self.behind: dict[str, Probe] = {}  # only those that have ever answered: not every installation has all
         self.cpu_percent = 0.0
         process_metrics(metrics, clock)
 
@@ -113,29 +119,44 @@ class Vitals:
         """Ask the others, sample ourselves, for ever."""
         while True:
             self.instance = await self.probe()
+            for service in BEHIND:
+                probe = await self._probe_behind(service)
+                if probe.health is not None or service in self.behind:
+                    self.behind[service] = probe
             self.cpu_percent = psutil.cpu_percent()
             await self._sample()
             await self._clock.sleep(WATCH_INTERVAL_S if self.instance.is_up else WATCH_DOWN_INTERVAL_S)
 
     async def probe(self) -> Probe:
         """Ask the instance service now; never raises."""
+        return await self._probe("instance", GetInstanceHealth())
+
+    async def _probe_behind(self, service: str) -> Probe:
+        return await self._probe(service, BEHIND[service][0])
+
+    async def _probe(self, service: str, question: Query) -> Probe:
         now = self._clock.now()
         try:
-            health = await self._ask(GetInstanceHealth())
+            health = await self._ask(question)
         except Refused as refused:
-            return Probe("instance", None, refused.code, now)
+            return Probe(service, None, refused.code, now)
         except (Transient, TimeoutError) as error:
-            return Probe("instance", None, f"does not answer: {type(error).__name__}", now)
-        return Probe("instance", health, "; ".join(health.reasons), now)
+            return Probe(service, None, f"does not answer: {type(error).__name__}", now)
+        return Probe(service, health, "; ".join(health.reasons), now)
 
     async def metrics_text(self) -> str:
         """Our own numbers and those of every service that answers."""
-        own = self.own_metrics_text()
+        questions = [GetInstanceMetrics(), *(BEHIND[service][1] for service in self.behind)]
+        others = await asyncio.gather(*(self._metrics_of(question) for question in questions))
+        return merge_metrics([self.own_metrics_text(), *(text for text in others if text)])
+
+    async def _metrics_of(self, question: Query) -> str:
+        """Empty when it does not answer."""
         try:
-            others: MetricsText = await self._ask(GetInstanceMetrics())
+            answer: MetricsText = await self._ask(question)
         except (Refused, Transient, TimeoutError):
-            return own
-        return merge_metrics([own, others.text])
+            return ""
+        return answer.text
 
     def own_metrics_text(self) -> str:
         return self._metrics.render()

@@ -205,7 +205,8 @@ async def auto_stop_stats(call: Call) -> Answer:
 def _services(gateway: Gateway, *, is_up: bool) -> dict[str, str]:
     """Names of the seeds; a service this installation does not have is left out rather than called down."""
     upstream = "up" if is_up else "down"
-    return {"novitaApi": upstream, "jobQueue": upstream, "cache": "up" if gateway.keys.caught_up else "down"}
+    told = {"novitaApi": upstream, "jobQueue": upstream, "cache": "up" if gateway.keys.caught_up else "down"}
+    return told | {name: "up" if probe.is_up else "down" for name, probe in gateway.vitals.behind.items()}
 
 
 def _system(gateway: Gateway) -> dict[str, Any]:

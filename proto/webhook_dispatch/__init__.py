@@ -1,0 +1,1 @@
+"""The language of webhook dispatch: endpoints and deliveries. `words`, `events`, `commands`, `queries`."""
