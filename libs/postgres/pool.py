@@ -59,8 +59,9 @@ def postgres_errors() -> Generator[None]:
     except _UNWELL as error:
         raise Transient(f"postgres: {type(error).__name__}: {error}") from error
     except asyncpg.InterfaceError as error:
-        # asyncpg has one class for "connection is closed" and for misuse; only the text tells them apart.
-        if isinstance(error, ValueError) or "clos" not in str(error):
+        # asyncpg has one class for "connection is closed" and for misuse; only the text tells them apart. The pool
+        # takes a connection back as soon as it notices its end, also while a transaction's body is doing something else.
+        if isinstance(error, ValueError) or not any(words in str(error) for words in ("clos", "released back")):
             raise
         raise Transient(f"postgres: {error}") from error
     except asyncpg.InternalClientError as error:
