@@ -60,7 +60,7 @@ def postgres_errors() -> Generator[None]:
         raise Transient(f"postgres: {type(error).__name__}: {error}") from error
     except asyncpg.InterfaceError as error:
         # asyncpg has one class for "connection is closed" and for misuse; only the text tells them apart. The pool
-        # takes a connection back as soon as it notices its end, also while a transaction's body is doing something else.
+        # takes a connection back as soon as it notices its end, also while a transaction does something else.
         if isinstance(error, ValueError) or not any(words in str(error) for words in ("clos", "released back")):
             raise
         raise Transient(f"postgres: {error}") from error
