@@ -28,6 +28,7 @@ from libs.ids import Ids
 from libs.refusal import Refused, Transient
 from libs.runtime.codec import EventDecoder, decode_commit, encode_commit, stream_of, subject_of
 from libs.runtime.service import Aggregate, Service
+from libs.telemetry import Histogram
 from proto.base import Command, Event, Position
 
 DECIDE_TRIES_MAX = (
@@ -75,12 +76,15 @@ class _Caught(NamedTuple):
 class Aggregates:
     """The aggregates of one service in one process."""
 
-    def __init__(self, service: Service, log: EventLog, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, service: Service, log: EventLog, clock: Clock, ids: Ids, append_seconds: Histogram | None = None
+    ) -> None:
         self._service = service.name
         self._stream = stream_of(service.name)
         self._log = log
         self._clock = clock
         self._ids = ids
+        self._append_seconds = append_seconds
         self._kinds = {aggregate.kind: aggregate for aggregate in service.aggregates}
         self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
         self._cache: OrderedDict[tuple[str, str], _Folded] = OrderedDict()
@@ -180,6 +184,7 @@ class Aggregates:
         attempt.commit_ids.add(commit_id)
         data = encode_commit(commit_id, folded.version, self._clock.now(), events, **attempt.origin)
         subject = subject_of(self._service, kind.kind, aggregate_id)
+        started_s = self._clock.monotonic_s()
         try:
             seq = await self._log.append(self._stream, subject, data, expected_seq=folded.seq)
         except WrongExpectation:
@@ -189,6 +194,8 @@ class Aggregates:
         except AppendUnknown:
             await self._clock.sleep(UNKNOWN_PAUSE_S)
         else:
+            if self._append_seconds is not None:
+                self._append_seconds.observe(self._clock.monotonic_s() - started_s, (kind.kind,))
             self._fold(kind, folded, events, seq)
             return Position(self._stream, seq)
         mine = (await self._catch_up(kind, aggregate_id, folded, looking_for=attempt.commit_ids)).mine

@@ -16,6 +16,9 @@ class Instruments:
         self.requests = metrics.histogram(
             "dumont_bus_request_seconds", "Time to answer a request from the bus.", ("kind", "name", "outcome")
         )
+        self.appends = metrics.histogram(
+            "dumont_append_seconds", "From handing a commit to the log until it is durable.", ("aggregate",)
+        )
         self.effects = metrics.histogram(
             "dumont_effect_seconds", "Time of one attempt of an effect.", ("event", "outcome")
         )

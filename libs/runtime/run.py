@@ -48,11 +48,11 @@ class _Bearer:
 
 async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Returns after everything has been cancelled; raises on a bug."""
-    aggregates = Aggregates(service, around.log, around.clock, around.ids)
     progress = Progress()
+    instruments = Instruments(around.metrics, progress)
+    aggregates = Aggregates(service, around.log, around.clock, around.ids, instruments.appends)
     own = OwnStream(service, around.log)
     relay = Relay(service.name, own, around.log, around.store, around.clock)
-    instruments = Instruments(around.metrics, progress)
     hands = Hands(service, around, aggregates, own, instruments)
     health = _Health(service.name, around, progress, relay, hands.counts)
     serving = Serving(service, around, aggregates, progress, health=health.tell, seconds=instruments.requests)
