@@ -128,7 +128,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     jitter_ppm: int = 500_000
     retry_after_s: int = 0
     is_final: bool = False  # no later try can end otherwise
-    is_reopened: bool = False  # begin again, although it was given up
+    reopened_after: int | None = None  # attempts: begin again if it was given up after just so many
     skipped: str = ""
 
 

@@ -35,6 +35,7 @@ class Mailbox(Struct, frozen=True):
 
 
 EMPTY = Mailbox()
+GIVEN_UP = frozenset({"exhausted", "skipped"})
 
 
 def decide(state: Mailbox, command: RecordDeliveries) -> Sequence[Event]:
@@ -54,15 +55,16 @@ def decide(state: Mailbox, command: RecordDeliveries) -> Sequence[Event]:
 
 def _taken_on(known: Progress | None, record: Record) -> Recorded | None:
     """New, or begun again after it had been given up."""
-    if known is not None and not (record.is_reopened and known.status in ("exhausted", "skipped")):
+    if known is not None and (record.reopened_after != known.attempts or known.status not in GIVEN_UP):
         return None
+    skipped = "" if record.reopened_after is not None else record.skipped
     return Recorded(
         delivery_id=record.delivery_id,
-        status="skipped" if record.skipped else "waiting",
+        status="skipped" if skipped else "waiting",
         attempts=0 if known is None else known.attempts,
         tries=0,
         delivery=_new(record) if known is None else None,
-        reason=record.skipped,
+        reason=skipped,
     )
 
 

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 PUBLIC = ""
 LOOPBACK = "loopback"
 UNKNOWN = "not an address"
+IDEOGRAPHIC_DOT = "\u3002"  # IDNA takes it for a dot
 
 _V4: tuple[tuple[IPv4Network, str], ...] = tuple(
     (IPv4Network(network), name)
@@ -82,7 +83,7 @@ def classify_host(host: str) -> str | None:
 
     Knows the spellings that resolvers take for addresses: `127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits.
     """
-    plain = unicodedata.normalize("NFKC", host).strip().rstrip(".").lower()
+    plain = unicodedata.normalize("NFKC", host).replace(IDEOGRAPHIC_DOT, ".").strip().rstrip(".").lower()
     if not plain:
         return UNKNOWN
     if plain == "localhost" or plain.endswith(".localhost"):

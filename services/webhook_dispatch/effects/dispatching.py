@@ -26,6 +26,7 @@ from proto.base import Command
 from proto.webhook_dispatch.commands import DeleteEndpoint, DisableEndpoint, MarkFailing, MarkRecovered, Record
 from proto.webhook_dispatch.words import Attempt, wants
 from services.webhook_dispatch import policy
+from services.webhook_dispatch.decider.mailbox import GIVEN_UP
 from services.webhook_dispatch.decider.retry_schedule import verdict
 from services.webhook_dispatch.effects.directory import STREAM, Directory, Target
 from services.webhook_dispatch.effects.hearing import Fact, deliveries_of, names_url, parcel_for, read_fact
@@ -37,8 +38,7 @@ from services.webhook_dispatch.effects.world import World
 from services.webhook_dispatch.queries import pending
 
 CURSOR = "dispatch"
-REOPENED = frozenset({"exhausted", "skipped"})
-UNRECORDED_MAX = 5_000  # taken on and not yet durable: beyond it the stream waits, which is where facts are safe
+UNRECORDED_MAX = 2_000  # taken on and not yet durable, about half a second; the stream keeps the rest safe
 BACKLOG_MAX = 50_000  # of one endpoint, about 300 bytes each; what comes then is skipped, visibly, until it recovers
 SPILL_AFTER_S = 1.0
 SWEEP_INTERVAL_S = 0.25
@@ -380,10 +380,10 @@ class Dispatcher:
         box = self._lanes.box(target)
         for parcel in parcels:
             status, parcel.attempts = known.get(parcel.delivery_id, ("skipped", 0))
-            if status in REOPENED:
+            if status in GIVEN_UP:
                 while box.size >= BACKLOG_MAX:
                     await self._clock.sleep(RETRY_PAUSE_S)
-                self._note(target, parcel, Record(parcel.delivery_id, parcel.delivery, is_reopened=True))
+                self._note(target, parcel, Record(parcel.delivery_id, parcel.delivery, reopened_after=parcel.attempts))
                 self._lanes.add(box, parcel)
         self._pump()
         while not all(parcel.is_recorded for parcel in parcels if parcel.is_noted):

@@ -38,7 +38,6 @@ class Parcel:
     is_noted: bool = False  # told to the recorder, bytes and all
     is_recorded: bool = False
     is_marked: bool = False  # the cursor over PUB waits for it to be recorded
-    is_reopened: bool = False
 
 
 @dataclass(slots=True, eq=False)

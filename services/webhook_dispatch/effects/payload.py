@@ -112,21 +112,17 @@ def milliseconds(at: datetime) -> str:
 
 def _plain(value: Any) -> Any:
     """The value as JavaScript would write it after reading it."""
-    match value:
-        case bool():
-            return value
-        case int():
-            return value if abs(value) <= INTEGER_MAX else str(value)
-        case float():
-            return _plain(int(value)) if value.is_integer() else value
-        case dict():
-            pairs = cast("dict[str, Any]", value).items()
-            return {_key(name): _plain(inner) for name, inner in pairs}
-        case list() | tuple():
-            return [_plain(inner) for inner in cast("list[Any]", value)]
-        case _:
-            return value
+    kind = type(cast("object", value))
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is dict:
+        return {_key(name): _plain(inner) for name, inner in cast("dict[str, Any]", value).items()}
+    if kind is list:
+        return [_plain(inner) for inner in cast("list[Any]", value)]
+    if kind is float:
+        return _plain(int(value)) if value.is_integer() else value
+    return value if abs(value) <= INTEGER_MAX else str(value)
 
 
 def _key(name: str) -> str:
-    return f"_{name}" if name.isascii() and name.isdigit() else name
+    return f"_{name}" if name.isdigit() and name.isascii() else name
