@@ -172,6 +172,9 @@ CODES: dict[str, Code] = {
         429, "Too many failovers of this instance.", True, _WAIT,
         "Failover limit reached[; try again in {retry_after_s} s]",
         "Limite de failovers atingido[; tente de novo em {retry_after_s} s]"),
+    "HOST_INSUFFICIENT_GPUS": Code(
+        409, "The host has no free GPU for a standby.", True, "Choose another host, or try later.",
+        "The host has no free GPU for a standby[: {host_id}]", "O host não tem GPU livre para um standby[: {host_id}]"),
     "WARMPOOL_EXISTS": Code(
         409, "The instance already has a warm pool.", False, "Read its status instead.",
         "A warm pool already exists for this instance", "Já existe um warm pool para esta máquina"),

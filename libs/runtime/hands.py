@@ -239,9 +239,15 @@ class Hands:
     async def _execute(self, heard: Heard, commands: Sequence[Command]) -> Sequence[tuple[Command, Refused]]:
         for command in commands:
             self._instruments.reactions.add((type(command).__name__,))
+        filled = [await self._filled(command) for command in commands]
         return await self._aggregates.execute_together(
-            commands, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
+            filled, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
         )
+
+    async def _filled(self, command: Command) -> Command:
+        """A reaction is filled in with what the outside knows, as a wish from the bus is (`Service.intake`)."""
+        intake = self._service.intake.get(type(command))
+        return command if intake is None else await intake(command, self._world)
 
     # --- when something is wrong ----------------------------------------------------------------------------------
 

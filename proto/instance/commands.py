@@ -20,6 +20,7 @@ from proto.instance.words import (
     InterruptionReason,
     MachineSpec,
     Offer,
+    StandbyMode,
 )
 
 
@@ -134,6 +135,63 @@ class ReportDestroyed(InstanceCommand, tag="report_destroyed", frozen=True, kw_o
     requested: bool = False
 
 
+class ReportVolumeShared(InstanceCommand, tag="report_volume_shared", frozen=True, kw_only=True):
+    provider: str
+    host_id: str
+    volume_id: str
+    size_gb: int
+
+
+class ReportVolumeReleased(InstanceCommand, tag="report_volume_released", frozen=True, kw_only=True):
+    pass
+
+
+class ReportSilence(InstanceCommand, tag="report_silence", frozen=True, kw_only=True):
+    """The agent has missed several heartbeats. `is_lost`: for long enough, or the cloud says that it is off."""
+
+    machine_id: str
+    last_seen_at: datetime
+    missed: int
+    is_lost: bool
+    detail: str = ""
+
+
+class ReportHeard(InstanceCommand, tag="report_heard", frozen=True, kw_only=True):
+    """An agent that was silent reports again."""
+
+    machine_id: str
+    seen_at: datetime
+
+
+# --- what the warm pool said --------------------------------------------------------------------------------------
+
+
+class RequestStandby(InstanceCommand, tag="request_standby", frozen=True, kw_only=True):
+    """A standby for the primary, on its host. `offers` is filled by the owner with what that host has free."""
+
+    machine_id: str
+    primary_machine_id: str
+    host_id: str
+    mode: StandbyMode
+    volume_gb: int
+    offers: tuple[Offer, ...] = ()
+
+
+class ReleaseStandby(InstanceCommand, tag="release_standby", frozen=True, kw_only=True):
+    """Give a standby back. A machine that has become the primary is left alone."""
+
+    machine_id: str
+
+
+class PromoteMachine(InstanceCommand, tag="promote", frozen=True, kw_only=True):
+    """Let the standby take over from the machine it replaces, whether that is lost or only to be given up."""
+
+    machine_id: str
+    replaces: str
+    failover_id: str
+    give_up_at: datetime
+
+
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +286,13 @@ AnyCommand = (
     | ReportFailed
     | ReportStopped
     | ReportDestroyed
+    | ReportVolumeShared
+    | ReportVolumeReleased
+    | ReportSilence
+    | ReportHeard
+    | RequestStandby
+    | ReleaseStandby
+    | PromoteMachine
     | GiveUpMachine
     | StopIfIdle
     | RecordAttempt

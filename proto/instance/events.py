@@ -10,16 +10,29 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
+from proto.instance.host_events import HostEvent, OrphanEvent
+from proto.instance.standby_events import (
+    AgentHeartbeatLost,
+    AgentHeartbeatRestored,
+    InstanceRecovering,
+    MachinePromoted,
+    PromotionFailed,
+    PromotionPlanned,
+    StandbyFailed,
+    StandbyReady,
+    VolumeReleased,
+    VolumeReleaseRequested,
+    VolumeShared,
+)
 from proto.instance.words import (
-    AttemptOutcome,
     AttemptStage,
-    BlacklistType,
     Endpoint,
     HealthCheck,
     InterruptionReason,
     MachineRole,
     MachineSpec,
     Offer,
+    StandbyMode,
 )
 
 # --- instance: public ---------------------------------------------------------------------------------------------
@@ -92,6 +105,8 @@ class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
     auto_stop_at: datetime | None = None
     region: str = ""
     price_usd_micros_per_hour: int = 0
+    provider: str = ""
+    host_id: str = ""
 
 
 class InstanceStarted(Event, tag="instance.started", kw_only=True, frozen=True):
@@ -146,7 +161,10 @@ class InstanceDeleted(Event, tag="instance.deleted", kw_only=True, frozen=True):
 
 
 class InstanceInterrupted(Event, tag="instance.interrupted", kw_only=True, frozen=True):
-    """The machine was taken away while the customer wanted it (seed 000). One per loss."""
+    """The machine was taken away while the customer wanted it (seed 000). One per loss.
+
+    `failover_id`: this failover gave the machine up, with its replacement at hand (reason `user_test`).
+    """
 
     public = True
     instance_id: str
@@ -156,6 +174,7 @@ class InstanceInterrupted(Event, tag="instance.interrupted", kw_only=True, froze
     machine_id: str
     reason: InterruptionReason
     detail: str = ""
+    failover_id: str = ""
 
 
 class InstanceFailed(Event, tag="instance.failed", kw_only=True, frozen=True):
@@ -192,7 +211,8 @@ class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=T
 class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
     """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up.
 
-    `exact`: the customer chose the offer, so no other will do.
+    `exact`: the customer chose the offer, so no other will do. A standby has a `mode`, and shares the primary's
+    workspace as a volume of `volume_gb`.
     """
 
     instance_id: str
@@ -205,6 +225,8 @@ class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True
     requested_at: datetime
     give_up_at: datetime
     exact: bool = False
+    mode: StandbyMode | None = None
+    volume_gb: int = 0
 
 
 class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
@@ -298,75 +320,6 @@ class MachineLost(Event, tag="machine.lost", kw_only=True, frozen=True):
     gone: bool = False
 
 
-# --- host ---------------------------------------------------------------------------------------------------------
-
-
-class AttemptRecorded(Event, tag="host.attempt_recorded", kw_only=True, frozen=True):
-    """One try to bring up one offer on this host (contract dumont 7).
-
-    Totals include this attempt and leave cancelled ones out.
-    """
-
-    provider: str
-    host_id: str
-    attempt_id: str
-    offer: Offer
-    outcome: AttemptOutcome
-    instance_id: str
-    attempted_at: datetime
-    stage: AttemptStage | None = None
-    reason: str = ""
-    took_ms: int = 0
-    attempts_total: int = 0
-    successes_total: int = 0
-
-
-class HostBlacklisted(Event, tag="machine.blacklisted", kw_only=True, frozen=True):
-    """`account_id` empty: platform-wide (automatic); else only that account avoids the host (manual)."""
-
-    provider: str
-    host_id: str
-    kind: BlacklistType
-    reason: str
-    account_id: str = ""
-    gpu: str = ""
-    expires_at: datetime | None = None
-    attempts_total: int = 0
-    attempts_failed: int = 0
-    last_failure: str = ""
-
-
-class HostUnblacklisted(Event, tag="machine.unblacklisted", kw_only=True, frozen=True):
-    provider: str
-    host_id: str
-    lifted_at: datetime
-    account_id: str = ""
-
-
-# --- orphan -------------------------------------------------------------------------------------------------------
-
-
-class OrphanFound(Event, tag="machine.orphan_found", kw_only=True, frozen=True):
-    """A machine at the provider that the log does not know, or believes given back."""
-
-    provider: str
-    provider_machine_id: str
-    label: str
-    destroy_after: datetime
-
-
-class OrphanDestroyRequested(Event, tag="machine.orphan_destroy_requested", kw_only=True, frozen=True):
-    provider: str
-    provider_machine_id: str
-
-
-class OrphanDestroyed(Event, tag="machine.orphan_destroyed", kw_only=True, frozen=True):
-    """The orphan is no more: destroyed by us, gone by itself, or found to be owned after all."""
-
-    provider: str
-    provider_machine_id: str
-
-
 InstanceEvent = (
     InstanceCreated
     | InstanceStarting
@@ -394,7 +347,16 @@ InstanceEvent = (
     | MachineDestroyRequested
     | MachineDestroyed
     | MachineLost
+    | InstanceRecovering
+    | StandbyReady
+    | StandbyFailed
+    | PromotionFailed
+    | MachinePromoted
+    | PromotionPlanned
+    | VolumeShared
+    | VolumeReleaseRequested
+    | VolumeReleased
+    | AgentHeartbeatLost
+    | AgentHeartbeatRestored
 )
-HostEvent = AttemptRecorded | HostBlacklisted | HostUnblacklisted
-OrphanEvent = OrphanFound | OrphanDestroyRequested | OrphanDestroyed
 AnyEvent = InstanceEvent | HostEvent | OrphanEvent

@@ -92,6 +92,26 @@ class OfferList(Struct, frozen=True):
     total: int
 
 
+class HostView(Struct, frozen=True):
+    """A host with free GPUs of one model. `gpus_free`: what its largest offer has."""
+
+    provider: str
+    host_id: str
+    gpu: str
+    region: str
+    gpus_free: int
+    price_usd_micros_per_gpu_hour: int
+    reliability_ppm: int
+    verified: bool
+    can_create_warm_pool: bool
+    offers: tuple[Offer, ...]
+
+
+class HostList(Struct, frozen=True):
+    items: list[HostView]
+    total: int
+
+
 class BlacklistEntry(Struct, frozen=True):
     provider: str
     host_id: str
@@ -199,6 +219,19 @@ class ListOffers(Query, tag="offers", frozen=True, kw_only=True):
     limit: int = 50
 
 
+class ListHosts(Query, tag="hosts", frozen=True, kw_only=True):
+    """Hosts that could carry a warm pool, or one host by its id. 0 or empty means no filter."""
+
+    service: ClassVar[str] = "instance"
+    reply: ClassVar[object] = HostList
+    gpu: str = ""
+    gpus_min: int = 2
+    price_usd_micros_per_hour_max: int = 0
+    verified_only: bool = False
+    host_id: str = ""
+    limit: int = 50
+
+
 class ListBlacklist(Query, tag="blacklist", frozen=True, kw_only=True):
     service: ClassVar[str] = "instance"
     reply: ClassVar[object] = list[BlacklistEntry]
@@ -265,6 +298,14 @@ class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
 
 
 AnyQuery = (
-    GetInstance | ListInstances | ListOffers | ListBlacklist | CheckBlacklist | SummarizeHistory | ListAgents | GetStats
+    GetInstance
+    | ListInstances
+    | ListOffers
+    | ListHosts
+    | ListBlacklist
+    | CheckBlacklist
+    | SummarizeHistory
+    | ListAgents
+    | GetStats
 )
 AnySignal = AgentReport

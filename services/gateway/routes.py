@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from services.gateway.dialects import Dialect, dumont, novita, operations
-from services.gateway.dialects.dumont import agents, api_keys, machine_history, offers, webhook_deliveries, webhooks
+from services.gateway.dialects.dumont import (
+    agents,
+    api_keys,
+    failover,
+    failover_settings,
+    machine_history,
+    offers,
+    warmpool,
+    webhook_deliveries,
+    webhooks,
+)
 from services.gateway.dialects.dumont import instances as dumont_instances
 from services.gateway.dialects.novita import instances as novita_instances
 from services.gateway.dialects.novita import platform
@@ -15,6 +25,9 @@ ROUTES: tuple[Route, ...] = (
     *agents.ROUTES,
     *machine_history.ROUTES,
     *api_keys.ROUTES,
+    *failover.ROUTES,
+    *failover_settings.ROUTES,
+    *warmpool.ROUTES,
     *webhooks.ROUTES,
     *webhook_deliveries.ROUTES,
     *novita_instances.ROUTES,

@@ -21,13 +21,17 @@ from libs.refusal import Refused, Transient
 from libs.runtime.bus import Bus
 from libs.telemetry import Metrics, merge_metrics, process_metrics
 from proto.base import Meta, Query
+from proto.failover.queries import GetFailoverHealth, GetFailoverMetrics
 from proto.health import GetInstanceHealth, GetInstanceMetrics, MetricsText, ServiceHealth
 from proto.instance.queries import GetStats, InstanceStats
+from proto.warmpool.queries import GetWarmpoolHealth, GetWarmpoolMetrics
 from proto.webhook_dispatch.queries import GetWebhookDispatchHealth, GetWebhookDispatchMetrics
 
 VERSION = "1.0.0"
 # Services that work behind the requests: told of in /health and /metrics, but requests are served without them.
 BEHIND: dict[str, tuple[Query, Query]] = {
+    "failover": (GetFailoverHealth(), GetFailoverMetrics()),
+    "warmpool": (GetWarmpoolHealth(), GetWarmpoolMetrics()),
     "webhook_dispatch": (GetWebhookDispatchHealth(), GetWebhookDispatchMetrics()),
 }
 WATCH_INTERVAL_S = 5.0

@@ -25,7 +25,8 @@ async def serve(running: process.Running) -> None:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
             patience = (settings.provider_poll_s, settings.orphan_seen_s, settings.orphan_grace_s)
-            return SERVICE, World({sandbox.name: sandbox}, *about, *patience)
+            heartbeats = (settings.heartbeat_s, settings.heartbeat_misses_max, settings.heartbeat_loss_s)
+            return SERVICE, World({sandbox.name: sandbox}, *about, *patience, *heartbeats)
 
         await host(SERVICE.name, ROOMS, build, running)
 

@@ -27,3 +27,10 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
         int,
         setting("an orphan is destroyed this long after it was found; a slow rent is adopted within", unit="s", ge=1),
     ] = 600
+    heartbeat_s: Annotated[
+        int, setting("agents are told to report this often (contract: 30)", unit="s", ge=1, le=3_600)
+    ] = 30
+    heartbeat_misses_max: Annotated[int, setting("after so many missed heartbeats an agent is silent", ge=1)] = 3
+    heartbeat_loss_s: Annotated[
+        int, setting("a machine whose agent is silent for so long counts as lost", unit="s", ge=1)
+    ] = 300

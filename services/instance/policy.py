@@ -1,7 +1,7 @@
 """How a fact of the instance service becomes a wish of its own: outcomes of machines become attempts of hosts.
 
-Called by the runtime for every own event. Pure. Attempt ids derive from the event, so a redelivery meets its own
-first attempt.
+Called by the runtime for every own event and for what the warm pool says. Pure. Attempt ids derive from the event, so a
+redelivery meets its own first attempt.
 
 An offer that was gone when we came (`rejected`) is recorded as cancelled: losing a race to another customer says
 nothing about the host, and counting it would blacklist healthy hosts in busy hours (contract dumont 7).
@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proto.base import Command, Heard
-from proto.instance.commands import RecordAttempt
+from proto.instance.commands import PromoteMachine, RecordAttempt, ReleaseStandby, RequestStandby
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
 from proto.instance.words import AttemptOutcome, AttemptStage, Offer
+from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 
 OFFER_GONE = "offer was gone"
 CANCELLED = "no longer wanted"
@@ -41,6 +42,27 @@ def react(heard: Heard) -> Iterator[Command]:
                 )
         case MachineCancelled(offer=Offer() as offer) as event:
             yield _attempt(heard, offer, event.instance_id, "cancelled", reason=CANCELLED)
+        case StandbyWanted() as event:
+            yield RequestStandby(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                primary_machine_id=event.primary_machine_id,
+                host_id=event.host_id,
+                mode=event.mode,
+                volume_gb=event.volume_gb,
+            )
+        case StandbyReleased() as event:
+            yield ReleaseStandby(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)
+        case StandbyClaimed() as event:
+            yield PromoteMachine(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                replaces=event.replaces,
+                failover_id=event.failover_id,
+                give_up_at=event.give_up_at,
+            )
         case _:
             return
 

@@ -15,9 +15,8 @@ from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Command, Heard
 from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle, host_key
 from proto.instance.events import (
-    AttemptRecorded,
-    HostBlacklisted,
-    HostUnblacklisted,
+    AgentHeartbeatLost,
+    AgentHeartbeatRestored,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
@@ -26,6 +25,7 @@ from proto.instance.events import (
     InstanceInterrupted,
     InstanceKeptAlive,
     InstanceReady,
+    InstanceRecovering,
     InstanceRunning,
     InstanceStarting,
     InstanceStopped,
@@ -38,15 +38,25 @@ from proto.instance.events import (
     MachineFailed,
     MachineHealthy,
     MachineLost,
+    MachinePromoted,
     MachineRented,
     MachineRequested,
     MachineStartRequested,
     MachineStopped,
     MachineStopRequested,
+    PromotionFailed,
+    VolumeReleased,
+    VolumeShared,
+)
+from proto.instance.host_events import (
+    AttemptRecorded,
+    HostBlacklisted,
+    HostUnblacklisted,
     OrphanDestroyed,
     OrphanDestroyRequested,
     OrphanFound,
 )
+from proto.instance.words import Volume
 
 AUTO_STOP = "auto_stop"
 AUTO_STOP_REASON = "auto_stop"
@@ -105,6 +115,10 @@ def _project_instance(heard: Heard) -> Iterator[Row]:
                 heard, status="ready", ready_at=event.ready_at, region=event.region, machine_id=event.machine_id
             )
             yield from _auto_stop(heard, event)
+        case InstanceRecovering():
+            yield _instance(heard, status="recovering")
+        case PromotionFailed(was_promoted=True):
+            yield _instance(heard, status="interrupted")
         case InstanceUsed() as event:
             yield _instance(heard, last_used_at=event.used_at)
             yield from _auto_stop(heard, event)
@@ -148,7 +162,7 @@ def _machine(heard: Heard, machine_id: str, status: str, **columns: Any) -> Row:
     return Row("machines", {"machine_id": machine_id}, {"status": status, "changed_at": heard.at, **columns})
 
 
-def _give_up(heard: Heard, event: MachineRequested | MachineStartRequested) -> Row:
+def _give_up(heard: Heard, event: MachineRequested | MachineStartRequested | MachinePromoted) -> Row:
     command = wish(GiveUpMachine, instance_id=event.instance_id, machine_id=event.machine_id)
     return deadline(heard.aggregate_id, _give_up_name(event.machine_id), event.give_up_at, command)
 
@@ -190,8 +204,21 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
         case MachineBooted() as event:
             yield _machine(heard, event.machine_id, "booted", endpoints=event.endpoints)
         case MachineStartRequested() as event:
-            yield _machine(heard, event.machine_id, "rented")
+            yield _machine(heard, event.machine_id, "rented", silent_since=None)
             yield _give_up(heard, event)
+        case MachinePromoted() as event:
+            yield _machine(heard, event.machine_id, "booted", role="primary", generation=event.generation)
+            yield _instance(heard, machine_id=event.machine_id, generation=event.generation)
+            yield _give_up(heard, event)
+        case AgentHeartbeatLost(machine_id=machine_id, last_seen_at=last_seen_at):
+            yield Row("machines", {"machine_id": machine_id}, {"silent_since": last_seen_at})
+        case AgentHeartbeatRestored(machine_id=machine_id):
+            yield Row("machines", {"machine_id": machine_id}, {"silent_since": None})
+        case VolumeShared() as event:
+            volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
+            yield _instance(heard, volume=volume)
+        case VolumeReleased():
+            yield _instance(heard, volume=None)
         case _:
             yield from _project_machine_end(heard)
 

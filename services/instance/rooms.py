@@ -6,11 +6,14 @@ from pathlib import Path
 
 from libs.runtime.service import Service
 from proto.instance.commands import AnyCommand
+from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 from services.instance import policy, projection
 from services.instance.decider import AGGREGATES
 from services.instance.effects import EFFECTS, INTAKE, TASKS
 from services.instance.queries import QUERIES, SIGNALS
 
+HEARS = ("pub.*.warmpool.standby_wanted", "pub.*.warmpool.standby_released", "pub.*.warmpool.claimed")
+HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed
 ROOMS = Path(__file__).parent
 SERVICE = Service(
     name="instance",
@@ -20,6 +23,8 @@ SERVICE = Service(
     project=projection.project,
     schema_sql=(ROOMS / "schema.sql").read_text(encoding="utf-8"),
     live_sql=(ROOMS / "live.sql").read_text(encoding="utf-8"),
+    hears=HEARS,
+    hears_events=HEARS_EVENTS,
     intake=INTAKE,
     effects=EFFECTS,
     queries=QUERIES,

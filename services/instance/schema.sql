@@ -13,6 +13,7 @@ CREATE TABLE instances (
     auto_stop_minutes bigint,
     status_reason text,
     failure_code text,
+    volume jsonb,               -- the workspace, when machines share it
     machine_id text,            -- the primary machine of the newest generation
     generation bigint,
     created_at timestamptz,
@@ -41,6 +42,7 @@ CREATE TABLE machines (
     endpoints jsonb,
     offer jsonb,
     gone boolean,
+    silent_since timestamptz,   -- its agent was last heard of then, and called silent
     requested_at timestamptz,
     rented_at timestamptz,
     changed_at timestamptz

@@ -58,8 +58,12 @@ class Carrier(Protocol):
         """Take it down with everything in it; its files stay."""
         ...
 
+    async def share(self, record: Record, volume: Volume) -> None:
+        """Make its workspace the volume's directory; it goes on using it."""
+        ...
+
     async def wipe(self, record: Record) -> None:
-        """Take its files away."""
+        """Take its files away, but not those of its volume."""
         ...
 
 
@@ -144,6 +148,9 @@ class ProcessCarrier:
         await self._processes.end(session, user_id=record.user_id, machine_id=record.machine_id)
         record.process = None
 
+    async def share(self, record: Record, volume: Volume) -> None:
+        await asyncio.to_thread(self._homes.share, record, volume)
+
     async def wipe(self, record: Record) -> None:
         await asyncio.to_thread(self._homes.wipe, record.machine_id)
 
@@ -202,6 +209,9 @@ class VirtualCarrier:
     async def halt(self, record: Record, *, grace_s: float) -> None:  # noqa: ARG002 - port
         for server in self._unwell.pop(record.machine_id, []):
             server.close()
+
+    async def share(self, record: Record, volume: Volume) -> None:
+        """There are no files."""
 
     async def wipe(self, record: Record) -> None:
         """There are no files."""

@@ -21,10 +21,10 @@ from services.sandbox.faults import Faults
 from services.sandbox.market import Market
 from services.sandbox.news import NewsRoom
 from services.sandbox.options import Options
-from services.sandbox.orders import Refusal, check_order, record_of
-from services.sandbox.records import Record, Records, Wanted
+from services.sandbox.orders import Refusal, check_order, record_of, view_of
+from services.sandbox.records import Record, Records, Volume, Wanted
 from services.sandbox.volumes import Volumes
-from services.sandbox.wire import CreateBody, InterruptionReason, MachineStatus, MachineView, OfferView
+from services.sandbox.wire import CreateBody, InterruptionReason, MachineStatus, MachineView, OfferView, ShareBody
 from services.sandbox.zygote import BootFailed
 
 SECONDS_PER_HOUR = 3600.0
@@ -208,26 +208,23 @@ class Cloud:
         self._want(machine, "destroyed" if reason == "provider_lost" else "exited")
         await self._settled(machine)
 
+    async def share(self, machine_id: str, wish: ShareBody) -> Volume:
+        """Make a machine's workspace a volume that others on its host can have. One that has a volume keeps it."""
+        record = self._machine(machine_id).record
+        if record.wanted in ("exited", "destroyed"):
+            raise Refusal("machine_lost", f"{machine_id} has no files any more")
+        known = self.volumes.find(record.volume_id)
+        if known is not None:
+            return known
+        volume = self.volumes.create(wish.on(record.host_id))
+        await self._carrier.share(record, volume)
+        record.volume_id = volume.volume_id
+        self.volumes.attach(volume, machine_id)
+        self._records.save(record)
+        return volume
+
     def view(self, record: Record) -> MachineView:
-        return MachineView(
-            machine_id=record.machine_id,
-            label=record.label,
-            status=record.status,
-            offer_id=record.offer_id,
-            host_id=record.host_id,
-            gpu=record.gpu,
-            gpu_count=record.gpu_count,
-            region=record.region,
-            kind=record.kind,
-            billing=record.billing,
-            price_usd_micros_per_hour=record.price_usd_micros_per_hour,
-            created_at=record.created_at,
-            endpoints=record.endpoints if record.status == "running" else (),
-            interruption=record.interruption,
-            detail=record.detail,
-            volume_id=record.volume_id,
-            ssh_key_path="" if record.ssh_public_keys else self._carrier.ssh_key_path,
-        )
+        return view_of(record, "" if record.ssh_public_keys else self._carrier.ssh_key_path)
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(machine.record.status for machine in self._machines.values()))

@@ -19,6 +19,8 @@ from services.sandbox.records import Record, Volume
 # Above the users of usual systems and below `nobody` (65534), the highest id a rootless container maps.
 USER_ID_FIRST, USER_ID_LAST = 20_000, 59_999
 GROUP_ID_FIRST, GROUP_ID_LAST = 60_000, 64_999
+# What a volume's group may do; set-group-id: new files are the group's too.
+DIRECTORY_BITS, FILE_BITS = 0o2770, 0o060
 OPEN_PLACE = Path("/var/tmp")  # noqa: S108 - a root-owned directory is made in it, refused if it is not ours
 
 
@@ -61,9 +63,29 @@ class Homes:
                 os.chown(path, record.user_id, record.user_id, follow_symlinks=False)
         return home
 
+    def share(self, record: Record, volume: Volume) -> None:
+        """Turn the machine's own workspace into the volume's directory, by renaming it: open files stay open.
+
+        Every step can be met again after a crash between any two of them.
+        """
+        workspace, place = self.home(record.machine_id) / "workspace", self.volume(volume.volume_id)
+        if workspace.is_symlink():
+            return
+        if workspace.is_dir():
+            workspace.rename(place)  # over the volume's own directory, which is empty
+        if volume.group_id:
+            _hand_over(place, record.user_id, volume.group_id)
+        workspace.symlink_to(place)
+
     def wipe(self, machine_id: str) -> None:
-        """Take the machine's directory away. A volume it links to stays."""
-        shutil.rmtree(self.home(machine_id), ignore_errors=True)
+        """Take the machine's directory away. A volume it links to stays, and what it wrote there is for the others."""
+        home = self.home(machine_id)
+        workspace = home / "workspace"
+        if self.isolated and workspace.is_symlink():
+            place = workspace.resolve()
+            if place.is_relative_to(self._directory / "volumes") and place.is_dir():
+                _hand_over(place, home.lstat().st_uid, place.lstat().st_gid)
+        shutil.rmtree(home, ignore_errors=True)
 
     def make_volume(self, volume: Volume) -> None:
         path = self.volume(volume.volume_id)
@@ -94,6 +116,31 @@ class Homes:
         wanted.rmdir()
         wanted.symlink_to(elsewhere)
         return _owned(elsewhere)
+
+
+def _hand_over(place: Path, user_id: int, group_id: int) -> None:
+    """Let a volume's group change what one machine's user has written. Follows no link, touches nobody else's files."""
+    for folder, _, files, folder_descriptor in os.fwalk(place, follow_symlinks=False):
+        del folder
+        _open_to_group(folder_descriptor, user_id, group_id, DIRECTORY_BITS)
+        for name in files:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_descriptor)
+            except OSError:
+                continue  # a link, a socket, or gone meanwhile
+            try:
+                _open_to_group(descriptor, user_id, group_id, FILE_BITS)
+            finally:
+                os.close(descriptor)
+
+
+def _open_to_group(descriptor: int, user_id: int, group_id: int, bits: int) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid != user_id:
+        return
+    os.fchown(descriptor, -1, group_id)
+    also_run = (found.st_mode & 0o100) >> 3
+    os.fchmod(descriptor, (found.st_mode & 0o7777) | bits | also_run)
 
 
 def _owned(place: Path) -> Path:

@@ -7,7 +7,7 @@ import asyncssh
 from services.sandbox.market import Lot, Market
 from services.sandbox.records import Record, Volume
 from services.sandbox.volumes import Volumes
-from services.sandbox.wire import CreateBody
+from services.sandbox.wire import CreateBody, MachineView
 
 # An image under this name cannot be pulled, so that a customer's mistake can be rehearsed.
 IMAGE_MISSING_PREFIX = "missing/"
@@ -70,6 +70,29 @@ def record_of(
         ssh_public_keys=body.ssh_public_keys,
         volume_id=body.volume_id,
         user_id=user_id,
+    )
+
+
+def view_of(record: Record, ssh_key_path: str) -> MachineView:
+    """The machine as the API shows it."""
+    return MachineView(
+        machine_id=record.machine_id,
+        label=record.label,
+        status=record.status,
+        offer_id=record.offer_id,
+        host_id=record.host_id,
+        gpu=record.gpu,
+        gpu_count=record.gpu_count,
+        region=record.region,
+        kind=record.kind,
+        billing=record.billing,
+        price_usd_micros_per_hour=record.price_usd_micros_per_hour,
+        created_at=record.created_at,
+        endpoints=record.endpoints if record.status == "running" else (),
+        interruption=record.interruption,
+        detail=record.detail,
+        volume_id=record.volume_id,
+        ssh_key_path=ssh_key_path,
     )
 
 

@@ -18,7 +18,7 @@ from libs.clock import SystemClock
 from services.sandbox.cloud import Cloud
 from services.sandbox.homes import NoFreeUser
 from services.sandbox.orders import Refusal
-from services.sandbox.wire import CreateBody, FaultBody, InterruptBody, Problem, VolumeBody
+from services.sandbox.wire import CreateBody, FaultBody, InterruptBody, Problem, ShareBody, VolumeBody
 
 BODY_BYTES_MAX = 128 * 1024
 # How long a create that "times out" keeps its caller hanging: longer than any client waits.
@@ -67,6 +67,7 @@ class Api:
                 web.post(machine + "/start", self.start),
                 web.post(machine + "/stop", self.stop),
                 web.post(machine + "/interrupt", self.interrupt),
+                web.post(machine + "/share", self.share),
                 web.get("/v1/events", self.events),
                 web.get("/v1/volumes", self.list_volumes),
                 web.post("/v1/volumes", self.create_volume),
@@ -150,6 +151,11 @@ class Api:
         body = await _body(request, InterruptBody)
         await self._cloud.interrupt(request.match_info["id"], body.reason)
         return web.Response(status=204)
+
+    async def share(self, request: web.Request) -> web.Response:
+        body = await _body(request, ShareBody)
+        volume = await self._cloud.share(request.match_info["id"], body)
+        return _answer(self._cloud.volumes.view(volume), 201)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events, resumed by Last-Event-ID (or `?after=`)."""

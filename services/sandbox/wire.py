@@ -119,6 +119,16 @@ class VolumeBody(Struct, frozen=True, forbid_unknown_fields=True):
     size_gb: Annotated[int, Meta(ge=1, le=10_000)] = 50
 
 
+class ShareBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine's own workspace becomes a volume of its host."""
+
+    name: Name
+    size_gb: Annotated[int, Meta(ge=1, le=10_000)] = 50
+
+    def on(self, host_id: str) -> VolumeBody:
+        return VolumeBody(self.name, host_id, self.size_gb)
+
+
 class VolumeView(Struct, frozen=True):
     volume_id: str
     name: str

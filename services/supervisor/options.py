@@ -14,6 +14,8 @@ from libs.config import Secret, setting
 SERVICES = {
     "sandbox": "services.sandbox.__main__",
     "instance": "services.instance.__main__",
+    "failover": "services.failover.__main__",
+    "warmpool": "services.warmpool.__main__",
     "webhook_dispatch": "services.webhook_dispatch.__main__",
     "gateway": "services.gateway.__main__",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,8 +45,8 @@ SPEC = MachineSpec(gpu="RTX_4090", image="pytorch/pytorch", region="CN-HK-01", p
 
 CAPABILITIES = Capabilities(
     spot=True,
-    volumes=False,
-    shared_volume=False,
+    volumes=True,
+    shared_volume=True,
     stopped_keeps_gpu=True,
     push_signals=True,
     idempotent_create=False,
@@ -81,6 +81,7 @@ class ScriptedCloud:
     refuse_connections: int = 0
     rented: int = 0
     port: int = 0
+    volumes: dict[str, int] = field(default_factory=dict)
     hints: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     async def offers(self) -> Sequence[Offer]:
@@ -121,6 +122,15 @@ class ScriptedCloud:
 
     async def destroy(self, provider_machine_id: str) -> None:
         self.listed.pop(provider_machine_id, None)
+
+    async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
+        assert provider_machine_id in self.listed
+        self.volumes[f"vol_{name}"] = size_gb
+        return f"vol_{name}"
+
+    async def release_volumes(self, names: Collection[str]) -> None:
+        for name in names:
+            self.volumes.pop(f"vol_{name}", None)
 
     async def signals(self) -> AsyncIterator[str]:
         while True:

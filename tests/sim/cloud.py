@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -71,6 +71,7 @@ class Rented:
     interruption: InterruptionReason | None = None
     boots: int = 0
     ports: tuple[int, ...] = ()
+    volume_id: str = ""
 
 
 @dataclass
@@ -84,6 +85,7 @@ class FakeCloud:
     creates: dict[str, int] = field(default_factory=dict[str, int])  # per label: how many machines were made
     listeners: list[asyncio.Queue[str]] = field(default_factory=list[asyncio.Queue[str]])
     market: Sequence[Offer] = ()
+    volumes: dict[str, str] = field(default_factory=dict[str, str])  # id -> name
 
     def __post_init__(self) -> None:
         self.draws = Draws(self.chance, "cloud")
@@ -120,7 +122,9 @@ class FakeCloud:
         if order.offer.offer_id in taken or self.draws.happens(self.lies.offer_gone):
             raise OfferGone(order.offer.offer_id)
         self.creates[order.label] = self.creates.get(order.label, 0) + 1
-        return self._rent(order.label, order.offer, tuple(port.port for port in order.spec.ports))
+        machine = self._rent(order.label, order.offer, tuple(port.port for port in order.spec.ports))
+        machine.volume_id = order.volume_id
+        return machine
 
     def appear(self, label: str) -> Rented:
         """A machine that we did not ask for, at least not this time."""
@@ -195,8 +199,8 @@ class SimProvider:
     name = NAME
     capabilities = Capabilities(
         spot=True,
-        volumes=False,
-        shared_volume=False,
+        volumes=True,
+        shared_volume=True,
         stopped_keeps_gpu=False,
         push_signals=True,
         idempotent_create=False,
@@ -261,6 +265,25 @@ class SimProvider:
         if machine is not None:
             self._cloud.destroy(machine)
         await self._answer("destroy")
+
+    async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
+        machine = await self._machine(provider_machine_id, "share")
+        if machine is None or machine.status in ("gone", "exited"):
+            raise OfferGone(provider_machine_id)
+        if not machine.volume_id:
+            machine.volume_id = f"vol_{name}"
+            self._cloud.volumes[machine.volume_id] = name
+        await self._answer("share")
+        return machine.volume_id
+
+    async def release_volumes(self, names: Collection[str]) -> None:
+        await self._reach("release")
+        for volume_id, name in list(self._cloud.volumes.items()):
+            if name in names:
+                if any(machine.volume_id == volume_id for machine in self._cloud.alive()):
+                    raise Transient(f"{volume_id} is in use")
+                del self._cloud.volumes[volume_id]
+        await self._answer("release")
 
     async def signals(self) -> AsyncIterator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue()
@@ -333,4 +356,5 @@ def _shown(machine: Rented) -> ProviderMachine:
         host_id=machine.offer.host_id,
         endpoints=endpoints if machine.status == "running" else (),
         interruption=machine.interruption,
+        volume_id=machine.volume_id,
     )

@@ -29,6 +29,7 @@ from services.instance.decider import AGGREGATES, INSTANCE
 from services.instance.decider.instance import LIVE, Instance
 from services.instance.effects import EFFECTS, INTAKE, TASKS
 from services.instance.effects import World as InstanceWorld
+from services.instance.rooms import HEARS, HEARS_EVENTS
 from tests.sim.cloud import NAME, CloudHttp, FakeCloud, SimProvider
 from tests.sim.rows import RowsDatabase
 
@@ -77,6 +78,8 @@ SERVICE = Service(
     react=policy.react,
     project=projection.project,
     schema_sql="",
+    hears=HEARS,
+    hears_events=HEARS_EVENTS,
     intake=INTAKE,
     effects=EFFECTS,
     tasks=TASKS,

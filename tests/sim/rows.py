@@ -72,7 +72,7 @@ def _left(store: MemoryStore, machine_id: str, status: str, since: Any) -> list[
 
 def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
     return [
-        (msgspec.json.encode(row["spec"]).decode(),)
+        (msgspec.json.encode(row["spec"]).decode(), (row.get("volume") or {}).get("host_id"))
         for row in store.rows("instances")
         if row["instance_id"] == instance_id and row.get("spec") is not None
     ]
@@ -102,12 +102,18 @@ def _blocked(store: MemoryStore, accounts: list[str], now: Any) -> list[Row]:
     )
 
 
+def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
+    """Heartbeats are not simulated."""
+    return []
+
+
 STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._CONTRACTS_SQL: _contracts,
     contracts._CONTRACT_SQL: _contract,
     contracts._INSTANCE_OF_MACHINE_SQL: _instance_of_machine,
     contracts._LEFT_SQL: _left,
-    contracts._SPEC_SQL: _spec,
+    contracts._SILENT_SQL: _no_agents,
+    contracts._WANTED_SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,
     contracts._ORPHANS_SQL: _orphans,
     contracts._BLOCKED_SQL: _blocked,

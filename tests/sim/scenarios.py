@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from libs.sim.chance import Faults
 from libs.sim.world import Scenario
-from tests.sim import bell_scenario, instance_scenario
+from tests.sim import bell_scenario, instance_scenario, survival_scenario
 
 SCENARIOS: dict[str, tuple[Scenario, Faults]] = {
     "instance": (instance_scenario.scenario, instance_scenario.WEATHER),
     "instance-harsh": (instance_scenario.scenario, instance_scenario.HARSH),
+    "survival": (survival_scenario.scenario, survival_scenario.WEATHER),
     "bell": (bell_scenario.scenario, bell_scenario.ROUGH),
 }

@@ -7,7 +7,10 @@ machines), `host` (attempts and blacklist), `orphan` (machines that no instance 
 from __future__ import annotations
 
 from libs.runtime.service import Aggregate
-from proto.instance.events import HostEvent, InstanceEvent, OrphanEvent
+from proto.instance.events import (
+    InstanceEvent,
+)
+from proto.instance.host_events import HostEvent, OrphanEvent
 from services.instance.decider import host, instance, lifecycle, orphan
 
 INSTANCE = Aggregate("instance", None, lifecycle.decide, instance.evolve, InstanceEvent)

@@ -13,6 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.instance.events import (
+    AgentHeartbeatLost,
+    AgentHeartbeatRestored,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
@@ -22,6 +24,7 @@ from proto.instance.events import (
     InstanceInterrupted,
     InstanceKeptAlive,
     InstanceReady,
+    InstanceRecovering,
     InstanceRunning,
     InstanceStarted,
     InstanceStarting,
@@ -35,11 +38,19 @@ from proto.instance.events import (
     MachineFailed,
     MachineHealthy,
     MachineLost,
+    MachinePromoted,
     MachineRented,
     MachineRequested,
     MachineStartRequested,
     MachineStopped,
     MachineStopRequested,
+    PromotionFailed,
+    PromotionPlanned,
+    StandbyFailed,
+    StandbyReady,
+    VolumeReleased,
+    VolumeReleaseRequested,
+    VolumeShared,
 )
 from proto.instance.words import (
     Endpoint,
@@ -49,7 +60,12 @@ from proto.instance.words import (
     MachineSpec,
     MachineStatus,
     Offer,
+    StandbyMode,
+    Volume,
 )
+
+# A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
+REFUSALS_REMEMBERED_MAX = 16
 
 # A live machine carries the instance or may carry it again; the others are on their way out or have ended.
 LIVE: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
@@ -72,11 +88,22 @@ class Machine(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
     was_healthy: bool = False
     gone: bool = False
+    mode: StandbyMode | None = None
+    silent_since: datetime | None = None
 
     @property
     def has_contract(self) -> bool:
         """The provider may still charge for it."""
         return bool(self.provider_machine_id) and not self.gone
+
+
+class Plan(Struct, frozen=True):
+    """A promotion that waits for its standby to be up."""
+
+    machine_id: str
+    replaces: str
+    failover_id: str
+    give_up_at: datetime
 
 
 class Instance(Struct, frozen=True):
@@ -96,6 +123,10 @@ class Instance(Struct, frozen=True):
     last_used_at: datetime | None = None
     keep_alive_until: datetime | None = None
     machines: tuple[Machine, ...] = ()
+    volume: Volume | None = None
+    last_promotion: str = ""  # the failover that was answered last
+    standbys_refused: tuple[str, ...] = ()
+    plan: Plan | None = None
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -104,6 +135,16 @@ class Instance(Struct, frozen=True):
     def primary(self) -> Machine | None:
         """The one live primary machine, if there is one."""
         return next((m for m in reversed(self.machines) if m.role == "primary" and m.status in LIVE), None)
+
+    @property
+    def standbys(self) -> tuple[Machine, ...]:
+        """Live standby machines, ready or not."""
+        return tuple(m for m in self.machines if m.role == "standby" and m.status in LIVE)
+
+    @property
+    def ready_standby(self) -> Machine | None:
+        """A standby that can take over now."""
+        return next((m for m in self.standbys if m.was_healthy and m.status in ("healthy", "stopped")), None)
 
     @property
     def generation(self) -> int:
@@ -131,12 +172,23 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
     assert state is not None, f"{type(event).__name__} before InstanceCreated"
     if isinstance(event, MachineRequested):
         requested = Machine(
-            event.machine_id, event.role, event.generation, "requested", event.requested_at, event.give_up_at
+            machine_id=event.machine_id,
+            role=event.role,
+            generation=event.generation,
+            status="requested",
+            requested_at=event.requested_at,
+            give_up_at=event.give_up_at,
+            mode=event.mode,
         )
         return replace(state, machines=(*state.machines, requested))
     if isinstance(event, MACHINE_EVENTS):
         machines = tuple(_evolve_machine(m, event) if m.machine_id == event.machine_id else m for m in state.machines)
+        if isinstance(event, MachinePromoted):
+            answered = event.failover_id or state.last_promotion
+            return replace(state, machines=machines, last_promotion=answered, plan=None)
         return replace(state, machines=machines)
+    if isinstance(event, STANDBY_EVENTS):
+        return _evolve_standby(state, event)
     return _evolve_instance(state, event)
 
 
@@ -152,6 +204,9 @@ _MachineEvent: TypeAlias = (
     | MachineDestroyRequested
     | MachineDestroyed
     | MachineLost
+    | MachinePromoted
+    | AgentHeartbeatLost
+    | AgentHeartbeatRestored
 )
 MACHINE_EVENTS = (
     MachineRented,
@@ -165,6 +220,9 @@ MACHINE_EVENTS = (
     MachineDestroyRequested,
     MachineDestroyed,
     MachineLost,
+    MachinePromoted,
+    AgentHeartbeatLost,
+    AgentHeartbeatRestored,
 )
 _MACHINE_STATUS_AFTER: dict[type[_MachineEvent], MachineStatus] = {
     MachineRented: "rented",
@@ -182,8 +240,21 @@ _MACHINE_STATUS_AFTER: dict[type[_MachineEvent], MachineStatus] = {
 
 
 def _evolve_machine(machine: Machine, event: _MachineEvent) -> Machine:
-    changed = replace(machine, status=_MACHINE_STATUS_AFTER[type(event)])
+    changed = replace(machine, status=_MACHINE_STATUS_AFTER.get(type(event), machine.status))
     match event:
+        case MachinePromoted():
+            return replace(
+                changed,
+                role="primary",
+                generation=event.generation,
+                status="booted" if machine.status in ON else machine.status,
+                requested_at=event.promoted_at,
+                give_up_at=event.give_up_at,
+            )
+        case AgentHeartbeatLost():
+            return replace(changed, silent_since=event.last_seen_at)
+        case AgentHeartbeatRestored():
+            return replace(changed, silent_since=None)
         case MachineRented():
             return replace(
                 changed, provider=event.provider, provider_machine_id=event.provider_machine_id, offer=event.offer
@@ -193,7 +264,7 @@ def _evolve_machine(machine: Machine, event: _MachineEvent) -> Machine:
         case MachineHealthy():
             return replace(changed, was_healthy=True)
         case MachineStartRequested():
-            return replace(changed, requested_at=event.requested_at, give_up_at=event.give_up_at)
+            return replace(changed, requested_at=event.requested_at, give_up_at=event.give_up_at, silent_since=None)
         case MachineDestroyed() | MachineLost(gone=True):
             return replace(changed, gone=True)
         case _:
@@ -214,6 +285,7 @@ _InstanceEvent: TypeAlias = (
     | InstanceFailed
     | InstanceUsed
     | InstanceKeptAlive
+    | InstanceRecovering
 )
 _INSTANCE_STATUS_AFTER: dict[type[_InstanceEvent], InstanceStatus] = {
     InstanceStarting: "starting",
@@ -227,7 +299,46 @@ _INSTANCE_STATUS_AFTER: dict[type[_InstanceEvent], InstanceStatus] = {
     InstanceDeleted: "deleted",
     InstanceInterrupted: "interrupted",
     InstanceFailed: "failed",
+    InstanceRecovering: "recovering",
 }
+
+_StandbyEvent: TypeAlias = (
+    StandbyReady
+    | StandbyFailed
+    | PromotionFailed
+    | PromotionPlanned
+    | VolumeShared
+    | VolumeReleaseRequested
+    | VolumeReleased
+)
+STANDBY_EVENTS = (
+    StandbyReady,
+    StandbyFailed,
+    PromotionFailed,
+    PromotionPlanned,
+    VolumeShared,
+    VolumeReleaseRequested,
+    VolumeReleased,
+)
+
+
+def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
+    match event:
+        case StandbyFailed() if state.machine(event.machine_id) is None:
+            refused = (*state.standbys_refused, event.machine_id)
+            return replace(state, standbys_refused=refused[-REFUSALS_REMEMBERED_MAX:])
+        case PromotionFailed():
+            status = "interrupted" if event.was_promoted else state.status
+            return replace(state, status=status, last_promotion=event.failover_id, plan=None)
+        case PromotionPlanned():
+            return replace(state, plan=Plan(event.machine_id, event.replaces, event.failover_id, event.give_up_at))
+        case VolumeShared():
+            volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
+            return replace(state, volume=volume)
+        case VolumeReleased():
+            return replace(state, volume=None)
+        case _:
+            return state
 
 
 def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:

@@ -17,12 +17,19 @@ from proto.instance.commands import (
     InstanceCommand,
     KeepAlive,
     MarkUsed,
+    PromoteMachine,
+    ReleaseStandby,
     ReportBooted,
     ReportDestroyed,
     ReportFailed,
     ReportHealthy,
+    ReportHeard,
     ReportRented,
+    ReportSilence,
     ReportStopped,
+    ReportVolumeReleased,
+    ReportVolumeShared,
+    RequestStandby,
     StartInstance,
     StopIfIdle,
     StopInstance,
@@ -40,9 +47,11 @@ from proto.instance.events import (
     MachineRequested,
     MachineStartRequested,
     MachineStopRequested,
+    VolumeReleaseRequested,
 )
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider import machine as machines
+from services.instance.decider import silence, standby
 from services.instance.decider.instance import ON, Instance, InstanceState, Machine
 from services.instance.decider.market import CANDIDATES_MAX
 
@@ -83,6 +92,20 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return machines.stopped(state, command)
         case ReportDestroyed():
             return machines.destroyed(state, command)
+        case RequestStandby():
+            return standby.request(state, command)
+        case ReleaseStandby():
+            return standby.release(state, command)
+        case PromoteMachine():
+            return standby.promote(state, command)
+        case ReportVolumeShared():
+            return standby.volume_shared(state, command)
+        case ReportVolumeReleased():
+            return standby.volume_released(state, command)
+        case ReportSilence():
+            return silence.silent(state, command)
+        case ReportHeard():
+            return silence.heard(state, command)
         case _:
             raise TypeError(f"{type(command).__name__} is not a wish for an instance")
 
@@ -167,6 +190,8 @@ def _start(state: Instance, command: StartInstance) -> Sequence[Event]:
         raise _not_startable(state)
     primary = state.primary
     if primary is None:
+        if state.machine(command.machine_id) is None and state.ready_standby is not None:
+            return _start_on_standby(state, state.ready_standby, command)
         return _start_on_new_machine(state, command)
     if primary.status != "stopped":
         raise _not_startable(state)
@@ -212,6 +237,7 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         return []  # a late repeat of a start whose machine has ended since
     _refuse_without_offers(command.offers, command.no_offer, state.spec)
     left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
+    standbys = standby.give_back_all(state, "primary_moved")
     request = _request_machine(
         command,
         account_id=state.account_id,
@@ -220,7 +246,13 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         spec=state.spec,
         offers=command.offers,
     )
-    return [_starting(state, command, command.machine_id), *left_over, request]
+    return [_starting(state, command, command.machine_id), *left_over, *standbys, request]
+
+
+def _start_on_standby(state: Instance, machine: Machine, command: StartInstance) -> Sequence[Event]:
+    """The customer's own failover: the standby has the files."""
+    taken = standby.take_over(state, machine, failover_id="", now=command.now, give_up_at=_give_up_at(command.now))
+    return [_starting(state, command, machine.machine_id), *taken]
 
 
 def _stop(state: Instance, command: StopInstance) -> Sequence[Event]:
@@ -278,6 +310,8 @@ def _delete(state: Instance, command: DeleteInstance) -> Sequence[Event]:
     events: list[Event] = [deleting]
     for machine in state.machines:
         events += _give_back(state, machine)
+    if state.volume is not None or any(machine.mode for machine in state.machines):
+        events.append(VolumeReleaseRequested(instance_id=state.instance_id))
     if not any(machine.has_contract for machine in state.machines):
         events.append(_deleted(state, command.reason))
     return events

@@ -41,6 +41,7 @@ from proto.instance.events import (
     MachineStopRequested,
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
+from services.instance.decider import standby
 from services.instance.decider.instance import COMING_UP, ON, Instance, Machine
 
 REASON_CHARS_MAX = 500  # contract dumont 7: failure_reason
@@ -69,7 +70,7 @@ def rented(state: Instance, command: ReportRented) -> Sequence[Event]:
             provider_machine_id=command.provider_machine_id,
         )
         return [contract, give_back]
-    if state.status != "creating":
+    if state.status != "creating" or machine.role != "primary":
         return [contract]  # a start has already said `starting`
     starting = InstanceStarting(
         instance_id=state.instance_id,
@@ -92,16 +93,15 @@ def booted(state: Instance, command: ReportBooted) -> Sequence[Event]:
         "gpu": state.gpu,
         "machine_id": machine.machine_id,
     }
-    return [
-        MachineBooted(
-            instance_id=state.instance_id,
-            machine_id=machine.machine_id,
-            endpoints=command.endpoints,
-            health_check=state.health_check,
-        ),
-        InstanceRunning(**about),
-        InstanceHealthChecking(**about),
-    ]
+    up = MachineBooted(
+        instance_id=state.instance_id,
+        machine_id=machine.machine_id,
+        endpoints=command.endpoints,
+        health_check=state.health_check,
+    )
+    if machine.role != "primary" or state.status == "recovering":
+        return [up]
+    return [up, InstanceRunning(**about), InstanceHealthChecking(**about)]
 
 
 def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
@@ -109,6 +109,19 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
     if machine.status != "booted":
         return []
     offer = _offer(machine)
+    healthy = MachineHealthy(
+        instance_id=state.instance_id,
+        machine_id=machine.machine_id,
+        provider=machine.provider,
+        offer=offer,
+        took_ms=_took_ms(machine, command.now),
+    )
+    if machine.role != "primary":
+        promotion = standby.planned_promotion(state, machine, command.now)
+        if promotion is not None:
+            return [healthy, *promotion]
+        next_step = _stop_request(state, machine) if machine.mode == "stopped" else standby.ready(state, machine)
+        return [healthy, next_step]
     stop_at = auto_stop_at(
         minutes=state.auto_stop_minutes,
         ready_at=command.now,
@@ -116,13 +129,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         keep_alive_until=state.keep_alive_until,
     )
     return [
-        MachineHealthy(
-            instance_id=state.instance_id,
-            machine_id=machine.machine_id,
-            provider=machine.provider,
-            offer=offer,
-            took_ms=_took_ms(machine, command.now),
-        ),
+        healthy,
         InstanceReady(
             instance_id=state.instance_id,
             account_id=state.account_id,
@@ -135,6 +142,8 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             auto_stop_at=stop_at,
             region=offer.region,
             price_usd_micros_per_hour=offer.price_usd_micros_per_hour,
+            provider=machine.provider,
+            host_id=offer.host_id,
         ),
         InstanceStarted(
             instance_id=state.instance_id,
@@ -206,6 +215,12 @@ def _fail(
         offers=offers,
         took_ms=_took_ms(machine, now),
     )
+    if machine.role != "primary":
+        given_back = [destroy_request(state, machine)] if machine.has_contract else []
+        return [end, *given_back, *standby.ended(state, machine, code.lower(), reason)]
+    if state.status == "recovering":
+        given_back = [destroy_request(state, machine)] if machine.has_contract else []
+        return [end, *given_back, standby.fell_back(state, machine, code.lower())]
     verdict = InstanceFailed(
         instance_id=state.instance_id,
         account_id=state.account_id,
@@ -225,10 +240,12 @@ def stopped(state: Instance, command: ReportStopped) -> Sequence[Event]:
     machine = _machine(state, command.machine_id)
     if machine.status == "stopping":
         off = MachineStopped(instance_id=state.instance_id, machine_id=machine.machine_id)
+        if machine.role != "primary":
+            return [off, standby.ready(state, machine)]
         return [off, _instance_stopped(state)] if state.status == "stopping" else [off]
     if command.requested or machine.status not in ON:
         return []
-    return _lose(state, machine, reason=command.reason, detail=command.detail, gone=False)
+    return lose(state, machine, reason=command.reason, detail=command.detail, gone=False)
 
 
 def destroyed(state: Instance, command: ReportDestroyed) -> Sequence[Event]:
@@ -243,14 +260,19 @@ def destroyed(state: Instance, command: ReportDestroyed) -> Sequence[Event]:
         return []
     if machine.status == "lost":
         return [MachineDestroyed(instance_id=state.instance_id, machine_id=machine.machine_id)]
-    return _lose(state, machine, reason=command.reason, detail=command.detail, gone=True)
+    return lose(state, machine, reason=command.reason, detail=command.detail, gone=True)
 
 
-def _lose(state: Instance, machine: Machine, *, reason: InterruptionReason, detail: str, gone: bool) -> Sequence[Event]:
+def lose(state: Instance, machine: Machine, *, reason: InterruptionReason, detail: str, gone: bool) -> Sequence[Event]:
     detail = detail[:REASON_CHARS_MAX]
     lost = MachineLost(
         instance_id=state.instance_id, machine_id=machine.machine_id, reason=reason, detail=detail, gone=gone
     )
+    if machine.role != "primary":
+        given_back = [] if gone else [destroy_request(state, machine)]
+        return [lost, *given_back, *standby.ended(state, machine, "standby_lost", detail)]
+    if state.status == "recovering":  # the customer has been told that it is interrupted
+        return [lost, standby.fell_back(state, machine, "standby_lost")]
     if state.status == "failed":
         return [lost]  # the customer has been told that it is down
     interrupted = InstanceInterrupted(

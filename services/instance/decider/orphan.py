@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from proto.base import Event
 from proto.instance.commands import DestroyOrphan, OrphanCommand, ReportOrphan, ReportOrphanGone
-from proto.instance.events import OrphanDestroyed, OrphanDestroyRequested, OrphanEvent, OrphanFound
+from proto.instance.host_events import OrphanDestroyed, OrphanDestroyRequested, OrphanEvent, OrphanFound
 
 
 class Orphan(Struct, frozen=True):

@@ -1,7 +1,8 @@
 """The outside world of the instance service: clouds, probes, background watch. Outcomes come back as commands.
 
-Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `probing` (health),
-`watching` (differences and orphans). Wired by `__main__`; nothing here writes state.
+Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `sharing` (volumes),
+`probing` (health), `watching` (differences and orphans), `silence` (agents that are not heard of). Wired by `__main__`;
+nothing here writes state.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 from libs.runtime.service import Effect, Handle
 from proto.base import Command, Event
-from proto.instance.commands import CreateInstance, StartInstance
+from proto.instance.commands import CreateInstance, RequestStandby, StartInstance
 from proto.instance.events import (
     MachineBooted,
     MachineDestroyRequested,
+    MachinePromoted,
     MachineRequested,
     MachineStartRequested,
     MachineStopRequested,
-    OrphanDestroyRequested,
+    VolumeReleaseRequested,
 )
-from services.instance.effects import intake, probing, renting, watching
+from proto.instance.host_events import OrphanDestroyRequested
+from services.instance.effects import intake, probing, renting, sharing, silence, watching
 from services.instance.effects.world import World
 
 __all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
@@ -35,10 +38,13 @@ EFFECTS: Mapping[type[Event], Effect] = {
     MachineStopRequested: Effect(renting.stop, lane="power", tries_max=GIVE_BACK_TRIES_MAX),
     MachineDestroyRequested: Effect(renting.destroy, lane="give_back", tries_max=GIVE_BACK_TRIES_MAX),
     OrphanDestroyRequested: Effect(renting.destroy_orphan, lane="give_back", tries_max=GIVE_BACK_TRIES_MAX),
+    VolumeReleaseRequested: Effect(sharing.release_volumes, lane="give_back_volumes", tries_max=GIVE_BACK_TRIES_MAX),
     MachineBooted: Effect(probing.probe, lane="probe"),
+    MachinePromoted: Effect(probing.probe, lane="probe"),
 }
 INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     CreateInstance: intake.with_offers,
     StartInstance: intake.with_offers_for_start,
+    RequestStandby: intake.with_offers_on_host,
 }
-TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (watching.watch_providers,)
+TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (watching.watch_providers, silence.watch_agents)

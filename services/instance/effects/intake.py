@@ -1,7 +1,7 @@
 """Fill a wish with the market as it stands, before it is decided: deciders see offers, never clouds.
 
-Called by the runtime for CreateInstance and StartInstance. Refuses nothing itself: it says why there is no offer, and
-the decider refuses only if it needs one (a repeated create does not).
+Called by the runtime for CreateInstance, StartInstance and RequestStandby. Refuses nothing itself: it says why there is
+no offer, and the decider refuses only if it needs one (a repeated create does not).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.refusal import Transient
-from proto.instance.commands import CreateInstance, StartInstance
+from proto.instance.commands import CreateInstance, RequestStandby, StartInstance
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.market import Choice, choose
 from services.instance.effects.world import World
 from services.instance.queries import contracts
+
+OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 
 
 async def with_offers(command: CreateInstance, world: World) -> CreateInstance:
@@ -25,11 +27,31 @@ async def with_offers(command: CreateInstance, world: World) -> CreateInstance:
 
 async def with_offers_for_start(command: StartInstance, world: World) -> StartInstance:
     """Candidates in case the start needs a new machine."""
-    spec = await contracts.spec_of(world.pool, command.instance_id)
-    if spec is None:
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
         return replace(command, offers=(), no_offer="")
-    choice = await choose_offers(spec, command.account_id, world)
-    return replace(command, offers=choice.offers, no_offer=choice.code)
+    choice = await choose_offers(wanted.spec, command.account_id, world)
+    beside_files = await _offers_on_host(wanted.spec, wanted.volume_host_id, world) if wanted.volume_host_id else ()
+    others = tuple(offer for offer in choice.offers if offer not in beside_files)
+    return replace(command, offers=(*beside_files[:1], *others), no_offer=choice.code)
+
+
+async def with_offers_on_host(command: RequestStandby, world: World) -> RequestStandby:
+    """What the primary's host has free for a machine like it."""
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
+        return command
+    return replace(command, offers=await _offers_on_host(wanted.spec, command.host_id, world))
+
+
+async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple[Offer, ...]:
+    """Best first. The host may be blocked: the instance, or its files, are there already."""
+    try:
+        stock = await world.offers()
+    except Transient as unwell:
+        world.logger.info("market.unreachable", cause=str(unwell))
+        return ()
+    return tuple(offer for offer in stock.ranked(spec) if offer.host_id == host_id)[:OFFERS_ON_HOST_MAX]
 
 
 async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "") -> Choice:

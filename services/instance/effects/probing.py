@@ -1,22 +1,22 @@
 """The hand that proves a booted machine healthy: connects to its tcp ports and asks its http ports.
 
-Called by the runtime for MachineBooted. Rules (contract novita A7): every endpoint, or only the target port, must
-answer; 200-399 is healthy; refusals, timeouts and 5xx are tried again with a growing, jittered pause; 4xx is final;
-without a port it is healthy at once.
+Called by the runtime for MachineBooted, and for MachinePromoted when the standby is up already. Rules (contract novita
+A7): every endpoint, or only the target port, must answer; 200-399 is healthy; refusals, timeouts and 5xx are tried
+again with a growing, jittered pause; 4xx is final; without a port it is healthy at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import aiohttp
 
 from libs.runtime.service import Job
 from proto.base import Command, Heard
 from proto.instance.commands import ReportFailed, ReportHealthy
-from proto.instance.events import MachineBooted
+from proto.instance.events import MachineBooted, MachinePromoted
 from proto.instance.words import Endpoint, HealthCheck
 from services.instance.effects.renting import machine_of
 from services.instance.effects.world import World
@@ -27,13 +27,14 @@ PROXY_ERRORS = (b"bad gateway", b"upstream error")
 JITTER_MIN, JITTER_MAX = 0.5, 1.5
 PAUSE_MAX_S = 30.0  # a service that takes minutes to load should not wait as long again to be noticed
 
+Proven: TypeAlias = MachineBooted | MachinePromoted
 Verdict = Literal["healthy", "not_yet", "broken", "unwanted"]
 
 
 async def probe(job: Job, world: World) -> Sequence[Command]:
     """Report healthy or failed; nothing when the machine is no longer wanted."""
     event = job.heard.event
-    assert isinstance(event, MachineBooted)
+    assert isinstance(event, MachineBooted | MachinePromoted)
     machine = machine_of(job, event.machine_id)
     if machine is None or machine.status != "booted":
         return []
@@ -62,7 +63,7 @@ def _targets(endpoints: Sequence[Endpoint], check: HealthCheck) -> Sequence[Endp
     return chosen or None
 
 
-def _failed(event: MachineBooted, world: World, code: str, reason: str) -> ReportFailed:
+def _failed(event: Proven, world: World, code: str, reason: str) -> ReportFailed:
     return ReportFailed(
         now=world.clock.now(),
         instance_id=event.instance_id,
@@ -73,7 +74,7 @@ def _failed(event: MachineBooted, world: World, code: str, reason: str) -> Repor
     )
 
 
-async def _probe_all(heard: Heard, event: MachineBooted, targets: Sequence[Endpoint], world: World) -> Verdict:
+async def _probe_all(heard: Heard, event: Proven, targets: Sequence[Endpoint], world: World) -> Verdict:
     """Endpoints side by side; the first that is broken or unwanted decides for all."""
     try:
         async with asyncio.timeout(event.health_check.wait_max_ms / 1000):
@@ -86,7 +87,7 @@ async def _probe_all(heard: Heard, event: MachineBooted, targets: Sequence[Endpo
     return "healthy"
 
 
-async def _probe_until_known(heard: Heard, event: MachineBooted, target: Endpoint, world: World) -> Verdict:
+async def _probe_until_known(heard: Heard, event: Proven, target: Endpoint, world: World) -> Verdict:
     """Rounds of `retries_max` tries with growing pauses, until the total wait (our caller's) is over."""
     check = event.health_check
     attempt = 0

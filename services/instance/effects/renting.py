@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
 from libs.tokens import mint_agent_token
@@ -26,11 +28,12 @@ from proto.instance.events import (
     MachineRequested,
     MachineStartRequested,
     MachineStopRequested,
-    OrphanDestroyRequested,
 )
-from proto.instance.words import Offer
+from proto.instance.host_events import OrphanDestroyRequested
+from proto.instance.words import MachineSpec, Offer, Volume
 from services.instance.decider.instance import Instance, Machine
 from services.instance.effects.intake import choose_offers
+from services.instance.effects.sharing import report_shared
 from services.instance.effects.world import World
 from services.instance.providers import MachineOrder, OfferGone, OrderRejected, Provider, ProviderMachine
 from services.instance.queries import contracts
@@ -57,20 +60,46 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
     if job.maybe_done:
         found = await _look_for(event, world)
         if found is not None:
-            return _rented(event, found, _offer_of(event, found), world, adopted=True)
+            offer = _offer_of(event, found)
+            volume = Volume(found.volume_id, offer.provider, offer.host_id, event.volume_gb) if event.mode else None
+            return [*report_shared(event, volume, world), *_rented(event, found, offer, world, adopted=True)]
         # Looking takes seconds: another replica may have rented, and even lost, the machine meanwhile.
         if await contracts.has_left(world.pool, event.machine_id, "requested", since=job.heard.at):
             return []
     if machine.status != "requested":
         return []
-    return await _rent_in_rounds(event, world)
+    state: Instance = job.state
+    if event.role == "primary":
+        return await _rent_in_rounds(event, state.volume, world)
+    return await _rent_beside_primary(event, state, world)
 
 
-async def _rent_in_rounds(event: MachineRequested, world: World) -> Sequence[Command]:
+async def _rent_beside_primary(event: MachineRequested, state: Instance, world: World) -> Sequence[Command]:
+    """A standby: first the primary's workspace becomes a volume, which is reported whatever comes of the rest."""
+    primary = state.primary
+    provider = None if primary is None else world.providers.get(primary.provider)
+    if primary is None or primary.offer is None or provider is None:
+        return [_failed(event, world, "INVALID_STATE", "the primary is gone", stage_is_rejected=True, offers=())]
+    if not provider.capabilities.shared_volume:
+        why = f"{provider.name} cannot share a workspace"
+        return [_failed(event, world, "FEATURE_DISABLED", why, stage_is_rejected=True, offers=())]
+    size_gb = event.volume_gb
+    try:
+        # Named after the machine whose workspace it was, so that a later primary on this host has one of its own.
+        volume_id = await provider.share_workspace(
+            primary.provider_machine_id, name=primary.machine_id, size_gb=size_gb
+        )
+    except OfferGone:
+        return [_failed(event, world, "INVALID_STATE", "the primary is gone", stage_is_rejected=True, offers=())]
+    volume = Volume(volume_id, provider.name, primary.offer.host_id, size_gb)
+    return [*report_shared(event, volume, world), *await _rent_in_rounds(event, volume, world)]
+
+
+async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world: World) -> Sequence[Command]:
     """Try the candidates; when all are gone and any will do, look at the market again."""
     candidates, rejected = event.offers, list[Offer]()
     for _ in range(MARKET_ROUNDS_MAX):
-        reports = await _try_candidates(event, candidates, rejected, world)
+        reports = await _try_candidates(event, candidates, rejected, volume, world)
         if reports:
             return reports
         world.forget_offers()
@@ -84,7 +113,7 @@ async def _rent_in_rounds(event: MachineRequested, world: World) -> Sequence[Com
 
 
 async def _try_candidates(
-    event: MachineRequested, candidates: Sequence[Offer], rejected: list[Offer], world: World
+    event: MachineRequested, candidates: Sequence[Offer], rejected: list[Offer], volume: Volume | None, world: World
 ) -> Sequence[Command]:
     """Reports as soon as one try has a definite end; nothing when every candidate was gone.
 
@@ -96,7 +125,7 @@ async def _try_candidates(
         if provider is None:
             continue
         try:
-            created = await provider.create(_order(event, offer, world))
+            created = await provider.create(_order(event, offer, volume, world))
         except OfferGone:
             rejected.append(offer)
         except OrderRejected as no:
@@ -115,7 +144,9 @@ async def _try_candidates(
     return []
 
 
-def _order(event: MachineRequested, offer: Offer, world: World) -> MachineOrder:
+def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: World) -> MachineOrder:
+    """With the volume, if it is on this host. A standby does not run the customer's command: two of them would write
+    the same files."""
     token = mint_agent_token(
         world.secret.reveal(),
         machine_id=event.machine_id,
@@ -128,7 +159,13 @@ def _order(event: MachineRequested, offer: Offer, world: World) -> MachineOrder:
         "DUMONT_INSTANCE_ID": event.instance_id,
         "DUMONT_MACHINE_ID": event.machine_id,
     }
-    return MachineOrder(event.machine_id, offer, event.spec, environment)
+    is_here = volume is not None and (volume.provider, volume.host_id) == (offer.provider, offer.host_id)
+    spec = event.spec if event.role == "primary" else _without_command(event.spec)
+    return MachineOrder(event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "")
+
+
+def _without_command(spec: MachineSpec) -> MachineSpec:
+    return replace(spec, start_command="")
 
 
 async def _look_for(event: MachineRequested, world: World) -> ProviderMachine | None:

@@ -51,6 +51,9 @@ class World:
     poll_s: float = 10.0
     orphan_seen_s: float = 30.0
     orphan_grace_s: float = 600.0
+    heartbeat_s: float = 30.0
+    heartbeat_misses_max: int = 3
+    heartbeat_loss_s: float = 300.0
     market: Market = field(default_factory=Market)
     blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
 

@@ -13,7 +13,7 @@ Ground rules (design 5, docs/adr/0009):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -47,6 +47,7 @@ class ProviderMachine(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
     interruption: InterruptionReason | None = None  # why it is exited, when the cloud says so
     detail: str = ""
+    volume_id: str = ""
 
 
 class MachineOrder(Struct, frozen=True):
@@ -57,6 +58,7 @@ class MachineOrder(Struct, frozen=True):
     offer: Offer
     spec: MachineSpec
     environment: dict[str, str]
+    volume_id: str = ""  # a volume of the offer's host, to be the workspace
 
     def __repr__(self) -> str:
         return f"MachineOrder(label={self.label!r}, offer={self.offer.offer_id!r})"
@@ -109,6 +111,16 @@ class Provider(Protocol):
     async def stop(self, provider_machine_id: str) -> None: ...
 
     async def destroy(self, provider_machine_id: str) -> None: ...
+
+    async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
+        """Make a machine's workspace a volume that others on its host can have; returns its id. The machine goes on
+        using it, and a machine that has a volume keeps that one. Raises OfferGone when the machine is no more. Called
+        only where `shared_volume` is a capability."""
+        ...
+
+    async def release_volumes(self, names: Collection[str]) -> None:
+        """Give back all volumes with these names, files and all. Transient while a machine still has one."""
+        ...
 
     def signals(self) -> AsyncIterator[str]:
         """Provider machine ids that have news, as hints to `get`; may repeat, get lost or be late. For ever."""

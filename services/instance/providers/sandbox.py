@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -58,11 +58,21 @@ class _Machine(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...] = ()
     interruption: InterruptionReason | None = None
     detail: str = ""
+    volume_id: str = ""
     ssh_key_path: str = ""
 
 
 class _Machines(Struct, frozen=True):
     machines: list[_Machine]
+
+
+class _Volume(Struct, frozen=True):
+    volume_id: str
+    name: str
+
+
+class _Volumes(Struct, frozen=True):
+    volumes: list[_Volume]
 
 
 class _News(Struct, frozen=True):
@@ -132,6 +142,7 @@ class SandboxProvider:
             "agent_env": order.environment,
             "start_command": spec.start_command,
             "ssh_public_keys": keys,
+            "volume_id": order.volume_id,
         }
         try:
             answer = await self._send("POST", "/v1/machines", body, timeout_s=CREATE_TIMEOUT_S)
@@ -168,6 +179,27 @@ class SandboxProvider:
     async def destroy(self, provider_machine_id: str) -> None:
         path = f"/v1/machines/{provider_machine_id}"
         await self._call("DELETE", path, timeout_s=CHANGE_TIMEOUT_S, missing_is_fine=True)
+
+    async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
+        """Idempotent by the machine."""
+        answer = await self._call(
+            "POST",
+            f"/v1/machines/{provider_machine_id}/share",
+            body={"name": name, "size_gb": size_gb},
+            timeout_s=CHANGE_TIMEOUT_S,
+            missing_is_fine=True,
+            conflict_is_fine=True,
+        )
+        if answer.status in (404, 409):
+            raise OfferGone(answer.problem.detail)
+        return _decode(answer, _Volume).volume_id
+
+    async def release_volumes(self, names: Collection[str]) -> None:
+        """A volume that is still attached is a 409, and so Transient."""
+        volumes = _decode(await self._call("GET", "/v1/volumes"), _Volumes).volumes
+        for volume in volumes:
+            if volume.name in names:
+                await self._call("DELETE", f"/v1/volumes/{volume.volume_id}", missing_is_fine=True)
 
     async def signals(self) -> AsyncIterator[str]:
         """Ids of machines with news, for ever. After a break it goes on where it was, as far as the cloud remembers."""
@@ -209,13 +241,14 @@ class SandboxProvider:
         path: str,
         *,
         label: str = "",
+        body: Any = None,
         timeout_s: float = READ_TIMEOUT_S,
         missing_is_fine: bool = False,
         conflict_is_fine: bool = False,
     ) -> _Answer:
         """An idempotent call. Raises Transient for everything but the answers that are declared fine."""
         try:
-            answer = await self._send(method, path, None, label=label, timeout_s=timeout_s)
+            answer = await self._send(method, path, body, label=label, timeout_s=timeout_s)
         except _MaybeDone as error:
             raise Transient(f"{method} {path}: {error}") from error
         fine = answer.status < 300 or (missing_is_fine and answer.status == 404)
@@ -277,6 +310,7 @@ def _machine(machine: _Machine) -> ProviderMachine:
         endpoints=tuple(_with_key(endpoint, machine.ssh_key_path) for endpoint in machine.endpoints),
         interruption=machine.interruption,
         detail=machine.detail,
+        volume_id=machine.volume_id,
     )
 
 

@@ -2,8 +2,8 @@
 
 The runtime calls `QUERIES[type](query, context)` and `SIGNALS[type](signal, context)`; `context.pool` is this
 service's database (active projection first, then the live schema), `context.world` its World. Split by noun:
-`instances`, `hosts` (offers, blacklist, history), `agents` (heartbeats), `contracts` (what effects need to know).
-Nothing here writes facts.
+`instances`, `hosts` (offers, blacklist, history), `pool_hosts` (for warm pools), `agents` (heartbeats),
+`contracts` (what effects need to know). Nothing here writes facts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from proto.instance.queries import (
     GetStats,
     ListAgents,
     ListBlacklist,
+    ListHosts,
     ListInstances,
     ListOffers,
     SummarizeHistory,
 )
-from services.instance.queries import agents, hosts, instances
+from services.instance.queries import agents, hosts, instances, pool_hosts
 
 QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     GetInstance: instances.get_instance,
     ListInstances: instances.list_instances,
     GetStats: instances.get_stats,
     ListOffers: hosts.list_offers,
+    ListHosts: pool_hosts.list_hosts,
     ListBlacklist: hosts.list_blacklist,
     CheckBlacklist: hosts.check_blacklist,
     SummarizeHistory: hosts.summarize_history,

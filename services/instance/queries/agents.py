@@ -13,10 +13,16 @@ from asyncpg import Record
 from libs.postgres import Database
 from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, ListAgents
 
-HEARTBEAT_S = 30  # contract dumont 6
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
 AGENTS_MAX = 1_000
 ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
+
+
+class World(Protocol):
+    """What a heartbeat needs of the outside."""
+
+    @property
+    def heartbeat_s(self) -> float: ...
 
 
 class Context(Protocol):
@@ -24,6 +30,9 @@ class Context(Protocol):
 
     @property
     def pool(self) -> Database: ...
+
+    @property
+    def world(self) -> World: ...
 
 
 # $1 machine, $2 instance, $3 generation, $4 status, $5 agent version, $6 host name, $7 message, $8 GPU %, $9 memory %,
@@ -84,7 +93,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
         IDLE_GPU_PERCENT,
     )
     reason = shutdown_reason(report, row)
-    return AgentAnswer("shutdown" if reason else "none", reason, HEARTBEAT_S)
+    return AgentAnswer("shutdown" if reason else "none", reason, int(context.world.heartbeat_s))
 
 
 def shutdown_reason(report: AgentReport, row: Record | None) -> str:

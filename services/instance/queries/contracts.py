@@ -25,6 +25,26 @@ class Contract(Struct, frozen=True):
     rented_at: datetime
 
 
+class Wanted(Struct, frozen=True):
+    """What an instance is to run on; `volume_host_id`: the host that has its files."""
+
+    spec: MachineSpec
+    volume_host_id: str
+
+
+class Silent(Struct, frozen=True):
+    """A machine whose agent is not heard of. `known_since`: since when the log says so."""
+
+    machine_id: str
+    instance_id: str
+    provider: str
+    provider_machine_id: str
+    last_seen_at: datetime
+    known_since: datetime | None
+
+
+SILENT_MAX = 1_000  # in one look; the rest is met at the next
+
 # $1 provider. The partial index holds exactly these.
 _CONTRACTS_SQL = """
 select provider_machine_id, machine_id, instance_id, status, rented_at from machines where provider = $1 and not gone
@@ -35,7 +55,19 @@ where provider = $1 and provider_machine_id = any($2)
 """
 _INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
 _LEFT_SQL = "select exists (select from machines where machine_id = $1 and status <> $2 and changed_at > $3)"
-_SPEC_SQL = "select spec from instances where instance_id = $1"
+_WANTED_SPEC_SQL = "select spec, volume->>'host_id' from instances where instance_id = $1"
+# $1 heard of before, $2 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
+_SILENT_SQL = """
+select m.machine_id, m.instance_id, m.provider, m.provider_machine_id, greatest(a.last_seen_at, m.changed_at),
+       m.silent_since
+from machines m join agents a using (machine_id)
+where m.role = 'primary' and m.status = 'healthy'
+  and (greatest(a.last_seen_at, m.changed_at) < $1 or m.silent_since is not null)
+order by a.last_seen_at limit $2
+"""
+_AGENTS_SQL = """
+select count(*) from machines m join agents a using (machine_id) where m.role = 'primary' and m.status = 'healthy'
+"""
 # $1 provider, $2 provider's machine id, $3 label
 _WANTED_SQL = """
 select exists (
@@ -73,9 +105,22 @@ async def has_left(pool: Database, machine_id: str, status: MachineStatus, *, si
     return bool(await pool.fetchval(_LEFT_SQL, machine_id, status, since))
 
 
-async def spec_of(pool: Database, instance_id: str) -> MachineSpec | None:
-    spec = await pool.fetchval(_SPEC_SQL, instance_id)
-    return None if spec is None else msgspec.json.decode(spec, type=MachineSpec)
+async def wanted_of(pool: Database, instance_id: str) -> Wanted | None:
+    """None when the instance is unknown, or not yet in the rows."""
+    row = await pool.fetchrow(_WANTED_SPEC_SQL, instance_id)
+    if row is None or row[0] is None:
+        return None
+    return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "")
+
+
+async def silent_agents(pool: Database, before: datetime) -> list[Silent]:
+    """Primary machines in use whose agent was not heard of since `before`, or that were called silent."""
+    return [Silent(*row) for row in await pool.fetch(_SILENT_SQL, before, SILENT_MAX)]
+
+
+async def count_agents(pool: Database) -> int:
+    """Primary machines in use that have an agent."""
+    return await pool.fetchval(_AGENTS_SQL) or 0
 
 
 async def is_wanted(pool: Database, provider: str, provider_machine_id: str, label: str) -> bool:

@@ -305,6 +305,8 @@ def test_ready_says_where_and_for_how_much_it_runs() -> None:
         auto_stop_at=minutes(20),
         region="CN-HK-01",
         price_usd_micros_per_hour=380_000,
+        provider="sandbox",
+        host_id="host_1",
     )
     assert ready in after(*TO_READY)
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from libs.spec.given import spec
 from proto.instance.commands import DestroyOrphan, ReportOrphan, ReportOrphanGone
-from proto.instance.events import OrphanDestroyed, OrphanDestroyRequested, OrphanFound
+from proto.instance.host_events import OrphanDestroyed, OrphanDestroyRequested, OrphanFound
 from services.instance.decider import ORPHAN
 from tests.spec.instance.controls import NOW, PROVIDER_ID, minutes
 

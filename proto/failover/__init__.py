@@ -1,0 +1,1 @@
+"""What the failover service says, is asked to do, and answers."""

@@ -1,0 +1,201 @@
+"""Facts of the failover service.
+
+Aggregates: `guard` (one instance: its settings, limits, breakers and its failovers one after another, so that "one at a
+time" is one decider's rule) and `settings` (one account's defaults).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from proto.base import Event
+from proto.failover.words import (
+    Attempt,
+    GlobalSettings,
+    Limits,
+    MachineSettings,
+    Phase,
+    PoolSeen,
+    Rung,
+    Strategy,
+)
+
+# --- guard: public ------------------------------------------------------------------------------------------------
+
+
+class FailoverStarted(Event, tag="failover.started", kw_only=True, frozen=True):
+    """An instance is being brought back. `machine_id` is the machine that is replaced; `test`: somebody wished it."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    machine_id: str
+    strategy: Strategy
+    reason: str
+    started_at: datetime
+    gpu: str = ""
+    test: bool = False
+
+
+class RungTried(Event, tag="failover.rung_tried", kw_only=True, frozen=True):
+    """Whoever owns this rung is asked for a replacement of `machine_id`, ready by `give_up_at`."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    rung: Rung
+    machine_id: str
+    tried_at: datetime
+    give_up_at: datetime
+
+
+class WarmPoolSucceeded(Event, tag="failover.warm_pool_success", kw_only=True, frozen=True):
+    """The standby of the warm pool carries the instance (seed 000)."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    machine_id: str
+    took_ms: int
+    test: bool = False
+
+
+class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=True):
+    """The instance is ready again under its id. `data_loss_window_s`: at most so much work is missing."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    strategy: Rung
+    reason: str
+    original_machine_id: str
+    machine_id: str
+    generation: int
+    total_ms: int
+    data_loss_window_s: int
+    phases: tuple[Phase, ...]
+    attempts: tuple[Attempt, ...]
+    completed_at: datetime
+    gpu: str = ""
+    test: bool = False
+
+
+class FailoverFailed(Event, tag="failover.failed", kw_only=True, frozen=True):
+    """Nothing brought the instance back. `error` is one word (disabled, limit_reached, every_rung_failed, …)."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    reason: str
+    original_machine_id: str
+    error: str
+    total_ms: int
+    attempts: tuple[Attempt, ...]
+    failed_at: datetime
+    phases: tuple[Phase, ...] = ()
+    gpu: str = ""
+    test: bool = False
+
+
+# --- guard: private -----------------------------------------------------------------------------------------------
+
+
+class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
+    """How this failover may go: every rung in order, those that may be climbed, and the limits of that moment."""
+
+    failover_id: str
+    instance_id: str
+    ladder: tuple[Rung, ...]
+    allowed: tuple[Rung, ...]
+    rung_timeout_s: int
+    limits: Limits
+    planned_at: datetime
+
+
+class RungSkipped(Event, tag="failover.rung_skipped", kw_only=True, frozen=True):
+    """This rung was passed over, and why: not_in_strategy, not_configured, breaker_open, or what its owner says."""
+
+    failover_id: str
+    instance_id: str
+    rung: Rung
+    reason: str
+    skipped_at: datetime
+
+
+class RungClaimed(Event, tag="failover.rung_claimed", kw_only=True, frozen=True):
+    """The rung's owner has set a replacement aside; the instance is being moved to it."""
+
+    failover_id: str
+    instance_id: str
+    rung: Rung
+    machine_id: str
+    claimed_at: datetime
+
+
+class RungFailed(Event, tag="failover.rung_failed", kw_only=True, frozen=True):
+    failover_id: str
+    instance_id: str
+    rung: Rung
+    reason: str
+    failed_at: datetime
+
+
+class InterruptionJoined(Event, tag="failover.interruption_joined", kw_only=True, frozen=True):
+    """A machine was lost while its replacement was already under way: the same failover answers for both."""
+
+    failover_id: str
+    instance_id: str
+    joined_id: str
+
+
+class PoolNoted(Event, tag="failover.pool_noted", kw_only=True, frozen=True):
+    """What the warm pool has said about itself."""
+
+    instance_id: str
+    account_id: str
+    pool: PoolSeen
+
+
+class MachineSettingsUpdated(Event, tag="failover.machine_settings_updated", kw_only=True, frozen=True):
+    instance_id: str
+    account_id: str
+    settings: MachineSettings
+
+
+class GuardClosed(Event, tag="failover.guard_closed", kw_only=True, frozen=True):
+    """The instance is deleted: there is nothing left to guard."""
+
+    instance_id: str
+    account_id: str
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+class SettingsUpdated(Event, tag="failover.settings_updated", kw_only=True, frozen=True):
+    account_id: str
+    settings: GlobalSettings
+
+
+GuardEvent = (
+    FailoverStarted
+    | RungTried
+    | WarmPoolSucceeded
+    | FailoverCompleted
+    | FailoverFailed
+    | LadderPlanned
+    | RungSkipped
+    | RungClaimed
+    | RungFailed
+    | InterruptionJoined
+    | PoolNoted
+    | MachineSettingsUpdated
+    | GuardClosed
+)
+SettingsEvent = SettingsUpdated
+AnyEvent = GuardEvent | SettingsEvent

@@ -1,0 +1,120 @@
+"""Facts of the instance service about standby machines, shared workspaces and agents that fall silent.
+
+Part of the `instance` aggregate (see `events`, whose union has them).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from proto.base import Event
+from proto.instance.words import HealthCheck, StandbyMode
+
+
+class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=True):
+    """A standby machine is taking over: it is the primary now, and ready once its probes pass."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+    generation: int
+    failover_id: str
+
+
+class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=True):
+    """A standby machine is there, on the primary's host and with its workspace. A stopped one has been tried out."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    machine_id: str
+    host_id: str
+    volume_id: str
+    mode: StandbyMode
+
+
+class StandbyFailed(Event, tag="instance.standby_failed", kw_only=True, frozen=True):
+    """This standby machine is no more, or could not be had. `reason` is one word."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    machine_id: str
+    reason: str
+    detail: str = ""
+
+
+class PromotionFailed(Event, tag="instance.promotion_failed", kw_only=True, frozen=True):
+    """The standby that this failover chose does not carry the instance: it may not, or (`was_promoted`) it did not
+    come up, and the instance is interrupted as before."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    machine_id: str
+    failover_id: str
+    reason: str
+    was_promoted: bool = False
+
+
+class AgentHeartbeatLost(Event, tag="agent.heartbeat_lost", kw_only=True, frozen=True):
+    """The agent of the primary has missed several heartbeats (seed 000). Told once until it is heard again."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    machine_id: str
+    last_seen_at: datetime
+    missed: int
+
+
+class MachinePromoted(Event, tag="machine.promoted", kw_only=True, frozen=True):
+    """A standby has become the primary machine. `failover_id` is empty when the customer's start did it."""
+
+    instance_id: str
+    machine_id: str
+    generation: int
+    replaces: str
+    failover_id: str
+    promoted_at: datetime
+    give_up_at: datetime
+    health_check: HealthCheck = HealthCheck()
+
+
+class PromotionPlanned(Event, tag="machine.promotion_planned", kw_only=True, frozen=True):
+    """A stopped standby is started first, because the machine it is to replace still works."""
+
+    instance_id: str
+    machine_id: str
+    replaces: str
+    failover_id: str
+    give_up_at: datetime
+
+
+class VolumeShared(Event, tag="volume.shared", kw_only=True, frozen=True):
+    """The primary's workspace is a volume now, which other machines on its host can have as theirs."""
+
+    instance_id: str
+    provider: str
+    host_id: str
+    volume_id: str
+    size_gb: int
+
+
+class VolumeReleaseRequested(Event, tag="volume.release_requested", kw_only=True, frozen=True):
+    """The instance is being deleted: its volumes go when no machine has them any more."""
+
+    instance_id: str
+
+
+class VolumeReleased(Event, tag="volume.released", kw_only=True, frozen=True):
+    instance_id: str
+
+
+class AgentHeartbeatRestored(Event, tag="agent.heartbeat_restored", kw_only=True, frozen=True):
+    instance_id: str
+    machine_id: str
+    seen_at: datetime

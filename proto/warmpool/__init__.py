@@ -1,0 +1,1 @@
+"""What the warm pool service says, is asked to do, and answers."""

@@ -1,0 +1,85 @@
+"""Which rungs a failover may climb, in which order, and why it passes others over. Used by `climbing` and `queries`.
+
+Rules: contract dumont 3. A rung that has no owner yet is `not_configured`: it is recorded as skipped, never pretended.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from proto.failover.words import (
+    LADDER,
+    RUNGS_OF,
+    GlobalSettings,
+    MachineSettings,
+    PoolSeen,
+    Rung,
+    Strategy,
+)
+from services.failover.decider.guard import Guard
+
+# Rungs somebody owns: others hear `failover.rung_tried` and answer it.
+OWNED: frozenset[Rung] = frozenset({"warm_pool"})
+NOT_IN_STRATEGY = "not_in_strategy"
+NOT_CONFIGURED = "not_configured"
+BREAKER_OPEN = "breaker_open"
+
+
+def effective_strategy(own: MachineSettings, account: GlobalSettings) -> Strategy:
+    """What the settings of an instance and its account come to, with switched-off rungs taken out."""
+    if own.use_global_settings:
+        return _without(account.default_strategy, account.warm_pool.enabled, account.cpu_standby.enabled)
+    return _without(own.strategy, own.warm_pool_enabled, own.cpu_standby_enabled)
+
+
+def _without(strategy: Strategy, has_warm_pool: bool, has_cpu_standby: bool) -> Strategy:
+    match strategy:
+        case "both" if not has_warm_pool and not has_cpu_standby:
+            return "disabled"
+        case "both" if not has_warm_pool:
+            return "cpu_standby"
+        case "both" if not has_cpu_standby:
+            return "warm_pool"
+        case "warm_pool" if not has_warm_pool:
+            return "disabled"
+        case "cpu_standby" if not has_cpu_standby:
+            return "disabled"
+        case _:
+            return strategy
+
+
+def order_of(own: MachineSettings) -> tuple[Rung, ...]:
+    """Every rung once, the instance's own order first."""
+    chosen = LADDER if own.use_global_settings else own.strategy_order
+    return tuple(dict.fromkeys((*chosen, *LADDER)))
+
+
+def is_switched_off(rung: Rung, own: MachineSettings, account: GlobalSettings) -> bool:
+    """Also under `all`, a switched-off block is not used."""
+    match rung:
+        case "warm_pool":
+            return not (account.warm_pool.enabled if own.use_global_settings else own.warm_pool_enabled)
+        case "cpu_standby":
+            return not (account.cpu_standby.enabled if own.use_global_settings else own.cpu_standby_enabled)
+        case _:
+            return False
+
+
+def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime) -> str:
+    """Why this rung is passed over now, empty when it may be climbed."""
+    if rung not in allowed:
+        return NOT_IN_STRATEGY
+    if rung not in OWNED:
+        return NOT_CONFIGURED
+    if guard.is_breaker_open(rung, now):
+        return BREAKER_OPEN
+    return pool_objection(guard.pool)
+
+
+def pool_objection(pool: PoolSeen) -> str:
+    return "" if pool.readiness == "ready" else pool.reason or NOT_CONFIGURED
+
+
+def allowed_rungs(strategy: Strategy, own: MachineSettings, account: GlobalSettings) -> tuple[Rung, ...]:
+    """The rungs of a strategy that are switched on."""
+    return tuple(rung for rung in RUNGS_OF[strategy] if not is_switched_off(rung, own, account))

@@ -1,0 +1,67 @@
+"""What a customer may choose: the account's defaults (an aggregate) and an instance's settings (its guard's).
+
+Called by the runtime and by `climbing`. A change is a merge patch: what is absent stays; the same patch again gives
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Struct
+from msgspec.structs import fields, replace
+
+from libs.refusal import Refused
+from proto.base import Event
+from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
+from proto.failover.events import MachineSettingsUpdated, SettingsEvent, SettingsUpdated
+from proto.failover.words import GlobalSettings, MachineSettings
+from services.failover.decider.guard import Guard
+
+DEFAULTS = GlobalSettings()
+S = TypeVar("S", bound=Struct)
+
+
+def decide(state: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
+    changed = merged(state, command.patch)
+    return [] if changed == state else [SettingsUpdated(account_id=command.account_id, settings=changed)]
+
+
+def evolve(state: GlobalSettings, event: SettingsEvent) -> GlobalSettings:
+    del state
+    return event.settings
+
+
+def update_machine(state: Guard, command: UpdateMachineSettings) -> Sequence[Event]:
+    patch = command.patch
+    if patch.strategy is None:
+        patch = replace(patch, strategy=MachineSettings().strategy)
+    order = patch.strategy_order
+    if order is not UNSET and len(set(order)) != len(order):
+        raise Refused("VALIDATION_ERROR", field="strategy_order", reason="names a rung twice")
+    return _machine_event(state, command, merged(state.settings, patch))
+
+
+def forget_machine(state: Guard, command: ForgetMachineSettings) -> Sequence[Event]:
+    return _machine_event(state, command, MachineSettings())
+
+
+def _machine_event(
+    state: Guard, command: UpdateMachineSettings | ForgetMachineSettings, changed: MachineSettings
+) -> Sequence[Event]:
+    if state.closed:
+        raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
+    if changed == state.settings:
+        return []
+    return [MachineSettingsUpdated(instance_id=command.instance_id, account_id=command.account_id, settings=changed)]
+
+
+def merged(old: S, patch: Struct) -> S:
+    """`old` with what the patch says, block by block."""
+    changes: dict[str, Any] = {}
+    for field in fields(patch):
+        value = getattr(patch, field.name)
+        if value is not UNSET:
+            changes[field.name] = merged(getattr(old, field.name), value) if isinstance(value, Struct) else value
+    return replace(old, **changes)

@@ -1,0 +1,39 @@
+"""What a failover must know before it is decided: the account's settings and the limits of this installation.
+
+Called by the runtime before a start is decided (`Service.intake`), whether somebody wished it or a loss asks for it.
+The failover service touches nothing outside: rungs are climbed by those who own them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from libs.clock import Clock
+from proto.base import Command
+from proto.failover.commands import AnswerInterruption, ExecuteFailover
+from proto.failover.words import GlobalSettings, Limits
+
+S = TypeVar("S", ExecuteFailover, AnswerInterruption)
+
+
+@dataclass(frozen=True)
+class World:
+    """`settings_of` reads an account's settings; Transient when the database is unwell."""
+
+    settings_of: Callable[[str], Awaitable[GlobalSettings]]
+    clock: Clock
+    limits: Limits
+
+
+async def with_settings(command: S, world: World) -> S:
+    return replace(command, settings=await world.settings_of(command.account_id), limits=world.limits)
+
+
+INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
+    ExecuteFailover: with_settings,
+    AnswerInterruption: with_settings,
+}

@@ -1,0 +1,138 @@
+"""Who makes a failover want something: lost machines start one, the rungs' owners and the instance move it on.
+
+Called by the runtime for what other services say. Pure. The failover's id derives from the fact of the loss, so a
+redelivery meets the failover it has started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libs.ids import derive_id
+from proto.base import Command, Heard
+from proto.failover.commands import (
+    AbandonFailover,
+    AnswerInterruption,
+    NoteClaimed,
+    NotePool,
+    NoteReady,
+    NoteRungFailed,
+)
+from proto.failover.words import PoolSeen
+from proto.instance.events import (
+    InstanceDeleting,
+    InstanceInterrupted,
+    InstanceReady,
+    InstanceStopping,
+    PromotionFailed,
+)
+from proto.warmpool.events import (
+    PoolDegraded,
+    PoolDisabled,
+    PoolProvisioned,
+    StandbyClaimed,
+    StandbyNotAvailable,
+)
+
+HEARS = (
+    "pub.*.instance.interrupted",
+    "pub.*.instance.ready",
+    "pub.*.instance.stopping",
+    "pub.*.instance.deleting",
+    "pub.*.instance.promotion_failed",
+    "pub.*.warmpool.provisioned",
+    "pub.*.warmpool.degraded",
+    "pub.*.warmpool.disabled",
+    "pub.*.warmpool.claimed",
+    "pub.*.warmpool.not_available",
+)
+HEARS_EVENTS = (
+    InstanceInterrupted
+    | InstanceReady
+    | InstanceStopping
+    | InstanceDeleting
+    | PromotionFailed
+    | PoolProvisioned
+    | PoolDegraded
+    | PoolDisabled
+    | StandbyClaimed
+    | StandbyNotAvailable
+)
+
+
+def react(heard: Heard) -> Iterator[Command]:
+    """Own commands that follow from one event; own events ask for nothing."""
+    match heard.event:
+        case InstanceInterrupted() as event:
+            yield AnswerInterruption(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                failover_id=event.failover_id or derive_id("fo", heard.event_id),
+                machine_id=event.machine_id,
+                reason=event.reason,
+                gpu=event.gpu,
+            )
+        case InstanceReady() as event:
+            yield NoteReady(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                generation=event.generation,
+            )
+        case InstanceStopping() as event:
+            yield AbandonFailover(
+                now=heard.at, instance_id=event.instance_id, account_id=event.account_id, error="instance_stopped"
+            )
+        case InstanceDeleting() as event:
+            yield AbandonFailover(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                error="instance_deleted",
+                deleted=True,
+            )
+        case PromotionFailed() as event:
+            yield NoteRungFailed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                failover_id=event.failover_id,
+                rung="warm_pool",
+                reason=event.reason,
+                was_tried=True,
+            )
+        case _:
+            yield from _react_to_pool(heard)
+
+
+def _react_to_pool(heard: Heard) -> Iterator[Command]:
+    match heard.event:
+        case StandbyClaimed() as event:
+            yield NoteClaimed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                failover_id=event.failover_id,
+                rung="warm_pool",
+                machine_id=event.machine_id,
+            )
+        case StandbyNotAvailable() as event:
+            yield NoteRungFailed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                failover_id=event.failover_id,
+                rung="warm_pool",
+                reason=event.reason,
+                was_tried=False,
+            )
+        case PoolProvisioned() as event:
+            yield _note(heard, event, PoolSeen("ready", event.machine_id, event.host_id, event.mode, reason=""))
+        case PoolDegraded() as event:
+            yield _note(heard, event, PoolSeen("not_ready", reason=event.reason))
+        case PoolDisabled() as event:
+            yield _note(heard, event, PoolSeen())
+        case _:
+            return
+
+
+def _note(heard: Heard, event: PoolProvisioned | PoolDegraded | PoolDisabled, pool: PoolSeen) -> NotePool:
+    return NotePool(now=heard.at, instance_id=event.instance_id, account_id=event.account_id, pool=pool)

@@ -1,0 +1,26 @@
+"""The rooms of the failover service as one value: for its process, the rebuild command and the simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from libs.runtime.service import Service
+from proto.failover.commands import AnyCommand
+from services.failover import policy, projection
+from services.failover.decider import AGGREGATES
+from services.failover.effects import INTAKE
+from services.failover.queries import QUERIES
+
+ROOMS = Path(__file__).parent
+SERVICE = Service(
+    name="failover",
+    aggregates=AGGREGATES,
+    commands=AnyCommand,
+    react=policy.react,
+    project=projection.project,
+    schema_sql=(ROOMS / "schema.sql").read_text(encoding="utf-8"),
+    hears=policy.HEARS,
+    hears_events=policy.HEARS_EVENTS,
+    intake=INTAKE,
+    queries=QUERIES,
+)

@@ -1,0 +1,80 @@
+"""The strategies of contract dumont 3, in words for a person, with how long each takes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from proto.failover.words import RUNGS_OF, Rung
+
+# Contract dumont 3, strategy ids: seconds from the loss to the machine being ready.
+ETA_S: dict[Rung, tuple[int, int]] = {
+    "warm_pool": (1, 60),
+    "cpu_standby": (600, 1_200),
+    "regional_volume": (30, 60),
+    "cloud_storage": (30, 120),
+}
+
+
+class DumontEta(Struct, frozen=True):
+    min: int
+    max: int
+
+
+class DumontStrategy(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    description: str
+    recovery_time: str
+    cost: str
+    requirements: list[str]
+    eta_seconds: DumontEta | None
+    available: bool
+
+
+class DumontStrategies(Struct, frozen=True):
+    strategies: list[DumontStrategy]
+
+
+def _strategy(told: tuple[str, str, str, str, str], requirements: list[str], rungs: tuple[Rung, ...]) -> DumontStrategy:
+    """`told`: id, name, description, cost, recovery time."""
+    strategy, name, description, cost, recovery_time = told
+    etas = [ETA_S[rung] for rung in rungs]
+    return DumontStrategy(
+        id=strategy,
+        name=name,
+        description=description,
+        recovery_time=recovery_time,
+        cost=cost,
+        requirements=requirements,
+        eta_seconds=DumontEta(min(eta[0] for eta in etas), max(eta[1] for eta in etas)) if etas else None,
+        available=not rungs or "warm_pool" in rungs,
+    )
+
+
+_POOL = "a second free GPU on the machine's host and a provider with shared volumes"
+_VM = "a CPU standby (not part of this installation)"
+_REGION = "a regional volume (not part of this installation)"
+_BUCKET = "an object storage (not part of this installation)"
+STRATEGIES = [
+    _strategy(
+        ("warm_pool", "GPU warm pool", "A standby GPU on the same host takes over with the same volume.",
+         "volume only while the standby is stopped; a second GPU while it is hot",
+         "seconds (hot) to a minute (stopped)"), [_POOL], ("warm_pool",)),
+    _strategy(
+        ("cpu_standby", "CPU standby", "A CPU machine with a synced copy serves until there is a GPU again.",
+         "CPU machine and its disk", "10-20 minutes to the new GPU"), [_VM], ("cpu_standby",)),
+    _strategy(
+        ("both", "Warm pool, then CPU standby", "The default.", "sum of both", "as the rung that succeeds"),
+        [_POOL, _VM], RUNGS_OF["both"]),
+    _strategy(
+        ("regional_volume", "Regional volume", "A new GPU in the region mounts the persistent volume.",
+         "volume storage", "30-60 seconds"), [_REGION], ("regional_volume",)),
+    _strategy(
+        ("cloud_storage", "Cloud storage", "A new GPU anywhere restores from object storage.", "object storage",
+         "30-120 seconds or more"), [_BUCKET], ("cloud_storage",)),
+    _strategy(
+        ("all", "Every rung in order", "Warm pool, CPU standby, regional volume, cloud storage.", "sum of all",
+         "as the rung that succeeds"), [_POOL, _VM, _REGION, _BUCKET], RUNGS_OF["all"]),
+    _strategy(
+        ("disabled", "No failover", "A lost machine stays lost until it is started again.", "none", "manual"), [], ()),
+]  # fmt: skip

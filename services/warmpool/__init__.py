@@ -1,0 +1,1 @@
+"""The warm pool service: see README.md."""

@@ -1,0 +1,112 @@
+"""What makes a pool want something: failovers that need its standby, and what the instance says about machines.
+
+Called by the runtime for what other services say. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proto.base import Command, Heard
+from proto.failover.events import RungTried
+from proto.instance.events import (
+    InstanceDeleting,
+    InstanceFailed,
+    InstanceReady,
+    InstanceStopping,
+    PromotionFailed,
+    StandbyFailed,
+    StandbyReady,
+)
+from proto.warmpool.commands import (
+    ClaimStandby,
+    DisablePool,
+    NotePrimary,
+    NotePromotionFailed,
+    NoteStandbyFailed,
+    NoteStandbyReady,
+    SuspendPool,
+)
+
+HEARS = (
+    "pub.*.failover.rung_tried",
+    "pub.*.instance.ready",
+    "pub.*.instance.stopping",
+    "pub.*.instance.failed",
+    "pub.*.instance.deleting",
+    "pub.*.instance.standby_ready",
+    "pub.*.instance.standby_failed",
+    "pub.*.instance.promotion_failed",
+)
+HEARS_EVENTS = (
+    RungTried
+    | InstanceReady
+    | InstanceStopping
+    | InstanceFailed
+    | InstanceDeleting
+    | StandbyReady
+    | StandbyFailed
+    | PromotionFailed
+)
+
+
+def react(heard: Heard) -> Iterator[Command]:
+    """Own commands that follow from one event; own events ask for nothing."""
+    match heard.event:
+        case RungTried(rung="warm_pool") as event:
+            yield ClaimStandby(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                failover_id=event.failover_id,
+                replaces=event.machine_id,
+                give_up_at=event.give_up_at,
+            )
+        case InstanceReady() as event:
+            yield NotePrimary(
+                now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id, host_id=event.host_id
+            )
+        case InstanceStopping() as event:
+            yield SuspendPool(now=heard.at, instance_id=event.instance_id, reason="instance_stopped")
+        case InstanceFailed() as event:
+            yield SuspendPool(now=heard.at, instance_id=event.instance_id, reason="instance_failed")
+        case InstanceDeleting() as event:
+            yield DisablePool(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                reason="instance_deleted",
+                forced=True,
+            )
+        case _:
+            yield from _react_to_standby(heard)
+
+
+def _react_to_standby(heard: Heard) -> Iterator[Command]:
+    match heard.event:
+        case StandbyReady() as event:
+            yield NoteStandbyReady(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                host_id=event.host_id,
+                volume_id=event.volume_id,
+            )
+        case StandbyFailed() as event:
+            yield NoteStandbyFailed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=event.machine_id,
+                reason=event.reason,
+                detail=event.detail,
+            )
+        case PromotionFailed() as event:
+            yield NotePromotionFailed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                failover_id=event.failover_id,
+                machine_id=event.machine_id,
+                reason=event.reason,
+            )
+        case _:
+            return
