@@ -6,13 +6,13 @@ that withdraws or moves it, because the decider computes the same instant from t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
 from libs.runtime.service import Row, deadline, no_deadline
-from proto.base import Command, Heard
+from proto.base import Command, Event, Heard
 from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle, host_key
 from proto.instance.events import (
     AgentHeartbeatLost,
@@ -58,23 +58,17 @@ from proto.instance.host_events import (
 )
 from proto.instance.words import Volume
 
+Route: TypeAlias = Callable[[Heard], Iterable[Row]]
+
 AUTO_STOP = "auto_stop"
 AUTO_STOP_REASON = "auto_stop"
 DESTROY_ORPHAN = "destroy_orphan"
 
 
-def project(heard: Heard) -> Iterator[Row]:
+def project(heard: Heard) -> Iterable[Row]:
     """Rows to merge for one event; nothing for events of no interest."""
-    kind = type(heard.event).__struct_config__.tag
-    assert isinstance(kind, str)
-    if kind.startswith("instance."):
-        yield from _project_instance(heard)
-    elif isinstance(heard.event, AttemptRecorded | HostBlacklisted | HostUnblacklisted):
-        yield from _project_host(heard, heard.event)
-    elif isinstance(heard.event, OrphanFound | OrphanDestroyRequested | OrphanDestroyed):
-        yield from _project_orphan(heard, heard.event)
-    else:
-        yield from _project_machine(heard)
+    route = _ROUTES.get(type(heard.event))
+    return () if route is None else route(heard)
 
 
 def wish(command: type[Command], **fields: str) -> str:
@@ -126,7 +120,7 @@ def _project_instance(heard: Heard) -> Iterator[Row]:
             yield _instance(heard, keep_alive_until=event.until)
             yield from _auto_stop(heard, event)
         case _:
-            yield from _project_ending(heard)
+            return
 
 
 def _auto_stop(heard: Heard, event: InstanceReady | InstanceUsed | InstanceKeptAlive) -> Iterator[Row]:
@@ -154,7 +148,7 @@ def _project_ending(heard: Heard) -> Iterator[Row]:
         case InstanceDeleted() as event:
             yield _instance(heard, status="deleted", status_reason=event.reason, deleted_at=heard.at)
         case _:
-            return  # InstanceStarted says the same as InstanceReady
+            return
     yield no_deadline(heard.aggregate_id, AUTO_STOP)
 
 
@@ -220,34 +214,24 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
         case VolumeReleased():
             yield _instance(heard, volume=None)
         case _:
-            yield from _project_machine_end(heard)
-
-
-def _project_machine_end(heard: Heard) -> Iterator[Row]:
-    """The ways in which a machine ceases to be coming up; each withdraws its give-up."""
-    match heard.event:
-        case MachineHealthy(machine_id=machine_id):
-            yield _machine(heard, machine_id, "healthy")
-        case MachineFailed(machine_id=machine_id):
-            yield _machine(heard, machine_id, "failed")
-        case MachineCancelled(machine_id=machine_id):
-            yield _machine(heard, machine_id, "cancelled")
-        case MachineStopRequested(machine_id=machine_id):
-            yield _machine(heard, machine_id, "stopping")
-        case MachineStopped(machine_id=machine_id):
-            yield _machine(heard, machine_id, "stopped")
-        case MachineDestroyRequested(machine_id=machine_id):
-            yield _machine(heard, machine_id, "destroying")
-        case MachineDestroyed(machine_id=machine_id):
-            yield _machine(heard, machine_id, "destroyed", gone=True)
-        case MachineLost(machine_id=machine_id, gone=gone):
-            yield _machine(heard, machine_id, "lost", gone=gone)
-        case _:
             return
-    yield no_deadline(heard.aggregate_id, _give_up_name(machine_id))
 
 
-def _project_host(heard: Heard, event: AttemptRecorded | HostBlacklisted | HostUnblacklisted) -> Iterator[Row]:
+def _project_machine_end(heard: Heard, event: MachineEnd, status: str) -> Iterator[Row]:
+    """The ways in which a machine ceases to be coming up; each withdraws its give-up."""
+    match event:
+        case MachineDestroyed():
+            yield _machine(heard, event.machine_id, status, gone=True)
+        case MachineLost():
+            yield _machine(heard, event.machine_id, status, gone=event.gone)
+        case _:
+            yield _machine(heard, event.machine_id, status)
+    yield no_deadline(heard.aggregate_id, _give_up_name(event.machine_id))
+
+
+def _project_host(heard: Heard) -> Iterator[Row]:
+    event = heard.event
+    assert isinstance(event, AttemptRecorded | HostBlacklisted | HostUnblacklisted)
     host = {"provider": event.provider, "host_id": event.host_id}
     match event:
         case AttemptRecorded():
@@ -285,7 +269,9 @@ def _project_host(heard: Heard, event: AttemptRecorded | HostBlacklisted | HostU
             yield Row("blacklist", {**host, "account_id": event.account_id}, None)
 
 
-def _project_orphan(heard: Heard, event: OrphanFound | OrphanDestroyRequested | OrphanDestroyed) -> Iterator[Row]:
+def _project_orphan(heard: Heard) -> Iterator[Row]:
+    event = heard.event
+    assert isinstance(event, OrphanFound | OrphanDestroyRequested | OrphanDestroyed)
     orphan = {"provider": event.provider, "provider_machine_id": event.provider_machine_id}
     key = host_key(event.provider, event.provider_machine_id)
     match event:
@@ -305,3 +291,72 @@ def _project_orphan(heard: Heard, event: OrphanFound | OrphanDestroyRequested | 
         case OrphanDestroyed():
             yield Row("orphans", orphan, {"status": "gone", "gone_at": heard.at})
             yield no_deadline(key, DESTROY_ORPHAN)
+
+
+_BEGINNINGS = (
+    InstanceCreated,
+    InstanceStarting,
+    InstanceRunning,
+    InstanceHealthChecking,
+    InstanceReady,
+    InstanceRecovering,
+    PromotionFailed,
+    InstanceUsed,
+    InstanceKeptAlive,
+)
+_ENDINGS = (
+    InstanceStopping,
+    InstanceStopped,
+    InstanceInterrupted,
+    InstanceFailed,
+    InstanceDeleting,
+    InstanceDeleted,
+)
+_MACHINES = (
+    MachineRequested,
+    MachineRented,
+    MachineBooted,
+    MachineStartRequested,
+    MachinePromoted,
+    AgentHeartbeatLost,
+    AgentHeartbeatRestored,
+    VolumeShared,
+    VolumeReleased,
+)
+MachineEnd: TypeAlias = (
+    MachineHealthy
+    | MachineFailed
+    | MachineCancelled
+    | MachineStopRequested
+    | MachineStopped
+    | MachineDestroyRequested
+    | MachineDestroyed
+    | MachineLost
+)
+_MACHINE_ENDS: dict[type[MachineEnd], str] = {
+    MachineHealthy: "healthy",
+    MachineFailed: "failed",
+    MachineCancelled: "cancelled",
+    MachineStopRequested: "stopping",
+    MachineStopped: "stopped",
+    MachineDestroyRequested: "destroying",
+    MachineDestroyed: "destroyed",
+    MachineLost: "lost",
+}
+
+
+def _machine_end_to(status: str) -> Route:
+    # The routes are by type, so the event is one of MachineEnd.
+    return lambda heard: _project_machine_end(heard, cast(MachineEnd, heard.event), status)
+
+
+# A replay asks a million times, so the way is looked up, not searched for. InstanceStarted says
+# what InstanceReady has said and has none.
+_ROUTES: dict[type[Event], Route] = {
+    **dict.fromkeys(_BEGINNINGS, _project_instance),
+    **dict.fromkeys(_ENDINGS, _project_ending),
+    **dict.fromkeys(_MACHINES, _project_machine),
+    **{kind: _machine_end_to(status) for kind, status in _MACHINE_ENDS.items()},
+    **dict.fromkeys((AttemptRecorded, HostBlacklisted, HostUnblacklisted), _project_host),
+    **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
+}
