@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,9 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_NAME = 15
 NAME_BYTES_MAX = 15  # the kernel keeps 16 with the NUL
 READY_LINE = b"ready\n"
+# Allocations between two looks of the garbage collector: with Python's 700 it took a fifth of a busy service's time
+# (webhook dispatch: 269 us a delivery, 220 with this). What it waits for are rare cycles, a few MB at most.
+COLLECT_AFTER = 50_000
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -66,6 +70,7 @@ def run(serve: Callable[[Running], Awaitable[None]]) -> None:
     """
     import uvloop  # noqa: PLC0415 - costs 10 ms, and processes that only import this module do not need it
 
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     ready_fd = config.read(ReadySettings).ready_fd
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

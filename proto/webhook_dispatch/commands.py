@@ -116,7 +116,7 @@ class DisableEndpoint(EndpointCommand, tag="disable_endpoint", frozen=True, kw_o
     reason: DisableReason = "gone"
 
 
-class Record(Struct, frozen=True, omit_defaults=True):
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
     """One thing found out. Without an attempt: taken on, and to be sent later (or, with `skipped`, not at all).
 
     `jitter_ppm` is the chance in the next pause, 0 to a million. `delivery` may be left out once it is recorded.

@@ -32,6 +32,7 @@ from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
 from services.gateway.server import Bug, make, serve
+from tests.integration.webhook_owner import WebhookOwner
 
 SECRET = "5ec7e7" * 8
 KEY = "dumont_sk_" + "k" * 43
@@ -242,6 +243,7 @@ async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> Asyn
     log, owner = MemoryLog(), Owner()
     owner_bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     await owner_bus.serve("instance", owner.answer)
+    await owner_bus.serve("webhook_dispatch", WebhookOwner().answer)
     bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     settings = GatewaySettings(
         nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode

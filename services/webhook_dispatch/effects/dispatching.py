@@ -201,6 +201,9 @@ class Dispatcher:
             self._leave(box, parcel)
             self._pump()
             return
+        if not parcel.attempts and parcel.delivery is not None:
+            delay_s = (at - parcel.delivery.event_at).total_seconds()
+            self._world.instruments.first_attempts.observe(max(0.0, delay_s), (box.target.kind,))
         answer = await self._sender.send(box.target, parcel, at)
         self._seconds.observe(answer.took_ms / 1000, ("delivered" if answer.is_delivered else "failed",))
         parcel.attempts += 1
@@ -310,6 +313,7 @@ class Dispatcher:
         """Write down what has waited long enough, so that the cursor need not."""
         while True:
             await self._clock.sleep(SWEEP_INTERVAL_S)
+            self._world.instruments.backlog.set(self._lanes.size)
             before_s = self._clock.monotonic_s() - SPILL_AFTER_S
             while self._fresh and (self._fresh[0][1].is_noted or self._fresh[0][1].taken_on_s <= before_s):
                 box, parcel = self._fresh.popleft()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -49,7 +49,9 @@ class DeliveriesQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecoverQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    since: datetime
+    """Without `since`, the last day."""
+
+    since: datetime | None = None
 
 
 async def test_webhook(call: Call) -> Answer:
@@ -111,12 +113,13 @@ async def resend_attempt(call: Call) -> Answer:
 
 async def recover_webhook(call: Call) -> Answer:
     query: RecoverQuery = call.query
-    if query.since.tzinfo is None:
+    since = query.since or call.now - timedelta(days=1)
+    if since.tzinfo is None:
         refuse("since", "since must say its time zone, for example 2026-01-31T12:00:00Z")
     webhook_id, request_id = call.path["id"], call.derived_id("recovery")
     await call.command(
         RequestRecovery(
-            now=call.now, endpoint_id=webhook_id, account_id=call.account_id, since=query.since, request_id=request_id
+            now=call.now, endpoint_id=webhook_id, account_id=call.account_id, since=since, request_id=request_id
         )
     )
     return ok(WebhookDone(webhook_id, "recovering", request_id), 202)
