@@ -13,7 +13,9 @@ from proto.instance.commands import (
     GiveUpMachine,
     KeepAlive,
     MarkUsed,
+    PromoteMachine,
     RecordAttempt,
+    ReleaseStandby,
     ReportBooted,
     ReportDestroyed,
     ReportFailed,
@@ -21,7 +23,10 @@ from proto.instance.commands import (
     ReportOrphan,
     ReportOrphanGone,
     ReportRented,
+    ReportSilence,
     ReportStopped,
+    ReportVolumeShared,
+    RequestStandby,
     StartInstance,
     StopIfIdle,
     StopInstance,
@@ -81,6 +86,41 @@ INSTANCE_COMMANDS = st.one_of(
     st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(GiveUpMachine, **COMMON, machine_id=MACHINES),
     st.builds(StopIfIdle, **COMMON),
+    st.builds(
+        RequestStandby,
+        **COMMON,
+        machine_id=MACHINES,
+        primary_machine_id=MACHINES,
+        host_id=st.just("host_1"),
+        mode=st.sampled_from(["hot", "stopped"]),
+        volume_gb=st.just(50),
+        offers=OFFERS,
+    ),
+    st.builds(ReleaseStandby, **COMMON, machine_id=MACHINES),
+    st.builds(
+        PromoteMachine,
+        **COMMON,
+        machine_id=MACHINES,
+        replaces=MACHINES,
+        failover_id=st.sampled_from(["fo_1", "fo_2"]),
+        give_up_at=st.just(minutes(10_000)),
+    ),
+    st.builds(
+        ReportVolumeShared,
+        **COMMON,
+        provider=st.just("sandbox"),
+        host_id=st.just("host_1"),
+        volume_id=st.just("vol_1"),
+        size_gb=st.just(50),
+    ),
+    st.builds(
+        ReportSilence,
+        **COMMON,
+        machine_id=MACHINES,
+        last_seen_at=st.just(NOW),
+        missed=st.just(3),
+        is_lost=st.booleans(),
+    ),
 )
 # Reports about the first machine, in the order in which they usually come: random choice alone seldom gets to `ready`.
 USUAL = st.sampled_from(
@@ -107,6 +147,40 @@ USUAL = st.sampled_from(
         ReportHealthy(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_1"),
     ]
 )
+# Likewise for a standby and its promotion.
+TAKEOVER = st.sampled_from(
+    [
+        RequestStandby(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_2",
+            primary_machine_id="mach_1",
+            host_id="host_1",
+            mode="hot",
+            volume_gb=50,
+            offers=(OFFER,),
+        ),
+        ReportRented(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_2",
+            provider="sandbox",
+            provider_machine_id="sb_2",
+            offer=OFFER,
+        ),
+        ReportBooted(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_2", endpoints=()),
+        ReportHealthy(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_2"),
+        ReportStopped(now=NOW, instance_id=INSTANCE_ID, machine_id="mach_1", reason="spot_preemption"),
+        PromoteMachine(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_2",
+            replaces="mach_1",
+            failover_id="fo_1",
+            give_up_at=minutes(10_000),
+        ),
+    ]
+)
 
 
 def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
@@ -122,13 +196,18 @@ def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
             assert not machine.has_contract or machine.status == "destroying", f"not given back: {machine}"
     if state.status == "ready":
         assert [machine.status for machine in live] == ["healthy"], "ready without a healthy machine"
+        carriers = [machine.generation for machine in state.machines if machine.role == "primary"]
+        assert live[0].generation == max(carriers), "an older generation carries the instance"
+    if state.status == "recovering":
+        assert live, "nobody is taking over"
+    assert len(state.standbys) <= 1, f"two standbys: {state.standbys}"
     if state.status == "interrupted":
         assert not live, "interrupted although a machine is alive"
 
 
 def test_every_wish_for_an_instance_twice_is_once() -> None:
     every_command_twice_is_once(
-        INSTANCE, USUAL | INSTANCE_COMMANDS, invariant=one_primary_and_no_contract_forgotten, steps_max=30
+        INSTANCE, USUAL | TAKEOVER | INSTANCE_COMMANDS, invariant=one_primary_and_no_contract_forgotten, steps_max=30
     )
 
 

@@ -1,0 +1,206 @@
+"""How a failover goes: started, up the ladder, completed or failed."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from libs.spec.given import Given, spec
+from proto.failover.commands import UpdateMachineSettings
+from proto.failover.events import (
+    FailoverCompleted,
+    FailoverFailed,
+    FailoverStarted,
+    GuardClosed,
+    InterruptionJoined,
+    LadderPlanned,
+    PoolNoted,
+    RungClaimed,
+    RungFailed,
+    RungSkipped,
+    RungTried,
+    WarmPoolSucceeded,
+)
+from proto.failover.words import GlobalSettings, Limits, MachinePatch, PoolSeen, WarmPoolSettings
+from services.failover.decider import GUARD
+from tests.spec.failover.controls import (
+    ACCOUNT,
+    CLAIMED,
+    DELETED,
+    EXECUTE,
+    FAILOVER,
+    GIVE_UP,
+    INSTANCE_ID,
+    LOST,
+    NOT_AVAILABLE,
+    NOW,
+    POOL_READY,
+    PRIMARY,
+    PROMOTION_FAILED,
+    READY,
+    STANDBY,
+    STOPPED,
+    seconds,
+)
+
+REST_SKIPPED = (RungSkipped, RungSkipped, RungSkipped)
+
+
+def protected() -> Given:
+    """A guard that knows a ready pool."""
+    return spec(GUARD).given().when(POOL_READY).then_kinds(PoolNoted)
+
+
+def climbing() -> Given:
+    return protected().when(LOST).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+
+
+def last(given: Given, command: object) -> FailoverCompleted | FailoverFailed:
+    event = given.when(command).events[-1]
+    assert isinstance(event, FailoverCompleted | FailoverFailed)
+    return event
+
+
+def test_a_loss_of_a_protected_instance_asks_the_warm_pool_first() -> None:
+    tried = climbing_events()[-1]
+    assert tried == RungTried(
+        failover_id=FAILOVER,
+        instance_id=INSTANCE_ID,
+        account_id=ACCOUNT,
+        rung="warm_pool",
+        machine_id=PRIMARY,
+        tried_at=NOW,
+        give_up_at=seconds(120),
+    )
+
+
+def climbing_events() -> list:
+    return protected().when(LOST).events
+
+
+def test_the_instance_ready_on_the_claimed_standby_completes_the_failover_with_its_timings() -> None:
+    story = climbing().when(CLAIMED).then_kinds(RungClaimed).when(READY)
+    succeeded, completed = story.events
+    assert isinstance(succeeded, WarmPoolSucceeded)
+    assert isinstance(completed, FailoverCompleted)
+    assert (completed.machine_id, completed.generation, completed.total_ms) == (STANDBY, 2, 35)
+    assert completed.data_loss_window_s == 0
+    assert [(phase.phase, phase.took_ms) for phase in completed.phases] == [
+        ("warm_pool_check", 10),
+        ("warm_pool_failover", 25),
+    ]
+    assert [attempt.outcome for attempt in completed.attempts] == ["succeeded"]
+
+
+def test_without_a_pool_every_rung_is_skipped_with_its_reason_and_the_failover_fails() -> None:
+    story = spec(GUARD).given().when(LOST)
+    story.then_kinds(FailoverStarted, LadderPlanned, RungSkipped, *REST_SKIPPED, FailoverFailed)
+    failed = story.events[-1]
+    assert failed.error == "every_rung_failed"
+    assert [(attempt.rung, attempt.reason) for attempt in failed.attempts] == [
+        ("warm_pool", "not_configured"),
+        ("cpu_standby", "not_configured"),
+        ("regional_volume", "not_in_strategy"),
+        ("cloud_storage", "not_in_strategy"),
+    ]
+
+
+@pytest.mark.parametrize(("command", "kind"), [(NOT_AVAILABLE, RungSkipped), (PROMOTION_FAILED, RungFailed)])
+def test_a_rung_that_has_nothing_or_fails_is_left_for_the_next(command: object, kind: type) -> None:
+    climbing().when(command).then_kinds(kind, *REST_SKIPPED, FailoverFailed)
+
+
+def test_a_rung_that_says_nothing_is_given_up_when_its_time_is_over() -> None:
+    story = climbing().when(replace(GIVE_UP, now=seconds(149))).then_nothing()
+    story.when(GIVE_UP).then_kinds(RungFailed, *REST_SKIPPED, FailoverFailed)
+
+
+def test_a_late_answer_of_a_failover_that_is_over_changes_nothing() -> None:
+    over = climbing().when(GIVE_UP).then_kinds(RungFailed, *REST_SKIPPED, FailoverFailed)
+    for late in (CLAIMED, READY, NOT_AVAILABLE, PROMOTION_FAILED, GIVE_UP, LOST):
+        over.when(late).then_nothing()
+
+
+def test_the_customers_own_start_is_faster_and_the_failover_gives_way() -> None:
+    assert last(climbing(), replace(READY, machine_id="mach_other")).error == "superseded"
+
+
+def test_a_loss_during_a_failover_joins_it() -> None:
+    joined = InterruptionJoined(failover_id=FAILOVER, instance_id=INSTANCE_ID, joined_id="fo_2")
+    second = replace(LOST, failover_id="fo_2")
+    climbing().when(second).then(joined).when(second).then_nothing()
+
+
+def test_the_loss_that_a_wished_failover_makes_is_its_own() -> None:
+    story = protected().when(EXECUTE).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+    story.when(replace(LOST, reason="user_test")).then_nothing()
+
+
+def test_losses_come_too_fast_and_the_failover_fails_at_once() -> None:
+    over = climbing().when(CLAIMED, READY).then_kinds(RungClaimed, WarmPoolSucceeded, FailoverCompleted)
+    soon = replace(LOST, failover_id="fo_2", machine_id=STANDBY, now=seconds(299))
+    assert last(over, soon).error == "limit_reached"
+    later = replace(soon, now=seconds(301))
+    over.when(later).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+
+
+def test_five_failovers_a_day_are_enough() -> None:
+    story, hour = protected(), 3_600
+    for number in range(5):
+        lost = replace(LOST, failover_id=f"fo_{number}", now=seconds(number * hour))
+        story = story.when(lost, replace(STOPPED, now=lost.now)).then_kinds(
+            FailoverStarted, LadderPlanned, RungTried, FailoverFailed
+        )
+    assert last(story, replace(LOST, failover_id="fo_9", now=seconds(23 * hour))).error == "limit_reached"
+    refused = replace(EXECUTE, failover_id="fo_9", now=seconds(23 * hour))
+    story.when(refused).refused("FAILOVER_LIMIT_REACHED", retry_after_s=hour)
+    story.when(replace(refused, now=seconds(24 * hour + 1))).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+
+
+def test_a_rung_that_failed_three_times_in_a_row_is_spared_for_a_while() -> None:
+    story, limits = protected(), Limits(spacing_s=0)
+    for number in range(3):
+        lost = replace(LOST, failover_id=f"fo_{number}", limits=limits)
+        failed = replace(PROMOTION_FAILED, failover_id=f"fo_{number}")
+        story = Given(GUARD, story.when(lost, failed).state)
+    events = story.when(replace(LOST, failover_id="fo_9", limits=limits)).events
+    assert next(e.reason for e in events if isinstance(e, RungSkipped)) == "breaker_open"
+    later = replace(LOST, failover_id="fo_9", limits=limits, now=seconds(301))
+    story.when(later).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+
+
+def test_a_failover_under_way_refuses_another_wish() -> None:
+    climbing().when(replace(EXECUTE, failover_id="fo_2")).refused("FAILOVER_IN_PROGRESS", failover_id=FAILOVER)
+
+
+def test_a_disabled_instance_refuses_a_wish_and_answers_a_loss_with_a_failure() -> None:
+    off = UpdateMachineSettings(
+        now=NOW,
+        instance_id=INSTANCE_ID,
+        account_id=ACCOUNT,
+        patch=MachinePatch(use_global_settings=False, strategy="disabled"),
+    )
+    story = Given(GUARD, protected().when(off).state)
+    story.when(EXECUTE).refused("FAILOVER_DISABLED")
+    assert last(story, LOST).error == "disabled"
+
+
+def test_a_switched_off_pool_is_not_in_the_strategy() -> None:
+    settings = GlobalSettings(warm_pool=WarmPoolSettings(enabled=False))
+    failed = last(protected(), replace(LOST, settings=settings))
+    assert failed.attempts[0].reason == "not_in_strategy"
+
+
+def test_an_instance_that_is_stopped_or_deleted_needs_no_failover() -> None:
+    assert last(climbing(), STOPPED).error == "instance_stopped"
+    climbing().when(DELETED).then_kinds(FailoverFailed, GuardClosed).when(DELETED).then_nothing()
+    spec(GUARD).given().when(STOPPED, DELETED).then_nothing()
+
+
+def test_to_another_account_the_instance_does_not_exist() -> None:
+    protected().when(replace(EXECUTE, account_id="acct_other")).refused("INSTANCE_NOT_FOUND")
+
+
+def test_a_pool_that_says_the_same_again_is_not_noted_again() -> None:
+    story = protected().when(POOL_READY).then_nothing()
+    story.when(replace(POOL_READY, pool=PoolSeen())).then_kinds(PoolNoted)

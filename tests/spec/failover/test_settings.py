@@ -1,0 +1,82 @@
+"""What a customer may choose, and what it comes to."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from libs.spec.given import spec
+from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
+from proto.failover.events import MachineSettingsUpdated, SettingsUpdated
+from proto.failover.words import (
+    GlobalPatch,
+    GlobalSettings,
+    MachinePatch,
+    MachineSettings,
+    Strategy,
+    WarmPoolPatch,
+    WarmPoolSettings,
+)
+from services.failover.decider import GUARD, SETTINGS, ladder
+from tests.spec.failover.controls import ACCOUNT, INSTANCE_ID, NOW
+
+
+def patch(**changes: object) -> UpdateSettings:
+    return UpdateSettings(now=NOW, account_id=ACCOUNT, patch=GlobalPatch(**changes))
+
+
+def machine(**changes: object) -> UpdateMachineSettings:
+    return UpdateMachineSettings(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, patch=MachinePatch(**changes))
+
+
+def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
+    first = patch(default_strategy="all", warm_pool=WarmPoolPatch(volume_size_gb=200))
+    changed = GlobalSettings(default_strategy="all", warm_pool=WarmPoolSettings(volume_size_gb=200))
+    story = spec(SETTINGS).given().when(first).then(SettingsUpdated(account_id=ACCOUNT, settings=changed))
+    story = story.when(first).then_nothing()
+    again = replace(changed, warm_pool=WarmPoolSettings(volume_size_gb=200, standby_mode="hot"))
+    story.when(patch(warm_pool=WarmPoolPatch(standby_mode="hot"))).then(
+        SettingsUpdated(account_id=ACCOUNT, settings=again)
+    )
+
+
+def test_a_machine_chooses_for_itself_and_forgets_it_again() -> None:
+    own = MachineSettings(use_global_settings=False, strategy="warm_pool")
+    wish = machine(use_global_settings=False, strategy="warm_pool")
+    story = (
+        spec(GUARD)
+        .given()
+        .when(wish)
+        .then(MachineSettingsUpdated(instance_id=INSTANCE_ID, account_id=ACCOUNT, settings=own))
+    )
+    forget = ForgetMachineSettings(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT)
+    story.when(wish).then_nothing().when(forget).then_kinds(MachineSettingsUpdated).when(forget).then_nothing()
+
+
+def test_an_order_that_names_a_rung_twice_is_refused() -> None:
+    wish = machine(strategy_order=("warm_pool", "warm_pool"))
+    spec(GUARD).given().when(wish).refused("VALIDATION_ERROR", field="strategy_order")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "warm_pool", "cpu_standby", "effective"),
+    [
+        ("both", True, True, "both"),
+        ("both", True, False, "warm_pool"),
+        ("both", False, True, "cpu_standby"),
+        ("both", False, False, "disabled"),
+        ("warm_pool", False, True, "disabled"),
+        ("all", False, False, "all"),
+        ("disabled", True, True, "disabled"),
+    ],
+)
+def test_switched_off_blocks_are_taken_out_of_the_strategy(
+    strategy: Strategy, warm_pool: bool, cpu_standby: bool, effective: Strategy
+) -> None:
+    own = MachineSettings(False, strategy, warm_pool, cpu_standby)
+    assert ladder.effective_strategy(own, GlobalSettings()) == effective
+
+
+def test_a_machines_own_order_comes_first_and_every_rung_appears_once() -> None:
+    own = MachineSettings(use_global_settings=False, strategy_order=("cloud_storage", "warm_pool"))
+    assert ladder.order_of(own) == ("cloud_storage", "warm_pool", "cpu_standby", "regional_volume")

@@ -1,0 +1,230 @@
+"""How a pool gets its standby, hands it to one failover, and gets another."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from libs.spec.given import Given, spec
+from libs.spec.properties import every_command_twice_is_once
+from proto.warmpool.commands import (
+    ClaimStandby,
+    DisablePool,
+    NotePrimary,
+    NotePromotionFailed,
+    NoteStandbyFailed,
+    NoteStandbyReady,
+    ProvisionPool,
+    RetryStandby,
+    SuspendPool,
+)
+from proto.warmpool.events import (
+    PoolDegraded,
+    PoolDisabled,
+    PoolProvisioned,
+    PoolRequested,
+    PrimarySeen,
+    StandbyClaimed,
+    StandbyNotAvailable,
+    StandbyReleased,
+    StandbyWanted,
+)
+from services.warmpool.decider import POOL, Pool
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+INSTANCE_ID, ACCOUNT, HOST = "inst_abc123", "acct_7", "host-12345"
+PRIMARY = "mach_1"
+PROVISION = ProvisionPool(
+    now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, machine_id=PRIMARY, host_id=HOST, is_new=True
+)
+STANDBY = next(e for e in spec(POOL).given().when(PROVISION).events if isinstance(e, StandbyWanted)).machine_id
+STANDBY_READY = NoteStandbyReady(now=NOW, instance_id=INSTANCE_ID, machine_id=STANDBY, host_id=HOST, volume_id="vol_1")
+STANDBY_FAILED = NoteStandbyFailed(now=NOW, instance_id=INSTANCE_ID, machine_id=STANDBY, reason="no_gpu_on_host")
+CLAIM = ClaimStandby(
+    now=NOW,
+    instance_id=INSTANCE_ID,
+    account_id=ACCOUNT,
+    failover_id="fo_1",
+    replaces=PRIMARY,
+    give_up_at=NOW + timedelta(seconds=120),
+)
+SWAPPED = NotePrimary(now=NOW, instance_id=INSTANCE_ID, machine_id=STANDBY, host_id=HOST)
+PROMOTION_FAILED = NotePromotionFailed(
+    now=NOW, instance_id=INSTANCE_ID, failover_id="fo_1", machine_id=STANDBY, reason="offer_unavailable"
+)
+DISABLE = DisablePool(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT)
+RETRY = RetryStandby(now=NOW + timedelta(seconds=30), instance_id=INSTANCE_ID)
+STOPPED = SuspendPool(now=NOW, instance_id=INSTANCE_ID, reason="instance_stopped")
+
+
+def after(*commands: object) -> Given:
+    return Given(POOL, spec(POOL).given().when(*commands).state)
+
+
+def active() -> Given:
+    return after(PROVISION, STANDBY_READY)
+
+
+def test_a_pool_wants_a_standby_on_the_primarys_host_and_is_active_when_it_is_there() -> None:
+    story = spec(POOL).given().when(PROVISION).then_kinds(PoolRequested, StandbyWanted)
+    provisioned = PoolProvisioned(
+        instance_id=INSTANCE_ID, account_id=ACCOUNT, machine_id=STANDBY, host_id=HOST, volume_id="vol_1", mode="stopped"
+    )
+    story.when(STANDBY_READY).then(provisioned).holds(lambda pool: pool.status == "active")
+
+
+def test_a_pool_of_an_instance_without_a_machine_waits_for_one() -> None:
+    story = spec(POOL).given().when(replace(PROVISION, machine_id="", host_id="")).then_kinds(PoolRequested)
+    story.when(replace(SWAPPED, machine_id=PRIMARY)).then_kinds(PrimarySeen, StandbyWanted)
+
+
+def test_a_standby_is_claimed_by_exactly_one_failover() -> None:
+    claimed = active().when(CLAIM).then_kinds(StandbyClaimed).when(CLAIM).then_nothing()
+    second = claimed.when(replace(CLAIM, failover_id="fo_2"))
+    assert second.events[0].reason == "claimed_by_another"
+
+
+@pytest.mark.parametrize(
+    ("past", "reason"),
+    [
+        ((), "not_configured"),
+        ((PROVISION,), "standby_not_ready"),
+        ((PROVISION, STANDBY_FAILED), "no_gpu_on_host"),
+        ((PROVISION, STANDBY_READY, DISABLE), "not_configured"),
+    ],
+)
+def test_a_pool_without_a_standby_says_why(past: tuple, reason: str) -> None:
+    story = after(*past) if past else spec(POOL).given()
+    answer = StandbyNotAvailable(failover_id="fo_1", instance_id=INSTANCE_ID, account_id=ACCOUNT, reason=reason)
+    story.when(CLAIM).then(answer).when(CLAIM).then_nothing()
+
+
+def test_a_claim_for_another_machine_than_the_primary_gets_nothing() -> None:
+    active().when(replace(CLAIM, replaces="mach_old")).then_kinds(StandbyNotAvailable)
+
+
+def test_after_the_swap_another_standby_is_wanted_for_the_new_primary() -> None:
+    seen, wanted = active().when(CLAIM, SWAPPED).events[1:]
+    assert seen.swapped
+    assert (wanted.primary_machine_id, wanted.is_replacement) == (STANDBY, True)
+    assert wanted.machine_id != STANDBY
+
+
+def test_a_pool_that_may_not_replace_its_standby_is_degraded_once() -> None:
+    story = after(replace(PROVISION, auto_reprovision=False), STANDBY_READY, CLAIM)
+    story.when(SWAPPED).then_kinds(PrimarySeen, PoolDegraded).when(SWAPPED).then_nothing()
+
+
+def test_a_standby_that_fails_is_tried_again_later_and_later() -> None:
+    first = after(PROVISION).when(STANDBY_FAILED).events[0]
+    assert first.retry_at == NOW + timedelta(seconds=30)
+    story = after(PROVISION, STANDBY_FAILED).when(replace(RETRY, now=NOW)).then_nothing()
+    wanted = story.when(RETRY).events[0]
+    second = story.when(RETRY, replace(STANDBY_FAILED, machine_id=wanted.machine_id, now=RETRY.now)).events[-1]
+    assert second.retry_at == RETRY.now + timedelta(seconds=60)
+
+
+def test_a_standby_that_is_lost_while_it_waits_is_replaced() -> None:
+    active().when(replace(STANDBY_FAILED, reason="standby_lost")).then_kinds(PoolDegraded).when(RETRY).then_kinds(
+        StandbyWanted
+    )
+
+
+def test_a_promotion_that_fails_spends_the_standby_and_waits_for_a_primary() -> None:
+    story = Given(POOL, active().when(CLAIM).state).when(PROMOTION_FAILED).then_kinds(StandbyReleased, PoolDegraded)
+    story = story.when(PROMOTION_FAILED, RETRY).then_nothing()
+    story.when(replace(SWAPPED, machine_id="mach_9")).then_kinds(PrimarySeen, StandbyWanted)
+
+
+def test_a_primary_that_moves_takes_its_pool_along() -> None:
+    story = active().when(replace(SWAPPED, machine_id="mach_9", host_id="host-2"))
+    story.then_kinds(StandbyReleased, PrimarySeen, StandbyWanted)
+    assert story.events[-1].host_id == "host-2"
+
+
+def test_a_stopped_instance_keeps_no_standby_and_gets_one_when_it_is_ready_again() -> None:
+    story = active().when(STOPPED).then_kinds(StandbyReleased, PoolDegraded).when(STOPPED).then_nothing()
+    story.when(replace(SWAPPED, machine_id=PRIMARY)).then_kinds(PrimarySeen, StandbyWanted)
+
+
+def test_disabling_gives_the_standby_back_but_not_while_it_is_taking_over() -> None:
+    active().when(DISABLE).then_kinds(StandbyReleased, PoolDisabled).when(DISABLE).then_nothing()
+    claimed = Given(POOL, active().when(CLAIM).state)
+    claimed.when(DISABLE).refused("FAILOVER_IN_PROGRESS", failover_id="fo_1")
+    claimed.when(replace(DISABLE, forced=True)).then_kinds(StandbyReleased, PoolDisabled)
+
+
+def test_a_deleted_instance_gets_no_pool_again() -> None:
+    story = active().when(replace(DISABLE, reason="instance_deleted")).then_kinds(StandbyReleased, PoolDisabled)
+    story.when(PROVISION).refused("INSTANCE_NOT_FOUND")
+
+
+def test_a_second_pool_with_other_wishes_is_refused_and_the_same_again_is_fine() -> None:
+    active().when(PROVISION).then_nothing()
+    active().when(replace(PROVISION, mode="hot")).refused("WARMPOOL_EXISTS")
+    active().when(replace(PROVISION, mode="hot", is_new=False)).then_nothing()
+
+
+def test_a_named_host_must_be_the_instances_own_with_a_free_gpu() -> None:
+    given = spec(POOL).given()
+    given.when(replace(PROVISION, wanted_host_id="host-9")).refused("HOST_NOT_FOUND")
+    given.when(replace(PROVISION, wanted_host_id="host-9", host_gpus_free=4)).refused("INVALID_STATE")
+    given.when(replace(PROVISION, wanted_host_id=HOST, host_gpus_free=0)).refused("HOST_INSUFFICIENT_GPUS")
+    given.when(replace(PROVISION, wanted_host_id=HOST, host_gpus_free=1)).then_kinds(PoolRequested, StandbyWanted)
+
+
+def test_to_another_account_the_instance_does_not_exist() -> None:
+    active().when(replace(DISABLE, account_id="acct_other")).refused("INSTANCE_NOT_FOUND")
+
+
+COMMON = {"now": st.just(NOW), "instance_id": st.just(INSTANCE_ID)}
+MACHINES = st.sampled_from([PRIMARY, STANDBY, "mach_9"])
+FAILOVERS = st.sampled_from(["fo_1", "fo_2"])
+COMMANDS = st.one_of(
+    st.builds(
+        ProvisionPool,
+        **COMMON,
+        account_id=st.just(ACCOUNT),
+        machine_id=st.just(PRIMARY),
+        host_id=st.sampled_from(["", HOST]),
+        auto_reprovision=st.booleans(),
+    ),
+    st.builds(DisablePool, **COMMON, account_id=st.just(ACCOUNT), forced=st.booleans()),
+    st.builds(
+        ClaimStandby,
+        **COMMON,
+        account_id=st.just(ACCOUNT),
+        failover_id=FAILOVERS,
+        replaces=MACHINES,
+        give_up_at=st.just(NOW),
+    ),
+    st.builds(NoteStandbyReady, **COMMON, machine_id=MACHINES, host_id=st.just(HOST), volume_id=st.just("vol_1")),
+    st.builds(
+        NoteStandbyFailed,
+        **COMMON,
+        machine_id=MACHINES,
+        reason=st.sampled_from(["standby_lost", "no_gpu_on_host", "instance_deleted"]),
+    ),
+    st.builds(NotePromotionFailed, **COMMON, failover_id=FAILOVERS, machine_id=MACHINES, reason=st.just("x")),
+    st.builds(NotePrimary, **COMMON, machine_id=MACHINES, host_id=st.just(HOST)),
+    st.builds(SuspendPool, **COMMON, reason=st.sampled_from(["instance_stopped", "instance_failed"])),
+    st.builds(RetryStandby, **COMMON),
+)
+USUAL = st.sampled_from([PROVISION, STANDBY_READY, CLAIM, SWAPPED])
+
+
+def an_active_pool_has_a_standby_and_a_disabled_one_has_none(pool: Pool) -> None:
+    if pool.status in ("active", "provisioning", "recovering", "failover"):
+        assert pool.standby_machine_id, f"{pool.status} without a standby"
+    if pool.status in ("disabled", "degraded", "searching"):
+        assert not pool.standby_machine_id, f"{pool.status} with a standby that nobody releases"
+    assert bool(pool.claimed_by) == (pool.status == "failover")
+
+
+def test_every_wish_for_a_pool_twice_is_once() -> None:
+    every_command_twice_is_once(
+        POOL, USUAL | COMMANDS, invariant=an_active_pool_has_a_standby_and_a_disabled_one_has_none, steps_max=30
+    )
