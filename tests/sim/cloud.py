@@ -24,6 +24,7 @@ from proto.instance.words import Endpoint, InterruptionReason, Offer
 from services.instance.providers import (
     Capabilities,
     MachineOrder,
+    News,
     OfferGone,
     ProviderMachine,
     ProviderStatus,
@@ -285,14 +286,14 @@ class SimProvider:
                 del self._cloud.volumes[volume_id]
         await self._answer("release")
 
-    async def signals(self) -> AsyncIterator[str]:
+    async def signals(self) -> AsyncIterator[News]:
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._cloud.listeners.append(queue)
         try:
             while True:
                 hint = await queue.get()
                 await self._life.step()
-                yield hint
+                yield News(hint)
         finally:
             self._cloud.listeners.remove(queue)
 

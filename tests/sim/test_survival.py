@@ -1,0 +1,45 @@
+"""Failover, warm pool and instance keep their promises together, whatever the log, the bus, the cloud and kills do.
+
+`DUMONT_SIM_SEEDS` says how many seeds (100 by default); a failure names its seed and the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from libs.sim.world import SeedFailed, simulate
+from tests.sim import survival_scenario
+from tests.sim.survival_scenario import WEATHER
+
+SEEDS = int(os.environ.get("DUMONT_SIM_SEEDS", "100"))
+FAILURES_SHOWN_MAX = 5
+
+
+def test_every_interruption_is_answered_once_and_one_machine_is_primary() -> None:
+    failures: list[str] = []
+    for seed in range(SEEDS):
+        try:
+            simulate(seed, survival_scenario.scenario, faults=WEATHER, repeat=" --scenario survival")
+        except SeedFailed as failure:
+            failures.append(str(failure))
+    assert not failures, f"{len(failures)} of {SEEDS} runs failed:\n" + "\n".join(failures[:FAILURES_SHOWN_MAX])
+
+
+def test_runs_meet_what_they_are_for() -> None:
+    """Takeovers of both modes, declined and failed ones, joined losses and kills all happen within some seeds."""
+    lines: list[str] = []
+    for seed in range(60):
+        simulate(seed, survival_scenario.scenario, faults=WEATHER, say=lines.append)
+    text = "\n".join(lines)
+    for sign in (
+        " kill failover-",
+        " kill warmpool-",
+        " kill instance-",
+        '"type":"failover.completed"',
+        '"type":"failover.failed"',
+        '"type":"machine.promotion_planned"',
+        '"type":"instance.promotion_failed"',
+        '"is_replacement":true',
+        '"mode":"hot"',
+    ):
+        assert sign in text, f"no {sign} in 60 runs"
