@@ -170,8 +170,8 @@ async def news_of_a_machine_are_signalled(subject: Subject) -> None:
     arrived = asyncio.Event()
 
     async def listen() -> None:
-        async for machine_id in subject.provider.signals():
-            heard.add(machine_id)
+        async for news in subject.provider.signals():
+            heard.add(news.provider_machine_id)
             arrived.set()
 
     listening = asyncio.ensure_future(listen())

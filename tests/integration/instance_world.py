@@ -32,7 +32,7 @@ from proto.instance.commands import CreateInstance
 from proto.instance.queries import GetInstance, InstanceView
 from proto.instance.words import Endpoint, HealthCheck, MachineSpec, Offer, Port
 from services.instance.effects.world import World
-from services.instance.providers import Capabilities, MachineOrder, OfferGone, ProviderMachine
+from services.instance.providers import Capabilities, MachineOrder, News, OfferGone, ProviderMachine
 from services.instance.rooms import SERVICE
 
 ACCOUNT = "acct_default"
@@ -132,9 +132,9 @@ class ScriptedCloud:
         for name in names:
             self.volumes.pop(f"vol_{name}", None)
 
-    async def signals(self) -> AsyncIterator[str]:
+    async def signals(self) -> AsyncIterator[News]:
         while True:
-            yield await self.hints.get()
+            yield News(await self.hints.get())
 
     async def close(self) -> None:
         return None

@@ -131,8 +131,8 @@ async def test_signals_go_on_after_the_cloud_was_killed(virtual: tuple[Daemon, S
     heard: asyncio.Queue[str] = asyncio.Queue()
 
     async def listen() -> None:
-        async for machine_id in provider.signals():
-            heard.put_nowait(machine_id)
+        async for news in provider.signals():
+            heard.put_nowait(news.provider_machine_id)
 
     listening = asyncio.create_task(listen())
     made: list[str] = []

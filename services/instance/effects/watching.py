@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from libs.refusal import Refused, Transient
 from libs.runtime.service import Handle
@@ -37,6 +38,7 @@ SIGNALS_RETRY_S = 1.0
 CHECKS_AT_ONCE_MAX = 32
 
 _OFF: frozenset[ProviderStatus] = frozenset({"stopped", "exited", "failed"})
+_ON_THE_WAY: frozenset[ProviderStatus | None] = frozenset({"creating", "stopping"})  # what follows is what matters
 
 
 async def watch_providers(world: World, handle: Handle) -> None:
@@ -48,14 +50,21 @@ async def watch_providers(world: World, handle: Handle) -> None:
             group.create_task(watch.compare_for_ever())
 
 
+class _Hint(NamedTuple):
+    """A machine to look at, what the cloud said of it (None: nothing), and how often it was looked at in vain."""
+
+    status: ProviderStatus | None = None
+    tries: int = 0
+
+
 class Watch:
-    """Compares one cloud with the log. `_hints` counts how often each machine with news has been looked at."""
+    """Compares one cloud with the log. `_hints`: machines that may have changed."""
 
     def __init__(self, provider: Provider, world: World, handle: Handle) -> None:
         self._provider = provider
         self._world = world
         self._handle = handle
-        self._hints: dict[str, int] = {}
+        self._hints: dict[str, _Hint] = {}
         self._hinted = asyncio.Event()
         self._unknown_since: dict[str, float] = {}
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
@@ -65,9 +74,10 @@ class Watch:
         """Remember every hint; a broken signal path is taken up again and the poll covers the gap."""
         while True:
             try:
-                async for provider_machine_id in self._provider.signals():
-                    self._hints[provider_machine_id] = 0
-                    self._hinted.set()
+                async for news in self._provider.signals():
+                    if news.status not in _ON_THE_WAY:
+                        self._hints[news.provider_machine_id] = _Hint(news.status)
+                        self._hinted.set()
             except Transient as unwell:
                 self._world.logger.info("signals.interrupted", provider=self._provider.name, cause=str(unwell))
             await self._world.clock.sleep(SIGNALS_RETRY_S)
@@ -104,17 +114,20 @@ class Watch:
 
     async def _check_hint(self, provider_machine_id: str) -> None:
         async with self._checks:
-            tries = self._hints.get(provider_machine_id, 0) + 1
-            is_settled = await self._check(provider_machine_id)
-        if is_settled or tries >= HINT_TRIES_MAX:
-            self._hints.pop(provider_machine_id, None)
+            hint = self._hints[provider_machine_id]
+            is_settled = await self._check(provider_machine_id, hint.status)
+        if self._hints.get(provider_machine_id) is not hint:
+            return  # there is newer news
+        if is_settled or hint.tries + 1 >= HINT_TRIES_MAX:
+            del self._hints[provider_machine_id]
         else:
-            self._hints[provider_machine_id] = tries
+            self._hints[provider_machine_id] = _Hint(hint.status, hint.tries + 1)
 
-    async def _check(self, provider_machine_id: str) -> bool:
+    async def _check(self, provider_machine_id: str, told: ProviderStatus | None) -> bool:
         """Report what is different about one machine. False when the log does not know its contract yet.
 
-        The state is read before the cloud is asked: otherwise an old observation would meet a newer state.
+        The state is read before the cloud is asked: otherwise an old observation would meet a newer state. What the
+        cloud `told` saves asking when it is what we believe already.
         """
         contract = await self._contracts.get(provider_machine_id, self._fetch_contracts)
         instance_id = contract.instance_id if contract is not None else ""
@@ -130,6 +143,8 @@ class Watch:
         if machine is None or not machine.provider_machine_id:
             return machine is not None and machine.status != "requested"
         if machine.provider_machine_id != provider_machine_id:
+            return True
+        if told is not None and not _is_news(machine.status, told):
             return True
         observed = await self._provider.get(provider_machine_id)
         report = difference(instance_id, machine, observed, self._world)
@@ -154,7 +169,7 @@ class Watch:
         known = await contracts.contracts_at(self._world.pool, self._provider.name)
         for provider_machine_id, contract in known.items():
             if self._may_differ(contract, listed.get(provider_machine_id)):
-                self._hints.setdefault(provider_machine_id, 0)
+                self._hints.setdefault(provider_machine_id, _Hint())
         await self._census(listed, known)
         if self._hints:
             self._hinted.set()

@@ -50,6 +50,14 @@ class ProviderMachine(Struct, frozen=True):
     volume_id: str = ""
 
 
+class News(Struct, frozen=True):
+    """Something happened to a machine. `status` is what it had become then, where the cloud says so; it may have
+    moved on."""
+
+    provider_machine_id: str
+    status: ProviderStatus | None = None
+
+
 class MachineOrder(Struct, frozen=True):
     """What is handed to the cloud when renting. `environment` carries the agent's token and gateway URL: never log
     it."""
@@ -122,8 +130,8 @@ class Provider(Protocol):
         """Give back all volumes with these names, files and all. Transient while a machine still has one."""
         ...
 
-    def signals(self) -> AsyncIterator[str]:
-        """Provider machine ids that have news, as hints to `get`; may repeat, get lost or be late. For ever."""
+    def signals(self) -> AsyncIterator[News]:
+        """Machines that have news, as hints to `get`; may repeat, get lost or be late. For ever."""
         ...
 
     async def close(self) -> None: ...

@@ -24,6 +24,7 @@ from proto.instance.words import SSH_PORT, Endpoint, InterruptionReason, Offer
 from services.instance.providers import (
     Capabilities,
     MachineOrder,
+    News,
     OfferGone,
     OrderRejected,
     ProviderMachine,
@@ -77,6 +78,7 @@ class _Volumes(Struct, frozen=True):
 
 class _News(Struct, frozen=True):
     machine_id: str
+    status: ProviderStatus | None = None
 
 
 class _Problem(Struct, frozen=True):
@@ -201,14 +203,14 @@ class SandboxProvider:
             if volume.name in names:
                 await self._call("DELETE", f"/v1/volumes/{volume.volume_id}", missing_is_fine=True)
 
-    async def signals(self) -> AsyncIterator[str]:
-        """Ids of machines with news, for ever. After a break it goes on where it was, as far as the cloud remembers."""
+    async def signals(self) -> AsyncIterator[News]:
+        """News, for ever. After a break it goes on where it was, as far as the cloud remembers."""
         failures = 0
         while True:
             try:
-                async for machine_id in self._listen():
+                async for news in self._listen():
                     failures = 0
-                    yield machine_id
+                    yield news
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 failures += 1
             pause_s = min(SIGNAL_RETRY_MIN_S * 2 ** min(failures, 10), SIGNAL_RETRY_MAX_S)
@@ -217,7 +219,7 @@ class SandboxProvider:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _listen(self) -> AsyncIterator[str]:
+    async def _listen(self) -> AsyncIterator[News]:
         """One connection's worth of news (server-sent events)."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SIGNAL_SILENCE_MAX_S)
         headers = {"Last-Event-ID": self._last_news} if self._last_news else {}
@@ -231,8 +233,8 @@ class SandboxProvider:
                 if field == b"id":
                     news_id = value.decode()
                 elif field == b"data":
-                    machine_id = msgspec.json.decode(value, type=_News).machine_id
-                    yield machine_id
+                    told = msgspec.json.decode(value, type=_News)
+                    yield News(told.machine_id, told.status)
                     self._last_news = news_id  # only now: whoever stops listening in between hears it again
 
     async def _call(
