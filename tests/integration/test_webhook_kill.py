@@ -65,6 +65,15 @@ async def bus_and_log(nats: NatsServer) -> AsyncIterator[tuple[NatsBus, JetStrea
     await connection.close()
 
 
+async def speak(speaker: Speaker) -> None:
+    """Facts of all instances in turn, numbered."""
+    for number in range(FACTS_EACH):
+        for instance in range(INSTANCES):
+            about = {"instance_id": f"inst_{instance}", "account_id": ACCOUNT, "name": "n", "gpu": "RTX 4090"}
+            await speaker.say(InstanceRunning(**about, machine_id=str(number)))
+        await asyncio.sleep(0.02)
+
+
 async def test_kills_lose_nothing_and_keep_the_order(fresh_nats: NatsServer, database_url: str) -> None:
     chance, clock, ids = random.Random(3), SystemClock(), SystemIds()
     arrived: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -101,16 +110,7 @@ async def test_kills_lose_nothing_and_keep_the_order(fresh_nats: NatsServer, dat
 
         for endpoint_id in endpoint_ids:
             await eventually(lambda endpoint_id=endpoint_id: is_made(endpoint_id))
-        speaker = Speaker(log)
-
-        async def speak() -> None:
-            for number in range(FACTS_EACH):
-                for instance in range(INSTANCES):
-                    about = {"instance_id": f"inst_{instance}", "account_id": ACCOUNT, "name": "n", "gpu": "RTX 4090"}
-                    await speaker.say(InstanceRunning(**about, machine_id=str(number)))
-                await asyncio.sleep(0.02)
-
-        speaking = asyncio.create_task(speak())
+        speaking = asyncio.create_task(speak(Speaker(log)))
         for kill in range(1, KILLS + 1):
             await eventually(lambda kill=kill: len(taken) >= 2 * ALL * kill // (KILLS + 2))
             await service.kill()
