@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.ids import SystemIds
-from libs.refusal import OutcomeUnknown
+from libs.refusal import OutcomeUnknown, Transient
 
 SETTLE_TIMEOUT_S = 20.0
 LOOK_PAUSE_S = 0.02
@@ -193,6 +195,60 @@ async def news_of_a_machine_are_signalled(subject: Subject) -> None:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def a_shared_workspace_outlives_the_machine_it_was_made_in(subject: Subject) -> None:
+    if not subject.provider.capabilities.shared_volume:
+        return
+    first, order = await _running_pair(subject)
+    if subject.write_file is not None:
+        await subject.write_file(first, "before")
+    volume_id = await subject.provider.share_workspace(first.provider_machine_id, name=first.label, size_gb=10)
+    again = await subject.provider.share_workspace(first.provider_machine_id, name="another", size_gb=10)
+    assert again == volume_id, "a machine that has a volume keeps it"
+    if subject.write_file is not None:
+        await subject.write_file(first, "after")
+    second = await subject.provider.create(replace(order, volume_id=volume_id))
+    second = await _until(subject, second.provider_machine_id, "running")
+    assert second.volume_id == volume_id
+    await subject.provider.destroy(first.provider_machine_id)
+    await _until(subject, first.provider_machine_id, "gone")
+    if subject.write_file is not None and subject.read_file is not None:
+        assert await subject.read_file(second) == "after"
+        await subject.write_file(second, "onward")
+        assert await subject.read_file(second) == "onward"
+    await subject.provider.destroy(second.provider_machine_id)
+    await _until(subject, second.provider_machine_id, "gone")
+    await subject.provider.release_volumes({first.label})
+    await subject.provider.release_volumes({first.label})
+
+
+async def a_volume_in_use_is_not_given_back(subject: Subject) -> None:
+    if not subject.provider.capabilities.shared_volume:
+        return
+    machine = await _create(subject)
+    await _until(subject, machine.provider_machine_id, "running")
+    await subject.provider.share_workspace(machine.provider_machine_id, name=machine.label, size_gb=10)
+    try:
+        await subject.provider.release_volumes({machine.label})
+    except Transient:
+        await subject.provider.destroy(machine.provider_machine_id)
+        await _until(subject, machine.provider_machine_id, "gone")
+        await subject.provider.release_volumes({machine.label})
+        return
+    raise AssertionError("a volume that a machine has must not be given back")
+
+
+async def the_workspace_of_a_machine_that_is_gone_cannot_be_shared(subject: Subject) -> None:
+    if not subject.provider.capabilities.shared_volume:
+        return
+    machine = await _create(subject)
+    await subject.provider.destroy(machine.provider_machine_id)
+    try:
+        await subject.provider.share_workspace(machine.provider_machine_id, name=machine.label, size_gb=10)
+    except subject.offer_gone:
+        return
+    raise AssertionError("a machine that is gone has nothing to share")
+
+
 PROVIDER_CONTRACT: Sequence[Callable[[Subject], Awaitable[None]]] = (
     offers_are_sorted_by_price_and_name_their_provider,
     a_created_machine_comes_up_with_endpoints,
@@ -207,6 +263,9 @@ PROVIDER_CONTRACT: Sequence[Callable[[Subject], Awaitable[None]]] = (
     a_machine_that_was_taken_away_is_down_with_a_reason,
     a_machine_listed_once_is_listed_until_destroyed,
     news_of_a_machine_are_signalled,
+    a_shared_workspace_outlives_the_machine_it_was_made_in,
+    a_volume_in_use_is_not_given_back,
+    the_workspace_of_a_machine_that_is_gone_cannot_be_shared,
 )
 
 
@@ -221,6 +280,15 @@ async def _order(subject: Subject) -> Any:
 
 async def _create(subject: Subject) -> Any:
     return await subject.provider.create(await _order(subject))
+
+
+async def _running_pair(subject: Subject) -> tuple[Any, Any]:
+    """A running machine, and an order for another one on its host."""
+    offers = [offer for offer in await subject.provider.offers() if offer.kind == "gpu"]
+    big = next(offer for offer in offers if offer.gpu_count > 1)
+    single = next(offer for offer in offers if offer.host_id == big.host_id and offer.gpu_count == 1)
+    created = await subject.provider.create(subject.order(_label(), single))
+    return await _until(subject, created.provider_machine_id, "running"), subject.order(_label(), single)
 
 
 def _renamed(offer: Any) -> Any:

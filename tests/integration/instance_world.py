@@ -198,7 +198,7 @@ class InstanceWorld:
 
 
 @asynccontextmanager
-async def instance_world(database_url: str, cloud: ScriptedCloud) -> AsyncIterator[InstanceWorld]:
+async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: Any) -> AsyncIterator[InstanceWorld]:
     """Everything started, and stopped again in order."""
     answers = [200]
     runner = web.AppRunner(web.Application())
@@ -221,7 +221,7 @@ async def instance_world(database_url: str, cloud: ScriptedCloud) -> AsyncIterat
         logger = telemetry.logger("test")
         world = World(
             {cloud.name: cloud}, clock, random.Random(7), Secret("5ec7e7"), "http://127.0.0.1:1", http, pool, logger,
-            poll_s=POLL_S, orphan_seen_s=ORPHAN_SEEN_S, orphan_grace_s=0.0,
+            poll_s=POLL_S, **settings, orphan_seen_s=ORPHAN_SEEN_S, orphan_grace_s=0.0,
         )  # fmt: skip
         around = Surroundings(
             log=MemoryLog(), store=PostgresStore(pool, fingerprint="test"), bus=bus, clock=clock, ids=ids,
