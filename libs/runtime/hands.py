@@ -25,6 +25,7 @@ from typing import Any
 
 from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.dead_letters import DeadLetters
 from libs.runtime.instruments import Instruments
 from libs.runtime.listening import OwnStream, PublicStream
@@ -74,6 +75,8 @@ class Hands:
         aggregates: Aggregates,
         own: OwnStream,
         instruments: Instruments,
+        *,
+        courtesy: Courtesy,
     ) -> None:
         self._service = service
         self._aggregates = aggregates
@@ -93,6 +96,8 @@ class Hands:
         }
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._room = asyncio.Semaphore(JOBS_MAX)
+        self._courtesy = courtesy
+        self._patient: asyncio.Queue[tuple[tuple[str, str], _Lane]] = asyncio.Queue()
         self._group: asyncio.TaskGroup | None = None
         self.counts = Counts()
 
@@ -100,9 +105,11 @@ class Hands:
         """`last_own_seq`: events up to here may have been worked on by an earlier life."""
         self._lanes.clear()
         self._room = asyncio.Semaphore(JOBS_MAX)
+        self._patient = asyncio.Queue()
         self.counts.running = 0
         async with asyncio.TaskGroup() as group:
             self._group = group
+            group.create_task(self._start_patient())
             group.create_task(self._listen("hands", self._own.follow, self._own_work, last_own_seq))
             if self._service.hears:
                 group.create_task(self._listen("hears", self._public.follow, self._public_work, 0))
@@ -141,18 +148,32 @@ class Hands:
         mark.passed(seq)
         for heard, lane, work in jobs:
             await self._room.acquire()
-            self._enqueue((heard.aggregate_id, lane), mark, seq, work)
+            self._enqueue((heard.aggregate_id, lane), (mark, seq, work), self._is_patient(heard, lane))
 
-    def _enqueue(self, key: tuple[str, str], mark: Watermark, seq: int, work: Work) -> None:
+    def _is_patient(self, heard: Heard, lane: str) -> bool:
+        effect = self._service.effects.get(type(heard.event))
+        return effect is not None and effect.lane == lane and effect.patient is not None and effect.patient(heard.event)
+
+    def _enqueue(self, key: tuple[str, str], job: tuple[Watermark, int, Work], is_patient: bool) -> None:
         assert self._group is not None
         self.counts.running += 1
         lane = self._lanes.get(key)
         if lane is not None:
-            lane.waiting.append((mark, seq, work))
+            lane.waiting.append(job)
             return
         lane = self._lanes[key] = _Lane()
-        lane.waiting.append((mark, seq, work))
-        self._group.create_task(self._drain(key, lane))
+        lane.waiting.append(job)
+        if is_patient:
+            self._patient.put_nowait((key, lane))
+        else:
+            self._group.create_task(self._drain(key, lane))
+
+    async def _start_patient(self) -> None:
+        assert self._group is not None
+        while True:
+            key, lane = await self._patient.get()
+            await self._courtesy.make_way()
+            self._group.create_task(self._drain(key, lane))
 
     async def _drain(self, key: tuple[str, str], lane: _Lane) -> None:
         while lane.waiting:

@@ -21,6 +21,7 @@ from typing import Any
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.deadlines import Deadlines
 from libs.runtime.hands import Counts, Hands
 from libs.runtime.instruments import Instruments
@@ -49,13 +50,15 @@ class _Bearer:
 async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Returns after everything has been cancelled; raises on a bug."""
     progress = Progress()
-    instruments = Instruments(around.metrics, progress)
+    instruments, courtesy = Instruments(around.metrics, progress), Courtesy()
     aggregates = Aggregates(service, around.log, around.clock, around.ids, instruments.appends)
     own = OwnStream(service, around.log)
     relay = Relay(service.name, own, around.log, around.store, around.clock)
-    hands = Hands(service, around, aggregates, own, instruments)
+    hands = Hands(service, around, aggregates, own, instruments, courtesy=courtesy)
     health = _Health(service.name, around, progress, relay, hands.counts)
-    serving = Serving(service, around, aggregates, progress, health=health.tell, seconds=instruments.requests)
+    serving = Serving(
+        service, around, aggregates, progress, health=health.tell, seconds=instruments.requests, courtesy=courtesy
+    )
     projector = Projector(own, around.store, service.project, progress, around.clock)
     deadlines = Deadlines(service, around, aggregates, progress)
 

@@ -95,6 +95,7 @@ class Effect:
     lane: str = "main"
     tries_max: int = 8
     exhausted: Callable[[Job, str], Sequence[Command]] | None = None
+    patient: Callable[[Event], bool] | None = None  # True: may wait while requests are being answered
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import msgspec
 from libs.refusal import Refused
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.projecting import Progress
 from libs.runtime.service import Service
 from libs.runtime.surroundings import Surroundings
@@ -48,6 +49,7 @@ class Serving:
         *,
         health: Callable[[], Awaitable[ServiceHealth]],
         seconds: Histogram,
+        courtesy: Courtesy,
     ) -> None:
         self._service = service
         self._stream = stream_of(service.name)
@@ -58,6 +60,7 @@ class Serving:
         self._context = QueryContext(around.pool, around.world)
         self._health = health
         self._seconds = seconds
+        self._courtesy = courtesy
         self._metrics = around.metrics.render
         self._commands = msgspec.json.Decoder(service.commands)
         self._queries = _decoders(service.queries)
@@ -83,7 +86,8 @@ class Serving:
     async def _reply(self, subject: str, request: Request, trace: str) -> Reply:
         kind, _, tag = subject.split(".", 2)
         if kind == "cmd":
-            return await self._command(request, trace)
+            with self._courtesy.answering():
+                return await self._command(request, trace)
         if kind == "sig":
             decoder, handler = self._signals[tag] if tag in self._signals else _unknown(subject)
             return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)))

@@ -33,7 +33,9 @@ GIVE_BACK_TRIES_MAX = 240
 
 # Lanes: power changes of one instance in order; renting, probing and giving back beside them: each may take long.
 EFFECTS: Mapping[type[Event], Effect] = {
-    MachineRequested: Effect(renting.rent, lane="rent", exhausted=renting.not_rented),
+    MachineRequested: Effect(
+        renting.rent, lane="rent", exhausted=renting.not_rented, patient=renting.is_for_a_new_instance
+    ),
     MachineStartRequested: Effect(renting.start, lane="power", exhausted=renting.not_started),
     MachineStopRequested: Effect(renting.stop, lane="power", tries_max=GIVE_BACK_TRIES_MAX),
     MachineDestroyRequested: Effect(renting.destroy, lane="give_back", tries_max=GIVE_BACK_TRIES_MAX),

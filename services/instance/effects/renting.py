@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
 from libs.tokens import mint_agent_token
-from proto.base import Command
+from proto.base import Command, Event
 from proto.instance.commands import (
     ReportBooted,
     ReportDestroyed,
@@ -48,6 +48,11 @@ def machine_of(job: Job, machine_id: str) -> Machine | None:
     """The machine as it is now."""
     state: Instance | None = job.state
     return None if state is None else state.machine(machine_id)
+
+
+def is_for_a_new_instance(event: Event) -> bool:
+    """Nobody has lost anything yet: such a machine may wait a moment while customers are being answered."""
+    return isinstance(event, MachineRequested) and event.role == "primary" and event.generation == 1
 
 
 async def rent(job: Job, world: World) -> Sequence[Command]:

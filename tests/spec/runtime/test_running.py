@@ -13,6 +13,7 @@ import msgspec
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.run import run
 from libs.runtime.service import Effect, Job, Service
@@ -209,3 +210,23 @@ async def test_work_that_was_not_finished_before_a_crash_is_taken_up_again_and_s
 
         await until(both)
     assert jobs == [("one", True), ("two", False)]
+
+
+async def test_patient_work_waits_while_requests_are_answered_and_other_work_does_not():
+    courtesy, order = Courtesy(), list[str]()
+
+    async def waiting(name: str, *, patient: bool) -> None:
+        if patient:
+            await courtesy.make_way()
+        order.append(name)
+
+    with courtesy.answering():
+        patient = asyncio.create_task(waiting("patient", patient=True))
+        await waiting("urgent", patient=False)
+        await asyncio.sleep(0)
+        assert order == ["urgent"]
+    await patient
+    with courtesy.answering():
+        async with asyncio.timeout(WAIT_MAX_S):  # a lasting load starves nobody
+            await courtesy.make_way()
+    assert order == ["urgent", "patient"]
