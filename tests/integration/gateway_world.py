@@ -32,6 +32,7 @@ from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
 from services.gateway.server import Bug, make, serve
+from tests.integration.survival_owner import SurvivalOwner
 from tests.integration.webhook_owner import WebhookOwner
 
 SECRET = "5ec7e7" * 8
@@ -171,6 +172,8 @@ class Owner:
                 offers = [an_offer(), an_offer("offer-2", "H100 80GB")]
                 found = [queries.OfferView(o, False, "", 20, 850_000, "good") for o in offers if gpu in ("", o.gpu)]
                 return queries.OfferList(found, len(found))
+            case queries.ListHosts():
+                return queries.HostList([], 0)
             case queries.ListBlacklist():
                 return list(self.blacklist.values())
             case queries.CheckBlacklist(provider=provider, host_id=host_id):
@@ -244,6 +247,9 @@ async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> Asyn
     owner_bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     await owner_bus.serve("instance", owner.answer)
     await owner_bus.serve("webhook_dispatch", WebhookOwner().answer)
+    survival = SurvivalOwner()
+    await owner_bus.serve("failover", survival.answer)
+    await owner_bus.serve("warmpool", survival.answer)
     bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     settings = GatewaySettings(
         nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode

@@ -90,7 +90,7 @@ BODIES = {"/api/v1/agent/instances/{id}/keep-alive": {"minutes": 5}}
 
 @pytest.mark.parametrize("route", WITH_ID, ids=lambda route: f"{route.method} {route.path}")
 async def test_unknown_ids_are_404_and_malformed_ones_400(world: GatewayWorld, route: Route) -> None:
-    codes = {"api-keys": "API_KEY_NOT_FOUND", "webhooks": "WEBHOOK_NOT_FOUND"}
+    codes = {"api-keys": "API_KEY_NOT_FOUND", "webhooks": "WEBHOOK_NOT_FOUND", "failovers": "FAILOVER_NOT_FOUND"}
     code = codes.get(route.path.split("/")[3] if route.path.startswith("/api/v1/") else "", "INSTANCE_NOT_FOUND")
     unknown = await world.call(route.method, target(route, "inst_none"))
     assert (unknown.status, unknown.code) == (404, code)
