@@ -85,6 +85,7 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # a broken connection shows as requests that did not finish
         if not self.done.done():
             self.done.set_result(None)
 

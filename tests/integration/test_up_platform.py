@@ -26,7 +26,16 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
     with up.stdout:
         said = json.loads(up.stdout.readline())
         key = {"Authorization": f"Bearer {said['api_key']}"}
-        assert list(said["pids"]) == ["nats", "postgres", "sandbox", "instance", "failover", "warmpool", "webhook_dispatch", "gateway"]
+        assert list(said["pids"]) == [
+            "nats",
+            "postgres",
+            "sandbox",
+            "instance",
+            "failover",
+            "warmpool",
+            "webhook_dispatch",
+            "gateway",
+        ]
         assert requests.get(said["api_url"] + "/readyz", timeout=DEADLINE_S).status_code == 200
         listed = requests.get(said["api_url"] + "/api/v1/instances", headers=key, timeout=DEADLINE_S)
         assert listed.json()["data"] == []

@@ -49,8 +49,8 @@ def hook(secret: str = "") -> Iterator[Hook]:
             self.send_response(made.meet(payload, self.headers.get("X-Signature-SHA256")))
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+            """Keep the test's output clean."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
