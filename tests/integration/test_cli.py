@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -144,6 +145,9 @@ async def test_a_team_reads_its_events_resumes_and_can_do_nothing_else(
     for subject in ("pub.>", "evt.>", "cmd.>", "_INBOX.>", ">", "$JS.>"):
         await guest.subscribe(subject)
     await guest.flush()
+    async with asyncio.timeout(DEADLINE_S):
+        while len(refused) < len(attempts) + 6:  # told one by one, after the answer to the flush at times
+            await asyncio.sleep(0.01)
     assert len(refused) == len(attempts) + 6, refused
     # A pull may name any reply subject: it must not reach the platform's account, where it would be stored.
     await guest.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer}", b'{"batch":1}', reply="evt.instance.instance.inst_1")
