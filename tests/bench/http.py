@@ -37,6 +37,8 @@ def measure() -> list[Line]:
 
 def get_line(up: Platform) -> Line:
     ids = [created(up, n) for n in range(INSTANCES)]
+    for instance_id in ids:  # what a create sets going must be over before reads are measured
+        up.wait_for_status(instance_id, "ready")
     asyncio_run(fill_ceiling_table(up.postgres_url, INSTANCES))
     key = (("Authorization", f"Bearer {up.api_key}"),)
     product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), key)
