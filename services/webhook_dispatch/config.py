@@ -24,6 +24,9 @@ class DispatchSettings(Struct, frozen=True, kw_only=True):
         str,
         setting("networks that webhooks may be sent to besides the public internet", example="10.1.0.0/16,fd00::/8"),
     ] = ""
+    webhook_public: Annotated[
+        bool, setting("false: nothing is sent to the public internet, only to the networks listed")
+    ] = True
     webhook_pace_ppm: Annotated[
         int,
         setting("length of the pauses between retries; a million is as documented", unit="ppm", ge=1, le=10_000_000),
@@ -34,4 +37,9 @@ class DispatchSettings(Struct, frozen=True, kw_only=True):
         """Receivers on this machine are for a developer's platform, which nobody else can reach; plain HTTP too."""
         is_developers = self.mode == "dev" and self.gateway_host in LOOPBACK_HOSTS
         networks = [network.strip() for network in self.webhook_networks.split(",") if network.strip()]
-        return Fence(networks, is_loopback_allowed=is_developers, is_http_allowed=self.mode == "dev")
+        return Fence(
+            networks,
+            is_loopback_allowed=is_developers,
+            is_http_allowed=self.mode == "dev",
+            is_public_allowed=self.webhook_public,
+        )

@@ -21,6 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STOP_MAX_S = 30.0
+# The seeds' snippets name a receiver on the internet: nothing of a test goes there.
+INSIDE_ONLY = {"DUMONT_WEBHOOK_PUBLIC": "false"}
 VERB_MAX_S = 60.0
 REQUEST_MAX_S = 30.0
 POLL_S = 0.05
@@ -142,7 +144,7 @@ def unique(prefix: str) -> str:
 def surroundings(more: dict[str, str] | None = None) -> dict[str, str]:
     """The environment of a platform under test: nothing of ours that would configure it, and a brisk pace."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DUMONT_")}
-    return {**clean, "PYTHONPATH": str(ROOT), **PACE, **(more or {})}
+    return {**clean, "PYTHONPATH": str(ROOT), **INSIDE_ONLY, **PACE, **(more or {})}
 
 
 def dumont(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

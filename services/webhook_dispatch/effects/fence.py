@@ -25,19 +25,31 @@ class NotAllowed(OSError):
 
 
 class Fence:
-    """`allowed`: networks the operator opens besides the public internet. `is_loopback_allowed`: a developer's own."""
+    """`allowed`: networks the operator opens besides the public internet. `is_loopback_allowed`: a developer's own.
 
-    def __init__(self, allowed: Sequence[str], *, is_loopback_allowed: bool, is_http_allowed: bool) -> None:
+    `is_public_allowed` False closes the internet: for sites that deliver only inside, and for tests.
+    """
+
+    def __init__(
+        self,
+        allowed: Sequence[str],
+        *,
+        is_loopback_allowed: bool,
+        is_http_allowed: bool,
+        is_public_allowed: bool = True,
+    ) -> None:
         self._allowed: list[IPv4Network | IPv6Network] = [ip_network(network, strict=False) for network in allowed]
         self._is_loopback_allowed = is_loopback_allowed
         self._is_http_allowed = is_http_allowed
+        self._is_public_allowed = is_public_allowed
 
     def refusal(self, address: str) -> str:
         """Why this address may not be dialled; empty when it may."""
         kind = classify(address)
-        if kind == PUBLIC or (kind == LOOPBACK and self._is_loopback_allowed) or self._is_listed(address):
+        is_open = (kind == PUBLIC and self._is_public_allowed) or (kind == LOOPBACK and self._is_loopback_allowed)
+        if is_open or self._is_listed(address):
             return ""
-        return kind
+        return kind or "public"
 
     def url_refusal(self, url: str) -> str:
         """Why an endpoint cannot have this URL, in words for its owner; empty when it can."""

@@ -8,6 +8,7 @@ from services.webhook_dispatch.effects.address import LOOPBACK, PUBLIC, UNKNOWN,
 from services.webhook_dispatch.effects.fence import Fence, NotAllowed
 
 PRODUCTION = Fence([], is_loopback_allowed=False, is_http_allowed=False)
+CLOSED = Fence(["10.1.0.0/16"], is_loopback_allowed=True, is_http_allowed=True, is_public_allowed=False)
 DEVELOPERS = Fence([], is_loopback_allowed=True, is_http_allowed=True)
 # Addresses as a socket is given them.
 INSIDE = """
@@ -98,3 +99,9 @@ def test_the_operator_may_list_networks_of_his_own() -> None:
 def test_no_socket_is_made_for_what_may_not_be_dialled(address: str) -> None:
     with pytest.raises(NotAllowed):
         PRODUCTION.socket_factory()((2, 1, 6, "", (address, 443)))
+
+
+def test_a_closed_site_dials_only_what_is_listed() -> None:
+    assert CLOSED.refusal("93.184.215.14") == "public"
+    assert CLOSED.refusal("10.1.2.3") == ""
+    assert CLOSED.refusal("127.0.0.1") == ""
