@@ -77,6 +77,11 @@ class Writers:
                 await asyncio.sleep(0.01)
 
 
+def restart(server: NatsServer) -> None:
+    server.kill()
+    server.start()
+
+
 async def reached(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0.001)
@@ -99,8 +104,7 @@ async def test_kills_under_load_lose_no_acknowledged_commit_and_double_no_follow
         for _ in range(KILLS):
             goal = writers.acknowledged + BETWEEN_KILLS
             await reached(lambda goal=goal: writers.acknowledged >= goal)
-            server.kill()
-            server.start()
+            await asyncio.to_thread(restart, server)  # beside us, as a supervisor does
         writers.stopping.set()
         counts = await asyncio.gather(*writing)
         last = await writers.log.last_seq(STREAM)
