@@ -60,8 +60,6 @@ class Counts:
     """For health and metrics."""
 
     running: int = 0
-    done: int = 0
-    failed: int = 0
     dead: int = 0
 
 
@@ -181,7 +179,6 @@ class Hands:
             await work()
             mark.finish(seq)
             self.counts.running -= 1
-            self.counts.done += 1
             self._room.release()
         del self._lanes[key]
 
