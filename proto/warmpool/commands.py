@@ -73,6 +73,13 @@ class NotePromotionFailed(PoolCommand, tag="note_promotion_failed", frozen=True,
     reason: str
 
 
+class EndClaim(PoolCommand, tag="end_claim", frozen=True, kw_only=True):
+    """The failover that claimed the standby is over without it."""
+
+    failover_id: str
+    reason: str
+
+
 class NotePrimary(PoolCommand, tag="note_primary", frozen=True, kw_only=True):
     """The instance is ready on this machine."""
 
@@ -100,6 +107,7 @@ AnyCommand = (
     | NoteStandbyReady
     | NoteStandbyFailed
     | NotePromotionFailed
+    | EndClaim
     | NotePrimary
     | SuspendPool
     | RetryStandby

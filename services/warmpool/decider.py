@@ -22,6 +22,7 @@ from proto.warmpool.commands import (
     AnyCommand,
     ClaimStandby,
     DisablePool,
+    EndClaim,
     NotePrimary,
     NotePromotionFailed,
     NoteStandbyFailed,
@@ -100,8 +101,8 @@ def decide(state: Pool, command: AnyCommand) -> Sequence[Event]:
             return _standby_ready(state, command)
         case NoteStandbyFailed():
             return _standby_failed(state, command)
-        case NotePromotionFailed():
-            return _promotion_failed(state, command)
+        case NotePromotionFailed() | EndClaim():
+            return _claim_ended(state, command)
         case NotePrimary():
             return _primary(state, command)
         case SuspendPool():
@@ -194,11 +195,12 @@ def _claim(state: Pool, command: ClaimStandby) -> Sequence[Event]:
     ]
 
 
-def _promotion_failed(state: Pool, command: NotePromotionFailed) -> Sequence[Event]:
-    """The claimed standby is spent. Another needs a primary, so it waits until there is one."""
+def _claim_ended(state: Pool, command: NotePromotionFailed | EndClaim) -> Sequence[Event]:
+    """The claimed standby is spent. Another is tried later: the primary may still be there (a wished failover)."""
     if state.status != "failover" or command.failover_id != state.claimed_by:
         return []
-    degraded = _degraded(state, "standby_not_ready", detail=command.reason)
+    retry_at = _retry_at(state, command.now)
+    degraded = _degraded(state, "standby_not_ready", detail=command.reason, retry_at=retry_at)
     return [*_release(state, "standby_not_ready"), degraded]
 
 
@@ -226,9 +228,13 @@ def _standby_failed(state: Pool, command: NoteStandbyFailed) -> Sequence[Event]:
         return []
     if command.reason == DELETED:
         return [PoolDisabled(instance_id=state.instance_id, account_id=state.account_id, reason=DELETED)]
-    pause_s = min(RETRY_FIRST_S * 2 ** min(state.failures, 10), RETRY_MAX_S)
-    retry_at = command.now + timedelta(seconds=pause_s) if state.auto_reprovision else None
+    retry_at = _retry_at(state, command.now)
     return [_degraded(state, command.reason, detail=command.detail, retry_at=retry_at)]
+
+
+def _retry_at(state: Pool, now: datetime) -> datetime | None:
+    pause_s = min(RETRY_FIRST_S * 2 ** min(state.failures, 10), RETRY_MAX_S)
+    return now + timedelta(seconds=pause_s) if state.auto_reprovision else None
 
 
 def _primary(state: Pool, command: NotePrimary) -> Sequence[Event]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proto.base import Command, Heard
-from proto.failover.events import RungTried
+from proto.failover.events import FailoverFailed, RungTried
 from proto.instance.events import (
     InstanceDeleting,
     InstanceFailed,
@@ -21,6 +21,7 @@ from proto.instance.events import (
 from proto.warmpool.commands import (
     ClaimStandby,
     DisablePool,
+    EndClaim,
     NotePrimary,
     NotePromotionFailed,
     NoteStandbyFailed,
@@ -30,6 +31,7 @@ from proto.warmpool.commands import (
 
 HEARS = (
     "pub.*.failover.rung_tried",
+    "pub.*.failover.failed",
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.failed",
@@ -40,6 +42,7 @@ HEARS = (
 )
 HEARS_EVENTS = (
     RungTried
+    | FailoverFailed
     | InstanceReady
     | InstanceStopping
     | InstanceFailed
@@ -61,6 +64,10 @@ def react(heard: Heard) -> Iterator[Command]:
                 failover_id=event.failover_id,
                 replaces=event.machine_id,
                 give_up_at=event.give_up_at,
+            )
+        case FailoverFailed() as event:
+            yield EndClaim(
+                now=heard.at, instance_id=event.instance_id, failover_id=event.failover_id, reason=event.error
             )
         case InstanceReady() as event:
             yield NotePrimary(

@@ -110,10 +110,7 @@ def _answer(state: Guard, command: AnswerInterruption) -> Sequence[Event]:
     if command.failover_id in state.answered:
         return []
     if state.run is not None:
-        joined = InterruptionJoined(
-            failover_id=state.run.failover_id, instance_id=command.instance_id, joined_id=command.failover_id
-        )
-        return [joined]
+        return _join(state, state.run, command)
     strategy = ladder.effective_strategy(state.settings, command.settings)
     started = _started(command, strategy, reason=command.reason, test=False)
     if strategy == "disabled":
@@ -122,6 +119,26 @@ def _answer(state: Guard, command: AnswerInterruption) -> Sequence[Event]:
         return _fail(state, [started], "limit_reached", command.now)
     allowed = ladder.allowed_rungs(strategy, state.settings, command.settings)
     return _climb(state, [started, _planned(state, command, allowed)], command.now)
+
+
+def _join(state: Guard, run: Run, command: AnswerInterruption) -> Sequence[Event]:
+    """The failover under way answers for this loss too. Lost is the machine it had set aside: on to the next rung.
+
+    That happens when the customer's own start has promoted the standby: the rung's owner has nothing more to say.
+    """
+    joined = InterruptionJoined(
+        failover_id=run.failover_id, instance_id=command.instance_id, joined_id=command.failover_id
+    )
+    if run.rung is None or command.machine_id != run.claimed_id:
+        return [joined]
+    lost = RungFailed(
+        failover_id=run.failover_id,
+        instance_id=command.instance_id,
+        rung=run.rung,
+        reason="standby_lost",
+        failed_at=command.now,
+    )
+    return _climb(state, [joined, lost], command.now)
 
 
 def _wait_s(state: Guard, command: Start) -> int | None:

@@ -131,6 +131,15 @@ def test_a_loss_during_a_failover_joins_it() -> None:
     climbing().when(second).then(joined).when(second).then_nothing()
 
 
+def test_the_loss_of_the_claimed_standby_ends_its_rung() -> None:
+    """Simulated seed 2630: the customer's start had promoted the standby, so nobody said that its promotion failed."""
+    lost = replace(LOST, failover_id="fo_2", machine_id=STANDBY)
+    outcome = Given(GUARD, climbing().when(CLAIMED).state).when(lost)
+    assert [type(event) for event in outcome.events[:2]] == [InterruptionJoined, RungFailed]
+    assert isinstance(outcome.events[-1], FailoverFailed)
+    Given(GUARD, outcome.state).when(lost).then_nothing()
+
+
 def test_the_loss_that_a_wished_failover_makes_is_its_own() -> None:
     story = protected().when(EXECUTE).then_kinds(FailoverStarted, LadderPlanned, RungTried)
     story.when(replace(LOST, reason="user_test")).then_nothing()

@@ -13,6 +13,7 @@ from libs.spec.properties import every_command_twice_is_once
 from proto.warmpool.commands import (
     ClaimStandby,
     DisablePool,
+    EndClaim,
     NotePrimary,
     NotePromotionFailed,
     NoteStandbyFailed,
@@ -55,6 +56,7 @@ SWAPPED = NotePrimary(now=NOW, instance_id=INSTANCE_ID, machine_id=STANDBY, host
 PROMOTION_FAILED = NotePromotionFailed(
     now=NOW, instance_id=INSTANCE_ID, failover_id="fo_1", machine_id=STANDBY, reason="offer_unavailable"
 )
+CLAIM_OVER = EndClaim(now=NOW, instance_id=INSTANCE_ID, failover_id="fo_1", reason="every_rung_failed")
 DISABLE = DisablePool(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT)
 RETRY = RetryStandby(now=NOW + timedelta(seconds=30), instance_id=INSTANCE_ID)
 STOPPED = SuspendPool(now=NOW, instance_id=INSTANCE_ID, reason="instance_stopped")
@@ -133,9 +135,12 @@ def test_a_standby_that_is_lost_while_it_waits_is_replaced() -> None:
     )
 
 
-def test_a_promotion_that_fails_spends_the_standby_and_waits_for_a_primary() -> None:
-    story = Given(POOL, active().when(CLAIM).state).when(PROMOTION_FAILED).then_kinds(StandbyReleased, PoolDegraded)
-    story = story.when(PROMOTION_FAILED, RETRY).then_nothing()
+@pytest.mark.parametrize("end", [PROMOTION_FAILED, CLAIM_OVER])
+def test_a_claim_that_came_to_nothing_spends_the_standby_and_another_is_tried(end: object) -> None:
+    """Simulated seed 2630: the failover was over, and the pool stayed claimed by it for ever."""
+    story = Given(POOL, active().when(CLAIM).state).when(end).then_kinds(StandbyReleased, PoolDegraded)
+    story = story.when(end).then_nothing()
+    story.when(RETRY).then_kinds(StandbyWanted)
     story.when(replace(SWAPPED, machine_id="mach_9")).then_kinds(PrimarySeen, StandbyWanted)
 
 
@@ -209,6 +214,7 @@ COMMANDS = st.one_of(
         reason=st.sampled_from(["standby_lost", "no_gpu_on_host", "instance_deleted"]),
     ),
     st.builds(NotePromotionFailed, **COMMON, failover_id=FAILOVERS, machine_id=MACHINES, reason=st.just("x")),
+    st.builds(EndClaim, **COMMON, failover_id=FAILOVERS, reason=st.just("superseded")),
     st.builds(NotePrimary, **COMMON, machine_id=MACHINES, host_id=st.just(HOST)),
     st.builds(SuspendPool, **COMMON, reason=st.sampled_from(["instance_stopped", "instance_failed"])),
     st.builds(RetryStandby, **COMMON),
