@@ -12,7 +12,8 @@ Why protected members of nats-py 2.16 are used (`tests/integration/test_eventlog
 - `_process_op_err`, `_process_err`, `_process_connect_init`: waiting requests fail at the moment the connection is
   lost; a transport whose peer is frozen is aborted instead of awaited for ever; and no error sent by the server closes
   the client for good.
-- `_connect_to_server`: a cancelled reconnect ends, so that a process which exits during an outage does exit.
+- `_connect_to_server`, `_flush_pending`: both lose a cancellation; whoever is cancelled while it reconnects or
+  subscribes ends all the same.
 """
 
 from __future__ import annotations
@@ -134,7 +135,11 @@ class Connection(Client):
         subscribe: Any = cast(Any, super()).subscribe  # nats-py leaves one of its parameters untyped
         subscription: Subscription = await subscribe(subject, queue=queue)
         assert subscription._id == sid, "nats-py numbers its subscriptions differently now"  # pyright: ignore
-        await self._flush_pending(force_flush=True)  # written before anything that we send after it
+        try:
+            await self._flush_pending(force_flush=True)  # written before anything that we send after it
+        except asyncio.CancelledError:
+            self.forget(subscription)
+            raise
         return subscription
 
     async def settle(self, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
@@ -260,6 +265,13 @@ class Connection(Client):
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # `wait_for` of Python 3.11 loses one that meets a refused connect
         await super()._connect_to_server(s)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        await super()._flush_pending(force_flush)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError  # nats-py catches it, and then its task waits on for ever
 
     async def _process_op_err(self, e: Exception) -> None:
         if not (self.is_closed or self.is_reconnecting):

@@ -144,3 +144,20 @@ async def test_a_server_that_is_not_there_and_a_wrong_password_are_told_in_time(
     fresh_nats.kill()
     with pytest.raises(NotSent, match="within"):
         await open_connection(fresh_nats.url, name="test", timeout_s=0.3)
+
+
+async def test_whoever_is_cancelled_while_it_subscribes_ends_and_leaves_nothing(fresh_nats: NatsServer) -> None:
+    connection = await open_connection(fresh_nats.url, name="subscriber")
+    before = len(connection._subs), len(connection._routing.routes)
+    for turns in range(4):  # of the loop: before it sends, while it waits for the flusher, when that has just written
+        listening = asyncio.create_task(connection.listen("a.b", lambda *_: None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended_by_itself = listening.done()
+        listening.cancel()
+        await asyncio.wait([listening], timeout=10.0)
+        assert listening.cancelled() or ended_by_itself, f"cancelled after {turns} turns, it went on"
+        if ended_by_itself:
+            connection.forget(listening.result())
+    assert (len(connection._subs), len(connection._routing.routes)) == before
+    await connection.close()
