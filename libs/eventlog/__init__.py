@@ -16,6 +16,7 @@ Ground rules (docs/adr/0001):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from libs.refusal import OutcomeUnknown, Transient
@@ -31,6 +32,13 @@ class Stored(NamedTuple):
     subject: str
     data: bytes
     headers: bytes = b""
+
+
+class Page(NamedTuple):
+    """A stretch of a stream as `page` found it. `has_more`: messages that match stood behind it at that moment."""
+
+    messages: Sequence[Stored]
+    has_more: bool
 
 
 class WrongExpectation(Exception):
@@ -63,6 +71,16 @@ class EventLog(Protocol):
 
     async def read(self, stream: str, subject: str, *, after_seq: int = 0) -> Sequence[Stored]:
         """All messages of one exact subject after a sequence, oldest first. Sees every append acknowledged before."""
+        ...
+
+    async def page(
+        self, stream: str, subjects: str, *, after_seq: int, limit: int, since: datetime | None = None
+    ) -> Page:
+        """The first messages after a sequence whose subject fits the filter `subjects` (`pub.acct_7.>`), oldest first.
+
+        At most `limit`, itself at most READ_BATCH_MAX, and fewer when they are large. Leaves nothing behind at the
+        server, so any number of readers may page. `since`: messages stored before that instant may be left out.
+        """
         ...
 
     def follow(self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from libs.eventlog import READ_BATCH_MAX, AppendUnknown, Contended, Stored, WrongExpectation
+from libs.eventlog import READ_BATCH_MAX, AppendUnknown, Contended, Page, Stored, WrongExpectation
 from libs.eventlog.connection import Answer, Connection, NoAnswer
 from libs.eventlog.following import follow
 from libs.eventlog.group_commit import GroupCommit
@@ -39,6 +40,8 @@ NOT_FOUND = 404
 
 # One exact subject: tokens without wildcards and without anything that could break the framing.
 _SUBJECT = re.compile(r"[^\s.*>]+(?:\.[^\s.*>]+)*")
+# The same with wildcards: `*` for a token, a last `>` for one or more.
+_FILTER = re.compile(r"(?:[^\s.*>]+|\*)(?:\.(?:[^\s.*>]+|\*))*(?:\.>)?")
 
 
 class PubAck(Struct, frozen=True):
@@ -85,11 +88,22 @@ class JetStreamLog:
         found: list[Stored] = []
         for _ in range(READ_PAGES_MAX):
             position = found[-1].seq if found else after_seq
-            page, more = await self._read_page(stream, subject, position, newest)
+            page, more = await self._read_page(stream, {"seq": position + 1, "next_by_subj": subject}, position, newest)
             found += page
             if not more:
                 return found
         raise ValueError(f"{subject} holds more messages than one read may return")
+
+    async def page(
+        self, stream: str, subjects: str, *, after_seq: int, limit: int, since: datetime | None = None
+    ) -> Page:
+        if _FILTER.fullmatch(subjects) is None:
+            raise ValueError(f"not a filter of subjects: {subjects!r}")
+        newest = await self._newest_by_leader(stream, subjects) if await self._is_replicated(stream) else 0
+        request: dict[str, Any] = {"next_by_subj": subjects, "batch": min(limit, READ_BATCH_MAX)}
+        # The server takes one of the two; a sequence says more than an instant.
+        request |= {"seq": after_seq + 1} if since is None or after_seq else {"start_time": since}
+        return Page(*await self._read_page(stream, request, after_seq, newest))
 
     def follow(self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:
         return follow(self._connection, stream, after_seq=after_seq, subjects=subjects)
@@ -119,14 +133,15 @@ class JetStreamLog:
             self._groups[stream] = group
         return group
 
-    async def _read_page(self, stream: str, subject: str, after_seq: int, newest: int) -> tuple[list[Stored], bool]:
+    async def _read_page(
+        self, stream: str, wanted: dict[str, Any], after_seq: int, newest: int
+    ) -> tuple[list[Stored], bool]:
         """One batch, and whether there is more.
 
         Tries again when the answer broke off or comes from a stale follower.
         """
-        request = msgspec.json.encode(
-            {"seq": after_seq + 1, "next_by_subj": subject, "batch": READ_BATCH_MAX, "max_bytes": READ_BYTES_MAX}
-        )
+        subject = wanted["next_by_subj"]
+        request = msgspec.json.encode({"batch": READ_BATCH_MAX, "max_bytes": READ_BYTES_MAX, **wanted})
         api = f"$JS.API.DIRECT.GET.{stream}"
         cause: Exception | None = None
         for _ in range(READ_TRIES_MAX):
@@ -140,7 +155,7 @@ class JetStreamLog:
             if status not in (END_OF_BATCH, NOT_FOUND):
                 cause = Transient(f"reading {subject}: the server answered {notice[9:60]!r}")
                 continue
-            page = [_stored(subject, answer) for answer in messages]
+            page = [_stored(answer) for answer in messages]
             pending = int(header(notice, b"Nats-Num-Pending") or b"0")
             if not pending and newest > (page[-1].seq if page else after_seq):
                 cause = Transient(f"reading {subject}: the answering replica lags behind its leader")
@@ -200,6 +215,7 @@ def _refusal(subject: str, error: ApiError) -> Exception:
     return ApiFailed(f"append to {subject}", error)
 
 
-def _stored(subject: str, answer: Answer) -> Stored:
+def _stored(answer: Answer) -> Stored:
     data, headers = answer
+    subject = header(headers, b"Nats-Subject").decode()
     return Stored(int(header(headers, b"Nats-Sequence")), subject, data, headers)

@@ -10,8 +10,10 @@ import asyncio
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
 
-from libs.eventlog import FOLLOW_BATCH_MAX, Stored, WrongExpectation
+from libs.eventlog import FOLLOW_BATCH_MAX, READ_BATCH_MAX, Page, Stored, WrongExpectation
 from libs.eventlog.wire import header_block
 from proto.base import COMMIT_BYTES_MAX
 
@@ -62,6 +64,17 @@ class MemoryLog:
         _require_exact(subject)
         found = self._streams[stream].by_subject.get(subject, [])
         return found[bisect_right(found, after_seq, key=_seq) :]
+
+    async def page(
+        self, stream: str, subjects: str, *, after_seq: int, limit: int, since: datetime | None = None
+    ) -> Page:
+        del since  # nothing is known of when a message was stored, so nothing is left out
+        pattern = subjects.split(".")
+        newer = islice(self._streams[stream].messages, after_seq, None)
+        fits = (message for message in newer if subject_matches(pattern, message.subject))
+        size = min(limit, READ_BATCH_MAX)
+        found = list(islice(fits, size + 1))
+        return Page(found[:size], len(found) > size)
 
     async def follow(
         self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 
-from libs.eventlog import AppendUnknown, Contended, Stored, WrongExpectation
+from libs.eventlog import AppendUnknown, Contended, Page, Stored, WrongExpectation
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
 from libs.sim.life import Life
@@ -94,6 +95,14 @@ class SimLog:
     async def read(self, stream: str, subject: str, *, after_seq: int = 0) -> Sequence[Stored]:
         await self._maybe_fail("read")
         found = await self._inner.read(stream, subject, after_seq=after_seq)
+        await self._life.step()
+        return found
+
+    async def page(
+        self, stream: str, subjects: str, *, after_seq: int, limit: int, since: datetime | None = None
+    ) -> Page:
+        await self._maybe_fail("page")
+        found = await self._inner.page(stream, subjects, after_seq=after_seq, limit=limit, since=since)
         await self._life.step()
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -236,6 +237,29 @@ async def a_slow_follower_misses_nothing(log: EventLog) -> None:
     assert seqs == list(range(1, total + 1))
 
 
+async def a_page_holds_what_fits_the_filter_and_says_whether_there_is_more(log: EventLog) -> None:
+    for index in range(6):
+        for account in ("a", "b"):
+            await log.publish(
+                PUBLIC, f"pub.{account}.x.made", b"%d" % index, message_id=f"{account}{index}", headers={}
+            )
+    first = await log.page(PUBLIC, "pub.a.>", after_seq=0, limit=4)
+    assert [(m.subject, m.data) for m in first.messages] == [("pub.a.x.made", b"%d" % n) for n in range(4)]
+    assert first.has_more
+    rest = await log.page(PUBLIC, "pub.a.>", after_seq=first.messages[-1].seq, limit=4)
+    assert ([m.data for m in rest.messages], rest.has_more) == ([b"4", b"5"], False)
+    assert await log.page(PUBLIC, "pub.a.>", after_seq=rest.messages[-1].seq, limit=4) == ([], False)
+    assert await log.page(PUBLIC, "pub.nobody.>", after_seq=0, limit=4) == ([], False)
+    assert len((await log.page(PUBLIC, "pub.*.x.made", after_seq=0, limit=100)).messages) == 12
+
+
+async def a_page_never_leaves_out_what_was_stored_since(log: EventLog) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await log.publish(PUBLIC, "pub.a.x.made", b"1", message_id="1", headers={"ce-id": "e1"})
+    (found,), _ = await log.page(PUBLIC, "pub.a.>", after_seq=0, limit=10, since=before)
+    assert (found.data, parse_headers(found.headers)["ce-id"]) == (b"1", "e1")
+
+
 EVENTLOG_CONTRACT: Sequence[Check] = (
     an_append_is_read_back_with_its_sequence,
     an_empty_stream_has_nothing,
@@ -255,4 +279,6 @@ EVENTLOG_CONTRACT: Sequence[Check] = (
     a_follow_delivers_a_lone_message_at_once,
     a_follow_hears_only_its_filters,
     a_slow_follower_misses_nothing,
+    a_page_holds_what_fits_the_filter_and_says_whether_there_is_more,
+    a_page_never_leaves_out_what_was_stored_since,
 )

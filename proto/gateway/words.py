@@ -39,6 +39,7 @@ Scope = Literal[
     "warmpool:write",
     "webhooks:read",
     "webhooks:write",
+    "events:read",
     "metrics:read",
 ]
 

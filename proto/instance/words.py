@@ -6,6 +6,7 @@ a provider that currently carries it; a *host* is the provider's hardware; an *o
 
 from __future__ import annotations
 
+import shlex
 from typing import Literal
 
 from msgspec import Struct
@@ -139,3 +140,12 @@ class Volume(Struct, frozen=True, omit_defaults=True):
     provider: str
     host_id: str
     size_gb: int
+
+
+def ssh_command(host: str, port: int, identity_file: str) -> str:
+    """What the customer types to log in. A sandbox machine is new under an old address often: its key is taken as it is
+    the first time."""
+    command = f"ssh root@{host} -p {port}"
+    if identity_file:
+        command += f" -i {shlex.quote(identity_file)} -o StrictHostKeyChecking=accept-new"
+    return command

@@ -24,7 +24,6 @@ AttemptOutcome = Literal["delivered", "failed"]
 DisableReason = Literal["user_request", "gone", "failing"]
 
 ANY = "*"
-SECRET_PREFIX = "whsec_"  # noqa: S105 - what Standard Webhooks secrets begin with
 SECRET_PURPOSE = "webhook-secret"  # noqa: S105 - what libs.sealing is told, not a secret
 # Seed 000, Eventos Disponiveis.
 SEED_EVENT_TYPES = (

@@ -6,7 +6,7 @@ from libs import config, process, telemetry
 from libs.clock import SystemClock
 from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
-from libs.eventlog.streams import ensure_stream, private_stream
+from libs.eventlog.streams import ensure_stream, private_stream, public_stream
 from libs.ids import SystemIds
 from libs.rpc import NatsBus
 from services.gateway.config import GatewaySettings
@@ -21,9 +21,10 @@ async def gateway(running: process.Running) -> None:
         trace_sample_ppm=settings.trace_sample_ppm,
         otlp_endpoint=settings.otlp_endpoint,
     )
-    clock, bug, stream = SystemClock(), Bug(), private_stream(NAME, replicas=settings.stream_replicas)
+    clock, bug, replicas = SystemClock(), Bug(), settings.stream_replicas
     connection = await until_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
-    await until_well(lambda: ensure_stream(connection, stream), clock)
+    for stream in (private_stream(NAME, replicas=replicas), public_stream(replicas=replicas)):
+        await until_well(lambda stream=stream: ensure_stream(connection, stream), clock)
     bus, log = NatsBus(connection, clock=clock, on_bug=bug.report), JetStreamLog(connection)
     made = make(settings, log=log, bus=bus, clock=clock, ids=SystemIds(), is_connected=lambda: connection.is_connected)
     await serve(made, running.stop, bug, lambda _: running.ready())

@@ -34,11 +34,12 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 @dataclass(slots=True)
 class Answer:
-    """What a handler says. `body` is encoded as it is; None means no body."""
+    """What a handler says. `body` is encoded as it is; None means no body; `feed.stream.Live` is a stream."""
 
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    waited_s: float = 0.0  # of the time it took, because the caller wanted to wait
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Call:
     raw_body: bytes
     credential: str = ""
     idempotency_key: str = ""
+    last_event_id: str = ""
     min_position: Position | None = None
     position: Position | None = None
     stale: bool = False

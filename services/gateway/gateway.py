@@ -16,6 +16,7 @@ from libs.runtime.bus import Bus
 from libs.telemetry import Logger
 from proto.base import Position
 from services.gateway.config import GatewaySettings
+from services.gateway.feed.feed import Feed
 from services.gateway.keys import Keys
 from services.gateway.vitals import Vitals
 
@@ -68,6 +69,7 @@ class Gateway:
     keys: Keys
     vitals: Vitals
     positions: Positions
+    feed: Feed
     clock: Clock
     ids: Ids
     logger: Logger

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from libs.clock import Clock
@@ -61,7 +61,8 @@ def _nothing(heard: Heard) -> Sequence[Any]:
 class Keys:
     """The keys of all accounts."""
 
-    def __init__(self, log: EventLog, clock: Clock, ids: Ids) -> None:
+    def __init__(self, log: EventLog, clock: Clock, ids: Ids, *, on_revoked: Callable[[], None] = lambda: None) -> None:
+        self._on_revoked = on_revoked
         self._event_log = log
         self._clock = clock
         self._aggregates = Aggregates(service(), log, clock, ids)
@@ -101,6 +102,11 @@ class Keys:
             return None
         self.hits += 1
         return issued
+
+    def is_live(self, secret: str) -> bool:
+        """Whether the key of an answer that goes on and on is still good."""
+        issued = self._by_hash.get(hash_key(secret))
+        return issued is not None and (issued.expires_at is None or issued.expires_at > self._clock.now())
 
     async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
         """Decide and append, then wait until this replica's index has heard of it. Raises Refused or Transient."""
@@ -146,6 +152,7 @@ class Keys:
             view = self._views[event.key_id]
             self._views[event.key_id] = _revoked(view, event)
             self._by_hash = {hash_: key for hash_, key in self._by_hash.items() if key.key_id != event.key_id}
+            self._on_revoked()
 
 
 def _view(event: KeyIssued) -> KeyView:

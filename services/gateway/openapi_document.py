@@ -85,8 +85,10 @@ def _operation(route: Route, of: dict[int, Json], components: Json) -> Json:
 
 
 def _responses(route: Route, of: dict[int, Json]) -> Json:
-    kind = "text/plain" if route.reply is str else "application/json"
-    schema = route.dialect.success_schema(of[id(route.reply)], route.has_meta)
+    kind, schema = route.media, {"type": "string"}
+    if kind == "application/json":
+        kind = "text/plain" if route.reply is str else kind
+        schema = route.dialect.success_schema(of[id(route.reply)], route.has_meta)
     responses: Json = {
         str(status): {"description": "Success" if status < 400 else "Not ready", "content": {kind: {"schema": schema}}}
         for status in route.statuses

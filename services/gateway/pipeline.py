@@ -22,12 +22,14 @@ from proto.codes import CODES, Language, text
 from services.gateway.auth import credential, identify
 from services.gateway.call import RETRY_AFTER_S, Answer, Call
 from services.gateway.dialects import Dialect, Failure
+from services.gateway.feed.stream import Live, streamed
 from services.gateway.gateway import Gateway
 from services.gateway.routes import NO_DIALECT, ROUTES, dialect_of
 from services.gateway.routing import Route, Router, allowed, read_path, route_of
 from services.gateway.validation import read_body, read_query, refuse
 
 BODY_BYTES_MAX = 10 * 1024 * 1024  # contract novita A1
+LAST_EVENT_ID_CHARS_MAX = 200
 BODY_READ_S_MAX = 30.0  # 10 MB at 350 kB/s; slower senders hold a connection for nothing
 
 _ID_IN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # seed 004 sends ids with a dot
@@ -49,8 +51,8 @@ _COMMON_HEADERS = {
 }
 _PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Correlation-ID, "
-    "X-Dumont-Position, X-Request-ID, traceparent",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, "
+    "X-Correlation-ID, X-Dumont-Position, X-Request-ID, traceparent",
     "Access-Control-Max-Age": "86400",
 }
 # Facts that an error tells elsewhere than under its details.
@@ -89,6 +91,7 @@ class Pipeline:
         headers = _BASE.copy()
         headers["X-Request-ID"] = incoming.request_id
         headers["X-Correlation-ID"] = incoming.correlation_id
+        body: bytes | Live | None
         try:
             status, body = await self._answer(request, incoming, headers)
         except Refused as refused:
@@ -106,11 +109,13 @@ class Pipeline:
         finally:
             self._gateway.vitals.in_flight.add(-1)
         self._account(request, incoming, status)
+        if isinstance(body, Live):
+            return await streamed(request, body, status, headers)
         return web.Response(body=body, status=status, headers=headers)
 
     async def _answer(
         self, request: web.BaseRequest, incoming: _Incoming, headers: CIMultiDict[str]
-    ) -> tuple[int, bytes | None]:
+    ) -> tuple[int, bytes | Live | None]:
         path, _, query = request.raw_path.partition("?")
         incoming.dialect = dialect_of(path)
         if request.method == "OPTIONS":
@@ -122,6 +127,7 @@ class Pipeline:
             call = await self._call(request, incoming, (route, values, query), span.traceparent)
             answer = await route.handle(call)
             span.set("status", answer.status)
+        incoming.started_s += answer.waited_s
         return self._success(call, answer, headers)
 
     async def _call(
@@ -147,10 +153,11 @@ class Pipeline:
             raw_body=raw,
             credential=secret,
             idempotency_key=_idempotency_key(headers.get("Idempotency-Key", "")),
+            last_event_id=headers.get("Last-Event-ID", "")[:LAST_EVENT_ID_CHARS_MAX],
             min_position=_position(headers.get("X-Dumont-Position")),
         )
 
-    def _success(self, call: Call, answer: Answer, headers: CIMultiDict[str]) -> tuple[int, bytes | None]:
+    def _success(self, call: Call, answer: Answer, headers: CIMultiDict[str]) -> tuple[int, bytes | Live | None]:
         if answer.headers:
             headers.update(answer.headers)
         if call.position is not None:
@@ -159,7 +166,7 @@ class Pipeline:
             headers["X-Dumont-Stale"] = "true"
         if call.replayed:
             headers["Idempotent-Replayed"] = "true"
-        if isinstance(answer.body, bytes):
+        if isinstance(answer.body, bytes | Live):
             return answer.status, answer.body
         headers["Content-Type"] = _JSON
         return answer.status, _encode(answer.body)

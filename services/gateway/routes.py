@@ -6,6 +6,7 @@ from services.gateway.dialects import Dialect, dumont, novita, operations
 from services.gateway.dialects.dumont import (
     agents,
     api_keys,
+    events,
     failover,
     failover_settings,
     machine_history,
@@ -30,6 +31,7 @@ ROUTES: tuple[Route, ...] = (
     *warmpool.ROUTES,
     *webhooks.ROUTES,
     *webhook_deliveries.ROUTES,
+    *events.ROUTES,
     *novita_instances.ROUTES,
     *platform.ROUTES,
     *operations.ROUTES,

@@ -51,6 +51,7 @@ class Route:
     statuses: Sequence[int] = (200,)
     has_meta: bool = False
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
+    media: str = "application/json"  # of a success; anything else is text of its own shape
 
     @cached_property
     def parameters(self) -> Sequence[tuple[str, re.Pattern[str]]]:

@@ -25,6 +25,7 @@ from proto.gateway.commands import AnyCommand
 from proto.gateway.queries import ListKeys
 from proto.health import MetricsText, ServiceHealth
 from services.gateway.config import GatewaySettings
+from services.gateway.feed.feed import Feed
 from services.gateway.gateway import Gateway, Positions
 from services.gateway.keys import Keys
 from services.gateway.openapi_document import openapi_document
@@ -49,12 +50,14 @@ def make(
 ) -> Gateway:
     """A gateway over the given ports."""
     metrics = Metrics({"service": "gateway"})
+    feed = Feed(log, clock, metrics)
     return Gateway(
         settings=settings,
         bus=bus,
-        keys=Keys(log, clock, ids),
+        keys=Keys(log, clock, ids, on_revoked=feed.recheck),
         vitals=Vitals(bus, clock, ids, metrics),
         positions=Positions(clock),
+        feed=feed,
         clock=clock,
         ids=ids,
         logger=logger("http"),
@@ -101,12 +104,14 @@ async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(gateway.keys.follow()), group.create_task(gateway.vitals.watch())]
+            tasks += [group.create_task(gateway.feed.follow()), group.create_task(gateway.feed.push())]
             tasks.append(group.create_task(bug.raised()))
             await gateway.bus.serve(NAME, answering(gateway))
             port = _port(runner)
             _log.info("gateway.listening", host=gateway.settings.gateway_host, port=port)
             ready(port)
             await stop.wait()
+            gateway.feed.close()
             await site.stop()
             await runner.cleanup()
             for task in tasks:

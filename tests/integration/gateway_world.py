@@ -219,7 +219,8 @@ class GatewayWorld:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         headers |= more.pop("headers", {})
         async with self.http.request(method, self.url + path, headers=headers, **more) as response:
-            return Answered(response.status, response.headers.copy(), await response.read())
+            is_endless = response.content_type == "text/event-stream"
+            return Answered(response.status, response.headers.copy(), b"" if is_endless else await response.read())
 
     def asked(self, kind: type) -> list[Any]:
         return [message for _, message in self.owner.seen if isinstance(message, kind)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -129,12 +128,11 @@ class Speaker:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._clock = SystemClock()
-        self._numbers = itertools.count(1)
-        self._name = SystemIds().fresh("cmt")
+        self._ids = SystemIds()
 
     async def say(self, event: Event) -> str:
         """Returns the event's id."""
-        event_id = f"{self._name}{next(self._numbers)}.0"
+        event_id = f"{self._ids.fresh('cmt')}.0"
         about = getattr(event, "instance_id", "other")
         heard = Heard(event, event_id, about, self._clock.now(), "EVT_INSTANCE", 1, correlation="corr_1")
         subject, headers = envelope(heard, "/dumont/instance")

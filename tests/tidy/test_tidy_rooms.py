@@ -19,7 +19,7 @@ MORE_ROOMS = {
     "instance": {"providers", "rooms"},
     "gateway": set(
         "routes routing pipeline call validation auth keys limits dialects "
-        "openapi_document gateway vitals server".split()
+        "openapi_document gateway vitals server feed".split()
     ),
 }
 # Programs that keep no log of their own: the stand-in cloud, the program inside a machine, the command line, the

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from proto.codes import Language
+from proto.instance import words
 from proto.instance.queries import InstanceView
 from proto.instance.words import Endpoint, InstanceStatus
 
@@ -60,14 +60,7 @@ def reachable(view: InstanceView) -> tuple[Endpoint, ...]:
 
 
 def ssh_command(ssh: Endpoint | None) -> str | None:
-    """What the customer types to log in. A sandbox machine is new under an old address often: its key is taken as it is
-    the first time."""
-    if ssh is None:
-        return None
-    command = f"ssh root@{ssh.host} -p {ssh.public_port}"
-    if ssh.identity_file:
-        command += f" -i {shlex.quote(ssh.identity_file)} -o StrictHostKeyChecking=accept-new"
-    return command
+    return None if ssh is None else words.ssh_command(ssh.host, ssh.public_port, ssh.identity_file)
 
 
 def milliseconds(instant: datetime) -> str:

@@ -1,8 +1,8 @@
 """The outside world of webhook dispatch: receivers. Outcomes come back as commands.
 
 Split by noun: `world` (what there is), `dispatching` (the task), `directory` (who hears), `hearing` (facts to parcels),
-`payload` (bytes), `lanes` (order and fairness), `sending` and `posting` (one POST), `signing`, `fence` and `address`
-(who may be dialled), `recording` (outcomes), `asking` (what an owner wants by hand).
+`lanes` (order and fairness), `sending` and `posting` (one POST), `fence` and `address` (who may be dialled),
+`recording` (outcomes), `asking` (what an owner wants by hand).
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from libs.runtime.service import Job
 from proto.base import Command
 from proto.webhook_dispatch.commands import ChangeEndpoint, CreateEndpoint, Record, RecordDeliveries
 from proto.webhook_dispatch.events import RecoveryRequested, ResendRequested
+from proto.webhook_dispatch.payload import payload
 from proto.webhook_dispatch.queries import ProbeEndpoint, ProbeResult
 from proto.webhook_dispatch.words import Attempt
 from services.webhook_dispatch.effects.directory import Target
 from services.webhook_dispatch.effects.hearing import DELIVERY_PREFIX
 from services.webhook_dispatch.effects.lanes import Parcel
-from services.webhook_dispatch.effects.payload import payload
 from services.webhook_dispatch.effects.sending import post_signed
 from services.webhook_dispatch.effects.world import World
 from services.webhook_dispatch.queries import pending

@@ -14,10 +14,10 @@ import msgspec
 from libs.eventlog import Stored
 from libs.eventlog.wire import header
 from libs.ids import derive_id
+from proto.webhook_dispatch.payload import payload
 from proto.webhook_dispatch.words import EVENT_TYPES, Delivery
 from services.webhook_dispatch.effects.directory import Directory, Target
 from services.webhook_dispatch.effects.lanes import Parcel
-from services.webhook_dispatch.effects.payload import payload
 from services.webhook_dispatch.policy import Said
 
 DELIVERY_PREFIX = "msg"

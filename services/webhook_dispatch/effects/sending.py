@@ -11,11 +11,11 @@ from datetime import datetime
 from libs.refusal import Transient
 from libs.runtime.service import Handle
 from libs.sealing import NotSealedHere
+from libs.signing import Keys, signed_headers
 from proto.webhook_dispatch.words import mailbox_of
 from services.webhook_dispatch.effects.directory import Directory, Target
 from services.webhook_dispatch.effects.lanes import Parcel
 from services.webhook_dispatch.effects.posting import ATTEMPT_TIMEOUT_S, Answer
-from services.webhook_dispatch.effects.signing import Keys, signed_headers
 from services.webhook_dispatch.effects.world import World
 from services.webhook_dispatch.queries import pending
 

@@ -13,9 +13,9 @@ from libs.eventlog import EventLog
 from libs.postgres import Database
 from libs.runtime.store import Store
 from libs.sealing import Sealer
+from libs.signing import Keys, keys_of
 from libs.telemetry import Logger, Metrics
 from services.webhook_dispatch.effects.posting import Poster
-from services.webhook_dispatch.effects.signing import Keys, keys_of
 
 if TYPE_CHECKING:
     from services.webhook_dispatch.effects.dispatching import Dispatcher

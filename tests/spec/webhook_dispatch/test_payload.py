@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.webhook_dispatch.effects.payload import BODY_BYTES_MAX, payload
+from proto.webhook_dispatch.payload import BODY_BYTES_MAX, payload
 
 AT = datetime(2024, 1, 15, 10, 33, 45, tzinfo=UTC)
 ENDPOINTS = [

@@ -13,7 +13,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from libs.sealing import NotSealedHere, Sealer, signing_key
-from services.webhook_dispatch.effects.signing import keys_of, signed_headers
+from libs.signing import keys_of, signed_headers
 
 PLATFORM_KEY = signing_key("5ec7e7", purpose="test")
 BODY = '{"id":"cmt_1.0","data":{"name":"ação"}}'.encode()

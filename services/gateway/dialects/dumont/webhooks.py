@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Meta, Struct
 
 from libs.sealing import Sealer, made_secret, signing_key
+from libs.signing import SECRET_PREFIX
 from proto.webhook_dispatch.commands import (
     ChangeEndpoint,
     ClearDefaultSecret,
@@ -35,7 +36,6 @@ from proto.webhook_dispatch.queries import (
 )
 from proto.webhook_dispatch.words import (
     EVENT_TYPES,
-    SECRET_PREFIX,
     SECRET_PURPOSE,
     SEED_EVENT_TYPES,
     is_filter,

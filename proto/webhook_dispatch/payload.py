@@ -1,8 +1,9 @@
-"""The bytes of a delivery: one JSON object that every seed's receiver can read (contract novita A5, seed 000).
+"""What a customer is told of a public event: one JSON object that every seed's receiver can read (contract novita A5,
+seed 000). The same bytes for a webhook, the list of events and the stream of events.
 
-Pure. The bytes are part of the contract: seed 004's Express receiver verifies the signature over
-`JSON.stringify(req.body)`, so they must equal what JavaScript would write. Hence no integral float, no integer beyond
-2^53, no key that looks like an array index (JavaScript moves those to the front).
+Called by webhook dispatch and by the gateway. Pure. The bytes are part of the contract: seed 004's Express receiver
+verifies the signature over `JSON.stringify(req.body)`, so they must equal what JavaScript would write. Hence no
+integral float, no integer beyond 2^53, no key that looks like an array index (JavaScript moves those to the front).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from proto.codes import CODES, text
-from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT
+from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT, ssh_command
 
 BODY_BYTES_MAX = 64 * 1024  # Express refuses 100 kB; Standard Webhooks advises 20 kB
 INTEGER_MAX = 2**53
@@ -95,7 +96,7 @@ def _connection(endpoints: list[Mapping[str, Any]]) -> dict[str, str | None]:
     at = {endpoint["port"]: endpoint for endpoint in endpoints}
     ssh = at.get(SSH_PORT)
     return {
-        "ssh": f"ssh root@{ssh['host']} -p {ssh['public_port']}" if ssh else None,
+        "ssh": ssh_command(ssh["host"], ssh["public_port"], ssh.get("identity_file", "")) if ssh else None,
         "jupyter": _url(at.get(JUPYTER_PORT)),
         "webTerminal": _url(at.get(WEB_TERMINAL_PORT)),
     }

@@ -1,4 +1,6 @@
-"""Headers of a delivery: who says it, when, and the proof.
+"""Headers of a signed message to a receiver: who says it, when, and the proof.
+
+Used by webhook dispatch for deliveries and by `dumont webhooks listen`. Owns no secret.
 
 Three proofs over the same bytes, so that every receiver of the seeds and every Standard Webhooks library can check one:
 - `webhook-signature`: `v1,<base64>` HMAC-SHA256 over `id.timestamp.body`, once per secret in force (rotation), and
@@ -17,9 +19,8 @@ import hmac
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
-from proto.webhook_dispatch.words import SECRET_PREFIX
-
 USER_AGENT = "Dumont-Webhooks/1.0"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what Standard Webhooks secrets begin with
 
 
 class Keys(Struct, frozen=True):
@@ -49,12 +50,19 @@ def _hmac_key(secret: str) -> bytes:
 
 
 def signed_headers(
-    delivery_id: str, event_type: str, body: bytes, *, timestamp_s: int, keys: Keys, platform_key: Ed25519PrivateKey
+    delivery_id: str,
+    event_type: str,
+    body: bytes,
+    *,
+    timestamp_s: int,
+    keys: Keys,
+    platform_key: Ed25519PrivateKey | None = None,
 ) -> dict[str, str]:
     """Everything but the length. The id stays the same over all tries, the timestamp is that of this one."""
     content = b"%s.%d.%s" % (delivery_id.encode(), timestamp_s, body)
     proofs = ["v1," + _base64(hmac.digest(key, content, "sha256")) for key in keys.hmac_keys]
-    proofs.append("v1a," + _base64(platform_key.sign(content)))
+    if platform_key is not None:
+        proofs.append("v1a," + _base64(platform_key.sign(content)))
     headers = {
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,
