@@ -21,7 +21,7 @@ from libs.clock import SystemClock
 from services.sandbox import pages
 from services.sandbox.homes import Homes
 from services.sandbox.leader import LOOPBACK, PRIVATE, REPORT_FILE, SSH_PORT, BootOrder, BootReport
-from services.sandbox.processes import ProcessList, is_alive, open_handle, send_group
+from services.sandbox.processes import ProcessList, identity, is_alive, open_handle, send_group
 from services.sandbox.records import Record, Volume, replace
 from services.sandbox.wire import EndpointView, PortWish
 from services.sandbox.zygote import BootFailed, Zygote, read_report
@@ -99,10 +99,12 @@ class ProcessCarrier:
         )
         async with self._places:
             pid, reading = await self._zygote.fork(order)
+            record.process = identity(pid)  # whoever wants it down before it has reported finds it
             try:
                 report = await read_report(reading)
             except BootFailed:
                 await self._processes.end(pid, user_id=record.user_id, machine_id=record.machine_id)
+                record.process = None
                 raise
         record.process = report.process
         record.endpoints = report.endpoints

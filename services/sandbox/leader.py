@@ -7,7 +7,6 @@ log and `leader.json`, from which a restarted daemon learns who leads the machin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import gc
 import importlib
@@ -199,12 +198,14 @@ class _Leader:
         me = identity(os.getpid())
         assert me is not None, "a running process has an identity"
         content = msgspec.json.encode(BootReport(me, tuple(self._endpoints), ended))
-        replace(self._private / REPORT_FILE, content)
         if self._report_fd >= 0:
-            with contextlib.suppress(BrokenPipeError):  # the daemon died meanwhile: the file tells its successor
+            try:
                 os.write(self._report_fd, content)
+            except BrokenPipeError:
+                os._exit(1)  # the daemon died or gave up: its successor boots this machine anew
             os.close(self._report_fd)
             self._report_fd = -1
+        replace(self._private / REPORT_FILE, content)  # tells a successor of a daemon that dies from here on
 
     def _run_start_command(self, environment: Mapping[str, str]) -> None:
         with (self._private / "start.log").open("ab") as log:

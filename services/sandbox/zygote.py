@@ -88,6 +88,9 @@ class Zygote:
         except (OSError, TimeoutError) as error:
             os.close(reading)
             raise ZygoteLost(f"the warmed parent does not answer: {error}") from error
+        except asyncio.CancelledError:
+            os.close(reading)  # a machine that nobody will hear ends itself
+            raise
         finally:
             os.close(writing)
         if not answer.pid:

@@ -133,6 +133,31 @@ async def test_an_orderly_restart_brings_machines_back_as_they_were(daemon: Daem
         assert (await connection.run("cat kept", check=True)).stdout == "precious\n"
 
 
+async def test_a_cloud_that_ends_while_machines_boot_leaves_none_of_them_running(daemon: Daemon) -> None:
+    _, listed = await daemon.call("GET", "/v1/offers?gpu=RTX%204090&billing=spot")
+    orders = [
+        daemon.call("POST", "/v1/machines", {"label": f"m{n}", "offer_id": offer["offer_id"], "image": "pytorch"})
+        for n, offer in enumerate(listed["offers"][:6])
+    ]
+    answers = await asyncio.gather(*orders)
+    assert 201 in {status for status, _ in answers}
+    machines = str((daemon.root / "machines").resolve())
+    await daemon.stop()
+    await until(lambda: not inhabitants(machines))
+
+
+def inhabitants(directory: str) -> list[int]:
+    """Processes that work in a directory, also when it is gone."""
+    found: list[int] = []
+    for process in psutil.process_iter():
+        try:
+            if os.readlink(f"/proc/{process.pid}/cwd").startswith(directory):
+                found.append(process.pid)
+        except OSError:
+            continue
+    return found
+
+
 async def test_a_preemption_leaves_neither_processes_nor_files(daemon: Daemon) -> None:
     machine = await daemon.order("mach_1")
     async with login(daemon, machine) as connection:
