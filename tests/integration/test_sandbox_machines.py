@@ -151,7 +151,7 @@ def inhabitants(directory: str) -> list[int]:
     found: list[int] = []
     for process in psutil.process_iter():
         try:
-            if os.readlink(f"/proc/{process.pid}/cwd").startswith(directory):
+            if str(Path(f"/proc/{process.pid}/cwd").readlink()).startswith(directory):
                 found.append(process.pid)
         except OSError:
             continue
