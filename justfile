@@ -48,6 +48,11 @@ sim SEED *ARGS:
 chaos *ARGS:
     {{ python }} -m tests.journey.chaos {{ ARGS }}
 
+# take the machines of 1,000 instances away at once (virtual sandbox; a minute); then look for anything answered twice
+[group('check')]
+storm *ARGS:
+    {{ python }} -m tests.journey.storm {{ ARGS }}
+
 # measure product and ceiling side by side (docs/performance.md)
 [group('check')]
 bench *ARGS:
