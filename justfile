@@ -38,10 +38,10 @@ test *ARGS:
 test-one NAME *ARGS:
     {{ python }} -m pytest -x -k {{ quote(NAME) }} {{ ARGS }}
 
-# run all services in one process on a faulty log; the same SEED gives the same run
+# run all services in one process on a faulty log; the same SEED gives the same run. `market`: a month on spot machines
 [group('check')]
 sim SEED *ARGS:
-    {{ python }} -m tests.sim {{ SEED }} {{ ARGS }}
+    {{ python }} -m {{ if SEED == "market" { "tests.sim.market" } else { "tests.sim " + SEED } }} {{ ARGS }}
 
 # kill -9 everything at random while customers work (200 commands, some minutes); then look for anything lost or doubled
 [group('check')]

@@ -48,10 +48,13 @@ class SimTask(asyncio.Task[Any]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """`time()` is virtual seconds since the start. `on_task` hears of every task made."""
 
-    def __init__(self, on_task: Callable[[SimTask, Context], None] | None = None) -> None:
+    def __init__(
+        self, on_task: Callable[[SimTask, Context], None] | None = None, *, turns_max: int = TURNS_MAX
+    ) -> None:
         super().__init__()
         self._now_s = 0.0
         self._turns = 0
+        self._turns_max = turns_max
         self._task_serial = 0
         self._on_task = on_task
         self._clock_resolution = 1e-9
@@ -68,8 +71,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def select(self, timeout: float | None) -> list[Any]:
         """Called when a turn begins: nothing ready means that time may jump."""
         self._turns += 1
-        if self._turns > TURNS_MAX:
-            raise Livelock(f"{TURNS_MAX} turns, {self._now_s:.3f} virtual seconds")
+        if self._turns > self._turns_max:
+            raise Livelock(f"{self._turns_max} turns, {self._now_s:.3f} virtual seconds")
         if timeout is None:
             raise Deadlock(f"at {self._now_s:.3f} virtual seconds")
         self._now_s += timeout

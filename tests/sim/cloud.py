@@ -115,6 +115,11 @@ class FakeCloud:
         """Machines that still cost money."""
         return [machine for machine in self.rented.values() if machine.status != "gone"]
 
+    def offers(self) -> Sequence[Offer]:
+        """What one could rent now."""
+        taken = {machine.offer.offer_id for machine in self.alive()}
+        return [offer for offer in self.market if offer.offer_id not in taken]
+
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
@@ -214,8 +219,7 @@ class SimProvider:
 
     async def offers(self) -> Sequence[Offer]:
         await self._reach("offers")
-        taken = {machine.offer.offer_id for machine in self._cloud.alive()}
-        return [offer for offer in self._cloud.market if offer.offer_id not in taken]
+        return self._cloud.offers()
 
     async def create(self, order: MachineOrder) -> ProviderMachine:
         await self._reach("create")

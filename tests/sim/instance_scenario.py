@@ -18,7 +18,7 @@ from libs.runtime.service import Service
 from libs.sim.chance import Faults
 from libs.sim.client import Client
 from libs.sim.invariants import heard
-from libs.sim.life import Life
+from libs.sim.life import Life, SimClock
 from libs.sim.world import World
 from libs.telemetry import logger
 from proto.base import Command
@@ -90,21 +90,22 @@ def start(world: World) -> tuple[FakeCloud, MemoryStore]:
     """The service, on one or two replicas, and the cloud it lives from."""
     cloud = FakeCloud(world.chance, world.trace)
     store = MemoryStore()
-
-    def world_of(life: Life) -> InstanceWorld:
-        return InstanceWorld(
-            providers={NAME: SimProvider(cloud, life)},
-            clock=world.clock,
-            random=world.chance.generator(f"jitter/{life.name}"),
-            secret=Secret("00" * 32),
-            gateway_url="http://127.0.0.1:3000",
-            http=CloudHttp(cloud, life),  # type: ignore[arg-type]
-            pool=RowsDatabase(store, life),  # type: ignore[arg-type]
-            logger=logger("sim", process=life.name),
-        )
-
-    world.add(SERVICE, world_of=world_of, store=store, replicas=1 + world.seed % 2)
+    world.add(SERVICE, world_of=lambda life: outside(life, cloud, store), store=store, replicas=1 + world.seed % 2)
     return cloud, store
+
+
+def outside(life: Life, cloud: FakeCloud, store: MemoryStore) -> InstanceWorld:
+    """What one life of the service sees of clouds, clock and database."""
+    return InstanceWorld(
+        providers={NAME: SimProvider(cloud, life)},
+        clock=SimClock(),
+        random=cloud.chance.generator(f"jitter/{life.name}"),
+        secret=Secret("00" * 32),
+        gateway_url="http://127.0.0.1:3000",
+        http=CloudHttp(cloud, life),  # type: ignore[arg-type]
+        pool=RowsDatabase(store, life),  # type: ignore[arg-type]
+        logger=logger("sim", process=life.name),
+    )
 
 
 async def scenario(world: World) -> None:

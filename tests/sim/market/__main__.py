@@ -1,0 +1,82 @@
+"""`python -m tests.sim.market`: replay a month on the spot market for every strategy and print what each came to.
+
+Called by `just sim market`. Strategies run side by side, one process each; the same seed gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tests.sim.market.replay import replay
+from tests.sim.market.strategies import choices
+from tests.sim.market.tally import Outcome
+
+MINUTE_S = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    names = [choice.name for choice in choices()]
+    options = argparse.ArgumentParser(prog="python -m tests.sim.market", description=__doc__)
+    options.add_argument("--days", type=float, default=30.0)
+    options.add_argument("--instances", type=int, default=100)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--strategy", choices=names, action="append", help="only this one; may be repeated")
+    options.add_argument("--workers", type=int, default=os.cpu_count(), help="processes side by side")
+    options.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    chosen = options.parse_args(arguments)
+    began_s = time.perf_counter()
+    wanted = [choice for choice in choices() if not chosen.strategy or choice.name in chosen.strategy]
+    with ProcessPoolExecutor(max_workers=chosen.workers) as pool:
+        running = [
+            pool.submit(replay, choice, seed=chosen.seed, days=chosen.days, instances=chosen.instances)
+            for choice in wanted
+        ]
+        outcomes = [future.result() for future in running]
+    if chosen.json:
+        print(msgspec.json.encode(outcomes).decode())
+    else:
+        _show(outcomes)
+        took_s = time.perf_counter() - began_s
+        print(f"{chosen.instances} instances, {chosen.days:g} days, seed {chosen.seed}; took {took_s:.0f} s")
+    return 1 if any(outcome.double_primary_s for outcome in outcomes) else 0
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    columns = {
+        "strategy": lambda o: o.strategy,
+        "available": lambda o: f"{o.availability:.2%}",
+        "cost": lambda o: f"{o.cost_share:.0%}",
+        "losses": lambda o: f"{o.losses}",
+        "failovers": lambda o: f"{o.failovers_completed}",
+        "failed": lambda o: f"{o.failovers_failed}",
+        "down p50": lambda o: _minutes(o.unavailable_p50_s),
+        "down p95": lambda o: _minutes(o.unavailable_p95_s),
+        "work lost": lambda o: f"{o.work_lost_h_per_instance:.1f} h",
+        "two primaries": lambda o: f"{o.double_primary_s:.0f} s",
+    }
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
+    for outcome in outcomes:
+        table.add_row(*(cell(outcome) for cell in columns.values()))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width: rows are not folded
+    console.print(table)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < MINUTE_S else f"{seconds / MINUTE_S:.1f} min"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""A spot market in three regions: zones that run dry, hosts whose GPUs others bid away, prices, and a meter.
+
+Used by the market simulation. It is the simulation's cloud (`tests.sim.cloud`) with a market instead of random faults:
+the provider port over it is the same, so a new call that a strategy needs is there as soon as the simulation has it.
+Owns what is rented, what it costs, and whose files are where.
+
+Assumptions, each a named number: in an outage nothing is to be had in the zone, and half of the outages take every
+machine that runs there, the others every second one (published counts of nodes show both); others bid
+for 1 to 8 GPUs of a host now and then, whether free or ours; a machine boots in half a minute to three
+minutes, one that was stopped in less; news of a loss takes up to ten seconds, as a poll would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from msgspec.structs import replace
+
+from libs.sim.chance import Chance
+from libs.sim.trace import Trace
+from proto.instance.words import Offer
+from services.instance.providers import MachineOrder, OfferGone, ProviderStatus
+from tests.sim.cloud import HONEST, NAME, FakeCloud, Rented
+from tests.sim.market.weather import HOUR_S, Z_95, ZONES, Outage, Zone, log_normal_s
+
+HOSTS_PER_ZONE, GPUS_PER_HOST = 12, 8
+WHOLE_ZONE_SHARE, TAKEN_SHARE = 0.5, 0.5
+OTHERS_EVERY_H = 24.0  # per host: how often somebody else asks for GPUs of it
+OTHERS_GPUS, OTHERS_WEIGHTS = (1, 2, 4, 8), (4, 3, 2, 1)
+OTHERS_HOLD_P50_MIN, OTHERS_HOLD_P95_MIN = 180.0, 2_880.0
+BOOT_S, RESTART_S = (30.0, 180.0), (10.0, 40.0)
+NEWS_S_MAX = 10.0
+GPU = "V100"
+ON_DEMAND_USD_MICROS = 3_060_000  # an hour of one V100 on demand at AWS, us-east-1
+SPOT_SHARE = 0.3  # of that price, at the dearest host twice the spread above it
+SPOT_SPREAD = 0.25
+STORAGE_USD_MICROS = 14_000  # an hour of 100 GB kept while a machine is off
+
+
+@dataclass
+class Host:
+    """Hardware of one zone. `others`: GPUs that somebody else has."""
+
+    host_id: str
+    zone: Zone
+    price_usd_micros: int
+    is_out: bool = False
+    others: int = 0
+    ours: dict[str, Rented] = field(default_factory=dict[str, Rented])  # machines that hold a GPU
+
+    @property
+    def free(self) -> int:
+        return 0 if self.is_out else GPUS_PER_HOST - self.others - len(self.ours)
+
+
+HOLDS_GPU: frozenset[ProviderStatus] = frozenset({"creating", "running", "stopping"})
+
+
+class MarketCloud(FakeCloud):
+    """What is rented, to whom news is told, and what it costs."""
+
+    def __init__(self, chance: Chance, trace: Trace, whole_zone_share: float = WHOLE_ZONE_SHARE) -> None:
+        super().__init__(chance, trace, lies=HONEST)
+        self.whole_zone_share = whole_zone_share
+        self._random = chance.generator("market/hosts")
+        self.hosts = {host.host_id: host for host in self._hosts(self._random)}
+        self._live: dict[str, Rented] = {}
+        self._since_s: dict[str, float] = {}
+        self.cost_usd_micros = 0.0
+        self.on_taken: Callable[[Rented], None] = _nobody_asks
+
+    def _hosts(self, random: Random) -> Iterable[Host]:
+        for zone in ZONES:
+            for number in range(HOSTS_PER_ZONE):
+                share = SPOT_SHARE * (1 + random.uniform(-SPOT_SPREAD, 2 * SPOT_SPREAD))
+                yield Host(f"{zone.name}/h{number}", zone, round(ON_DEMAND_USD_MICROS * share))
+
+    # --- the market ---------------------------------------------------------------------------------------------
+
+    def offers(self) -> Sequence[Offer]:
+        """One per host with a free GPU, and a machine on demand in every region."""
+        spot = [_offer(host.host_id, host.zone, host.price_usd_micros) for host in self.hosts.values() if host.free > 0]
+        on_demand = [
+            replace(_offer(f"od-{zone.name}", zone, ON_DEMAND_USD_MICROS), billing="on_demand") for zone in ZONES
+        ]
+        return [*spot, *on_demand]
+
+    def create(self, order: MachineOrder) -> Rented:
+        host = self.hosts.get(order.offer.host_id)
+        if host is not None and host.free <= 0:
+            raise OfferGone(order.offer.offer_id)
+        number = len(self.rented) + 1
+        own_offer = replace(order.offer, offer_id=f"{order.offer.offer_id}#{number}")
+        return super().create(replace(order, offer=own_offer))
+
+    def alive(self) -> list[Rented]:
+        return list(self._live.values())
+
+    def can_start(self, machine: Rented) -> bool:
+        host = self.hosts.get(machine.offer.host_id)
+        return host is None or host.free > 0
+
+    def boot(self, machine: Rented) -> None:
+        """A stopped machine has no GPU: it may be somebody else's by now."""
+        if not self.can_start(machine):
+            raise OfferGone(machine.provider_machine_id)
+        machine.boots += 1
+        self._become(machine, "creating")
+        span = BOOT_S if machine.boots == 1 else RESTART_S
+        self._later(self._random.uniform(*span), machine, "creating", "running")
+
+    # --- what is taken ------------------------------------------------------------------------------------------
+
+    def strike(self, outage: Outage) -> list[Host]:
+        """A zone runs dry: nothing is to be had there until `recover`, and machines that run there are taken."""
+        hosts = [host for host in self.hosts.values() if host.zone.name == outage.zone and not host.is_out]
+        taken_share = 1.0 if self._random.random() < self.whole_zone_share else TAKEN_SHARE
+        for host in hosts:
+            host.is_out = True
+            for machine in list(host.ours.values()):
+                if self._random.random() < taken_share:
+                    self.preempt(machine)
+        return hosts
+
+    def recover(self, hosts: Iterable[Host]) -> None:
+        for host in hosts:
+            host.is_out = False
+
+    async def outside_demand(self, until_s: float) -> None:
+        """Others take GPUs of hosts and give them back."""
+        loop, random = asyncio.get_running_loop(), self.chance.generator("market/others")
+        mean_s = OTHERS_EVERY_H * HOUR_S / len(self.hosts)
+        hosts = list(self.hosts.values())
+        while loop.time() < until_s:
+            await asyncio.sleep(random.expovariate(1 / mean_s))
+            host = random.choice(hosts)
+            wanted = min(random.choices(OTHERS_GPUS, OTHERS_WEIGHTS)[0], GPUS_PER_HOST - host.others)
+            if host.is_out or wanted == 0:
+                continue
+            slots = [*host.ours.values(), *[None] * host.free]
+            for machine in random.sample(slots, k=wanted):
+                if machine is not None:
+                    self.preempt(machine)
+            host.others += wanted
+            held_s = log_normal_s(OTHERS_HOLD_P50_MIN, OTHERS_HOLD_P95_MIN, Z_95, random)
+            loop.call_later(held_s, _give_back, host, wanted)
+
+    def preempt(self, machine: Rented) -> None:
+        super().preempt(machine)
+        self.on_taken(machine)
+
+    # --- the meter and the news ---------------------------------------------------------------------------------
+
+    def _become(self, machine: Rented, status: ProviderStatus) -> None:
+        self._charge(machine)
+        machine.status = status
+        if status in ("creating", "running"):
+            machine.interruption = None
+        key = machine.provider_machine_id
+        if status == "gone":
+            self._live.pop(key, None)
+        else:
+            self._live[key] = machine
+        host = self.hosts.get(machine.offer.host_id)
+        if host is not None:
+            if status in HOLDS_GPU:
+                host.ours[key] = machine
+            else:
+                host.ours.pop(key, None)
+        delay_s = self._random.uniform(0, NEWS_S_MAX)
+        for queue in self.listeners:
+            asyncio.get_running_loop().call_later(delay_s, queue.put_nowait, key)
+
+    def _charge(self, machine: Rented) -> None:
+        """For the time in the status it leaves now: a machine that is off costs its disk."""
+        key, now_s = machine.provider_machine_id, self.now_s()
+        hours = (now_s - self._since_s.get(key, now_s)) / HOUR_S
+        self._since_s[key] = now_s
+        if machine.status in HOLDS_GPU:
+            self.cost_usd_micros += hours * machine.offer.price_usd_micros_per_hour
+        elif machine.status in ("stopped", "exited"):
+            self.cost_usd_micros += hours * STORAGE_USD_MICROS
+
+    def close_meter(self) -> None:
+        for machine in self.alive():
+            self._charge(machine)
+
+
+def _offer(host_id: str, zone: Zone, price_usd_micros: int) -> Offer:
+    return Offer(
+        offer_id=host_id,
+        provider=NAME,
+        host_id=host_id,
+        gpu=GPU,
+        price_usd_micros_per_hour=price_usd_micros,
+        region=zone.region,
+        billing="spot",
+    )
+
+
+def _nobody_asks(_machine: Rented) -> None:
+    return
+
+
+def _give_back(host: Host, gpus: int) -> None:
+    host.others -= gpus

@@ -1,0 +1,233 @@
+"""The rooms of several services on one virtual clock, with a log, a bus and a database that never fail.
+
+Used by the market simulation, which needs a month of a hundred instances in a minute: the runtime's own loops look at
+their tables every second, this one only acts when something happens. What is decided, reacted, projected and done is
+the services' own: `decide`, `evolve`, `react`, `project`, intake, effects and deadlines come from the same `Service`
+values that their processes run. Faults belong to the other scenarios (`survival`, `instance`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from libs.refusal import Refused, Transient
+from libs.runtime.hands import RETRY_FIRST_S, RETRY_MAX_S
+from libs.runtime.memory_store import MemoryStore
+from libs.runtime.relaying import wire_name_of
+from libs.runtime.service import DEADLINES_TABLE, Aggregate, Effect, Job, Row, Service
+from libs.sim.life import SimClock
+from proto.base import Command, Event, Heard, Position
+
+HOP_S = 0.005  # from a commit to whoever hears of it, measured at about that (docs/performance.md)
+
+DUE_LATE_S = 0.001  # never early by a rounding
+
+
+class LeanStore(MemoryStore):
+    """Rows as they are, not as copies; rows of what has ended can be dropped. For one writer that changes no row."""
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return [{**dict(key), **columns} for key, columns in self._tables.get(table, {}).items()]
+
+    def drop(self, table: str, is_over: Callable[[dict[str, Any]], bool]) -> None:
+        kept = {key: columns for key, columns in self._tables.get(table, {}).items() if not is_over(columns)}
+        self._tables[table] = kept
+
+
+class Member:
+    """One service on the platform: its folded aggregates, rows and hands."""
+
+    def __init__(self, service: Service, world: Any, store: LeanStore) -> None:
+        self.service = service
+        self.world = world
+        self.store = store
+        self.states: dict[tuple[str, str], Any] = {}
+        self.kinds: dict[str, Aggregate] = {aggregate.kind: aggregate for aggregate in service.aggregates}
+        self.lanes: dict[tuple[str, str], deque[Callable[[], Awaitable[None]]]] = {}
+        self.deadlines: dict[tuple[str, str], tuple[datetime, asyncio.TimerHandle]] = {}
+        self.seq = 0
+        self.hears = frozenset(subject.split(".", 2)[2] for subject in service.hears)
+
+    def kind_of(self, event: Event) -> str:
+        return next(kind for kind, found in self.kinds.items() if isinstance(event, found.events))
+
+
+class Platform:
+    """All members, and everybody who listens to what they say."""
+
+    def __init__(self) -> None:
+        self.clock = SimClock()
+        self.members: dict[str, Member] = {}
+        self.said: list[Callable[[Member, Heard, Any], None]] = []  # told of every fact with the state it led to
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, service: Service, world: Any, store: LeanStore) -> Member:
+        member = self.members[service.name] = Member(service, world, store)
+        for task in service.tasks:
+            self.start(_awaited(task(world, _Handle(self, member))))
+        return member
+
+    async def wish(self, command: Command) -> Position:
+        """Fill in, decide and append. Raises Refused."""
+        return await self._execute(self.members[command.service], [command])
+
+    async def _execute(self, member: Member, commands: Sequence[Command]) -> Position:
+        """Wishes about one aggregate as one commit. Raises Refused when there is only one and it is refused."""
+        intake = member.service.intake
+        filled = [await intake[type(c)](c, member.world) if type(c) in intake else c for c in commands]
+        kind, aggregate_id = commands[0].aggregate, commands[0].aggregate_id
+        rules, key = member.kinds[kind], (kind, aggregate_id)
+        state = member.states.get(key, rules.initial)
+        said: list[tuple[Event, Any]] = []
+        for command in filled:
+            try:
+                events = rules.decide(state, command)
+            except Refused:
+                if len(filled) == 1:
+                    raise
+                continue  # the aggregate has moved on
+            for event in events:
+                state = rules.evolve(state, event)
+                said.append((event, state))
+        if said:
+            member.states[key] = state
+            member.seq += 1
+            await self._tell(member, aggregate_id, said)
+        return Position(member.service.name, member.seq)
+
+    async def _tell(self, member: Member, aggregate_id: str, said: Sequence[tuple[Event, Any]]) -> None:
+        at, seq, name = self.clock.now(), member.seq, member.service.name
+        rows: list[Row] = []
+        for index, (event, state) in enumerate(said):
+            heard = Heard(event=event, event_id=f"{name}{seq}x{index}", aggregate_id=aggregate_id, at=at,
+                          stream=name, seq=seq)  # fmt: skip
+            self.counts[wire_name_of(event)] += 1
+            rows += member.service.project(heard)
+            for listener in self.said:
+                listener(member, heard, state)
+            asyncio.get_running_loop().call_later(HOP_S, self._hear, member, heard)
+        await member.store.project(rows, after_seq=seq - 1, seq=seq)
+        for row in rows:
+            if row.table == DEADLINES_TABLE:
+                self._set_deadline(member, row)
+
+    # --- what follows -------------------------------------------------------------------------------------------
+
+    def _hear(self, speaker: Member, heard: Heard) -> None:
+        """The speaker's own reactions and hands, then everybody who hears this fact."""
+        self._react(speaker, heard)
+        effect = speaker.service.effects.get(type(heard.event))
+        if effect is not None:
+            self._enqueue(speaker, heard.aggregate_id, effect.lane, lambda: self._affect(speaker, heard, effect))
+        if heard.event.public:
+            name = wire_name_of(heard.event)
+            for member in self.members.values():
+                if member is not speaker and name in member.hears:
+                    self._react(member, heard)
+
+    def _react(self, member: Member, heard: Heard) -> None:
+        commands = list(member.service.react(heard))
+        if commands:
+            self._enqueue(member, heard.aggregate_id, "react", lambda: self._execute_all(member, commands))
+
+    def _enqueue(self, member: Member, aggregate_id: str, lane: str, work: Callable[[], Awaitable[None]]) -> None:
+        key = (aggregate_id, lane)
+        waiting = member.lanes.get(key)
+        if waiting is not None:
+            waiting.append(work)
+            return
+        member.lanes[key] = deque([work])
+        self.start(self._drain(member, key))
+
+    async def _drain(self, member: Member, key: tuple[str, str]) -> None:
+        waiting = member.lanes[key]
+        while waiting:
+            await waiting[0]()
+            waiting.popleft()
+        del member.lanes[key]
+
+    async def _affect(self, member: Member, heard: Heard, effect: Effect) -> None:
+        key = (member.kind_of(heard.event), heard.aggregate_id)
+        cause = ""
+        for attempt in range(1, effect.tries_max + 1):
+            job = Job(heard, member.states[key], attempt, maybe_done=attempt > 1)
+            try:
+                commands = await effect.run(job, member.world)
+            except Transient as unwell:
+                cause = str(unwell)
+                await self.clock.sleep(min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_MAX_S))
+                continue
+            await self._execute_all(member, commands)
+            return
+        self.counts["dead letter"] += 1
+        if effect.exhausted is not None:
+            job = Job(heard, member.states[key], effect.tries_max, maybe_done=True)
+            await self._execute_all(member, effect.exhausted(job, cause))
+
+    async def _execute_all(self, member: Member, commands: Sequence[Command]) -> None:
+        together: dict[tuple[str, str], list[Command]] = {}
+        for command in commands:
+            together.setdefault((command.aggregate, command.aggregate_id), []).append(command)
+        for neighbours in together.values():
+            try:
+                await self._execute(member, neighbours)
+            except Refused as refused:
+                self.counts[f"refused {refused.code}"] += 1
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, member: Member, row: Row) -> None:
+        key = (row.key["aggregate_id"], row.key["name"])
+        before = member.deadlines.pop(key, None)
+        if before is not None:
+            before[1].cancel()
+        if row.columns is None:
+            return
+        due_at: datetime = row.columns["due_at"]
+        ahead_s = max(0.0, (due_at - self.clock.now()).total_seconds()) + DUE_LATE_S
+        timer = asyncio.get_running_loop().call_later(ahead_s, self._fall_due, member, key, row.columns["command"])
+        member.deadlines[key] = (due_at, timer)
+
+    def _fall_due(self, member: Member, key: tuple[str, str], command: str) -> None:
+        fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
+        fields["now"] = msgspec.Raw(msgspec.json.encode(self.clock.now()))
+        wish = msgspec.json.decode(msgspec.json.encode(fields), type=member.service.commands)
+        self._enqueue(member, key[0], "deadline", lambda: self._execute_all(member, [wish]))
+
+    def start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.bug.done():
+            self.bug.set_exception(error)
+
+
+class _Handle:
+    """What a service's background tasks may do to it."""
+
+    def __init__(self, platform: Platform, member: Member) -> None:
+        self._platform = platform
+        self._member = member
+
+    async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
+        del cause, correlation, trace
+        return await self._platform.wish(command)
+
+    async def state(self, kind: str, aggregate_id: str, *, at_least_seq: int | None = None) -> Any:
+        del at_least_seq
+        return self._member.states.get((kind, aggregate_id), self._member.kinds[kind].initial)
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

@@ -1,0 +1,172 @@
+"""What a month on the market came to: seen from the cloud and from the facts, not from what a strategy claims.
+
+Used by the market simulation. An instance is up from the moment it is ready until the cloud takes its machine, whether
+we know of it or not. Work is the time it was up; files survive when the next machine has the same workspace, or as far
+as the failover says that it restored them (`data_loss_window_s`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from proto.base import Heard
+from proto.failover.events import FailoverCompleted, FailoverFailed, FailoverStarted
+from proto.instance.events import InstanceInterrupted, InstanceReady
+from services.instance.decider.instance import LIVE, Instance
+from tests.sim.cloud import Rented
+from tests.sim.market.cloud import HOUR_S, ON_DEMAND_USD_MICROS, MarketCloud
+from tests.sim.market.platform import Member
+
+
+class Outcome(Struct, frozen=True):
+    """One strategy's month. Shares are 0..1; cost is against the same instances on demand all the time."""
+
+    strategy: str
+    instances: int
+    days: float
+    availability: float
+    cost_share: float
+    losses: int
+    failovers_completed: int
+    failovers_failed: int
+    unavailable_p50_s: float
+    unavailable_p95_s: float
+    work_lost_h_per_instance: float
+    double_primary_s: float
+    facts: int
+
+
+@dataclass
+class Life:
+    """One instance, as it really goes."""
+
+    rented: Rented | None = None  # the machine that carries it, or carried it last
+    up_since_s: float | None = None
+    down_since_s: float | None = None
+    up_s: float = 0.0
+    work_s: float = 0.0  # what is in the workspace now
+    at_stake_s: float = 0.0  # what is gone unless a failover says that it restored it
+    twice_since_s: float | None = None
+
+
+@dataclass
+class Tally:
+    cloud: MarketCloud
+    lives: dict[str, Life] = field(default_factory=dict[str, Life])
+    carried: dict[str, str] = field(default_factory=dict[str, str])  # provider machine -> instance
+    down_s: list[float] = field(default_factory=list[float])
+    losses: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    lost_s: float = 0.0
+    twice_s: float = 0.0
+    facts: int = 0
+
+    def taken(self, machine: Rented) -> None:
+        """The cloud took a machine; most do not carry anything (standbys)."""
+        instance_id = self.carried.pop(machine.provider_machine_id, "")
+        if instance_id:
+            self.losses += 1
+            self._goes_down(self.lives[instance_id])
+
+    def said(self, _member: Member, heard: Heard, state: Any) -> None:
+        self.facts += 1
+        if isinstance(state, Instance):
+            self._watch_primaries(state)
+        match heard.event:
+            case InstanceReady() as event:
+                self._is_ready(event, state)
+            case InstanceInterrupted() as event:
+                self._goes_down(self.lives[event.instance_id])
+            case FailoverStarted():
+                self.started += 1
+            case FailoverCompleted() as event:
+                self.completed += 1
+                life = self.lives[event.instance_id]
+                self._settle(life, min(life.at_stake_s, event.data_loss_window_s))
+            case FailoverFailed():
+                self.failed += 1
+            case _:
+                return
+
+    def _is_ready(self, event: InstanceReady, state: Instance) -> None:
+        machine = state.machine(event.machine_id)
+        assert machine is not None, f"ready on a machine that it does not have: {event!r}"
+        rented = self.cloud.rented[machine.provider_machine_id]
+        life = self.lives.setdefault(event.instance_id, Life())
+        self._settle(life, life.at_stake_s)
+        if life.rented is not None and not _same_files(life.rented, rented):
+            life.at_stake_s, life.work_s = life.work_s, 0.0
+        life.rented = rented
+        if rented.status != "running":
+            return  # it was taken before we said so
+        self.carried[rented.provider_machine_id] = event.instance_id
+        now_s = self.cloud.now_s()
+        if life.down_since_s is not None:
+            self.down_s.append(now_s - life.down_since_s)
+            life.down_since_s = None
+        if life.up_since_s is None:
+            life.up_since_s = now_s
+
+    def _settle(self, life: Life, lost_s: float) -> None:
+        """The files are back, all but `lost_s` of work."""
+        life.work_s += life.at_stake_s - lost_s
+        self.lost_s += lost_s
+        life.at_stake_s = 0.0
+
+    def _goes_down(self, life: Life) -> None:
+        if life.up_since_s is None:
+            return
+        now_s = self.cloud.now_s()
+        life.up_s += now_s - life.up_since_s
+        life.work_s += now_s - life.up_since_s
+        life.up_since_s, life.down_since_s = None, now_s
+
+    def _watch_primaries(self, state: Instance) -> None:
+        life = self.lives.setdefault(state.instance_id, Life())
+        live = sum(machine.role == "primary" and machine.status in LIVE for machine in state.machines)
+        now_s = asyncio.get_running_loop().time()
+        if life.twice_since_s is not None:
+            self.twice_s += now_s - life.twice_since_s
+        life.twice_since_s = now_s if live > 1 else None
+
+    def outcome(self, strategy: str, days: float) -> Outcome:
+        """Call at the end; outages that still last count as long as they have lasted."""
+        self.cloud.close_meter()
+        now_s = self.cloud.now_s()
+        for life in self.lives.values():
+            if life.down_since_s is not None:
+                self.down_s.append(now_s - life.down_since_s)
+            self._goes_down(life)
+            self._settle(life, life.at_stake_s)
+        count = len(self.lives)
+        down_s = sorted(self.down_s)
+        return Outcome(
+            strategy=strategy,
+            instances=count,
+            days=days,
+            availability=sum(life.up_s for life in self.lives.values()) / (count * now_s),
+            cost_share=self.cloud.cost_usd_micros / (count * now_s / HOUR_S * ON_DEMAND_USD_MICROS),
+            losses=self.losses,
+            failovers_completed=self.completed,
+            failovers_failed=self.failed,
+            unavailable_p50_s=_quantile(down_s, 0.5),
+            unavailable_p95_s=_quantile(down_s, 0.95),
+            work_lost_h_per_instance=self.lost_s / HOUR_S / count,
+            double_primary_s=self.twice_s,
+            facts=self.facts,
+        )
+
+
+def _same_files(before: Rented, after: Rented) -> bool:
+    is_same_machine = before.provider_machine_id == after.provider_machine_id
+    return is_same_machine or (bool(before.volume_id) and before.volume_id == after.volume_id)
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
