@@ -25,6 +25,7 @@ VERBS = {
     "keys": ("keys", "app"),
     "sandbox": ("sandbox", "app"),
     "teams": ("teams", "app"),
+    "webhooks": ("webhooks", "app"),
 }
 PASSES_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

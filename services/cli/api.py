@@ -61,7 +61,7 @@ class Api:
         finally:
             connection.close()
         if response.status >= 300:
-            raise Exit(f"{method} {path}: {response.status} {_words(answer)}")
+            raise Exit(f"{method} {path}: {response.status} {problem_words(answer)}")
         return _decoded(answer)
 
 
@@ -81,7 +81,7 @@ def _decoded(answer: bytes) -> Any:
     return msgspec.json.decode(answer) if answer else None
 
 
-def _words(answer: bytes) -> str:
+def problem_words(answer: bytes) -> str:
     """Code and message of an error body; both spellings of ours, or the beginning of anything else."""
     for wanted in (_Enveloped, _Problem):
         try:

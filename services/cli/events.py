@@ -1,4 +1,7 @@
-"""`events …`: watch public events (or any subject) as they happen, or read PUB from the beginning."""
+"""`events …`: watch public events (or any subject) as they happen, or read PUB from the beginning.
+
+An operator reads the bus; with `--key` (or `--api`) a customer reads the account's own events over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from nats.js.errors import Error as JetStreamError
 
 from libs.embedded.state import State
 from services.cli import output
-from services.cli.exits import Exit
+from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
+from services.cli.stream import Account, After, ApiKey, ApiUrl, EventTypes, account_of, follow
 
 app = typer.Typer(no_args_is_help=True, help="Watch events.")
 CONNECT_TIMEOUT_S = 2
@@ -32,10 +36,23 @@ def tail(
     subject: Annotated[str, typer.Option(help="Subjects to hear, with wildcards.")] = "pub.>",
     from_start: Annotated[bool, typer.Option("--all", help="Begin with the oldest stored event.")] = False,
     count: Annotated[int, typer.Option(min=0, help="End after this many; 0: never.")] = 0,
+    events: EventTypes = "",
+    after: After = "now",
+    api: ApiUrl = "",
+    key: ApiKey = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
-    """Print events, one per line, until Ctrl-C; with --json each is an object of subject, id, type, time, data."""
+    """Print events, one per line, until Ctrl-C; with --json each is an object.
+
+    With --key or --api those of one account, as its webhooks tell them; --events and --after are for these. Else all
+    of the platform running here, with subject, id, type, time and data.
+    """
+    if api or key:
+        _tail_account(account_of(api, key, data_dir), events, "start" if from_start else after, count, json=json)
+        return
+    if events:
+        raise Exit("--events goes with --key; an operator chooses by --subject", USAGE)
     state = running_state(data_dir)
     try:
         asyncio.run(_tail(state, subject, from_start=from_start, count=count, json=json))
@@ -43,6 +60,21 @@ def tail(
         pass
     except (NatsError, JetStreamError, OSError) as error:
         raise Exit(f"NATS: {error}") from error
+
+
+def _tail_account(account: Account, types: str, after: str, count: int, *, json: bool) -> None:
+    output.warn(f"listening to {account.url}")
+    try:
+        for number, (_, data) in enumerate(follow(account, types=types, after=after), 1):
+            if json:
+                output.tell(data.decode())
+            else:
+                event = msgspec.json.decode(data)
+                _print_line(event["timestamp"], event["type"], msgspec.json.encode(event["data"]).decode())
+            if number == count:
+                return
+    except KeyboardInterrupt:
+        return
 
 
 async def _tail(state: State, subject: str, *, from_start: bool, count: int, json: bool) -> None:
@@ -69,9 +101,12 @@ def _print(message: Msg, *, json: bool) -> None:
     if json:
         output.as_json(event)
         return
-    facts = msgspec.json.encode(event["data"]).decode()
+    _print_line(event["time"], event["type"] or event["subject"], msgspec.json.encode(event["data"]).decode())
+
+
+def _print_line(time: str, kind: str, facts: str) -> None:
     shown = facts if len(facts) <= FACTS_CHARS_MAX else facts[: FACTS_CHARS_MAX - 1] + "…"
-    output.tell(f"{event['time']:<27}  {event['type'] or event['subject']:<28}  {shown}")
+    output.tell(f"{time:<27}  {kind:<28}  {shown}")
 
 
 def described(subject: str, headers: dict[str, str], data: bytes) -> dict[str, Any]:
