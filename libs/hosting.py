@@ -47,6 +47,7 @@ from libs.process import Running
 from libs.refusal import Transient
 from libs.rpc import NatsBus
 from libs.runtime.codec import stream_of
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
 from libs.runtime.run import run
 from libs.runtime.service import Row, Service
@@ -223,7 +224,7 @@ async def rebuild_projection(
     found: Ground, service: Service, definition: Definition, on_progress: Callable[[RebuildProgress], None]
 ) -> Rebuilt:
     """Replay the service's whole log into a new version of its tables and make it the one that is read."""
-    own = OwnStream(service, found.log)
+    own = OwnStream(service, found.log, Courtesy())
     target_seq = await found.log.last_seq(stream_of(service.name))
     async with aclosing(_batches(own, service)) as batches:
         return await rebuild(found.database, definition, batches, target_seq=target_seq, on_progress=on_progress)

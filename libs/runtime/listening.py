@@ -15,6 +15,7 @@ import msgspec
 from libs.eventlog import EventLog, Stored
 from libs.eventlog.wire import header
 from libs.runtime.codec import EventDecoder, decode_commit, stream_of
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.service import Service
 from proto.base import Heard
 
@@ -24,9 +25,10 @@ PUBLIC_STREAM = "PUB"
 class OwnStream:
     """The private stream of one service, decoded."""
 
-    def __init__(self, service: Service, log: EventLog) -> None:
+    def __init__(self, service: Service, log: EventLog, courtesy: Courtesy) -> None:
         self.stream = stream_of(service.name)
         self._log = log
+        self._courtesy = courtesy
         self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
 
     async def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
@@ -34,6 +36,7 @@ class OwnStream:
         async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
             async for batch in batches:
                 yield [(stored.seq, self.decode(stored)) for stored in batch]
+                await self._courtesy.let_gather()
 
     def decode(self, stored: Stored) -> list[Heard]:
         _, _, kind, aggregate_id = stored.subject.split(".", 3)

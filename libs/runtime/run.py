@@ -52,7 +52,7 @@ async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> No
     progress = Progress()
     instruments, courtesy = Instruments(around.metrics, progress), Courtesy()
     aggregates = Aggregates(service, around.log, around.clock, around.ids, instruments.appends)
-    own = OwnStream(service, around.log)
+    own = OwnStream(service, around.log, courtesy)
     relay = Relay(service.name, own, around.log, around.store, around.clock)
     hands = Hands(service, around, aggregates, own, instruments, courtesy=courtesy)
     health = _Health(service.name, around, progress, relay, hands.counts)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from libs.eventlog import EventLog, Stored
 from libs.eventlog.wire import header
 from libs.runtime.codec import decode_commit, stream_of, subject_of
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.dead_letters import DEAD_STREAM
 from libs.runtime.listening import PUBLIC_STREAM, OwnStream
 from libs.runtime.memory_store import MemoryStore
@@ -45,7 +46,7 @@ async def messages(log: EventLog, stream: str) -> list[Stored]:
 
 async def heard(log: EventLog, service: Service) -> list[Heard]:
     """Every event the service has said, oldest first."""
-    own = OwnStream(service, log)
+    own = OwnStream(service, log, Courtesy())
     return [event for stored in await messages(log, own.stream) for event in own.decode(stored)]
 
 

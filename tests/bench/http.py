@@ -6,6 +6,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ CONNECTIONS = 32
 INSTANCES = 200  # in the product's table and in the ceiling's: both are read by primary key
 READY_RUNS = 100
 READY_MAX_S = 10.0
+SETTLE_MAX_S = 120.0
+SETTLE_POLL_S = 0.1
+UNSETTLED = ("creating", "starting")
 # No boot delay, machines without processes, and more of them than a bench can rent.
 ZERO_DELAY = {"DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000})}
 BODY = '{"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}'
@@ -31,14 +35,13 @@ def measure() -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         with platform(Path(folder) / "data", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
             lines = [ready_line(up)]
-            lines += [get_line(up), post_line(up)]
+            lines += [get_line(up), post_line(up), sustained_line(up)]
     return lines
 
 
 def get_line(up: Platform) -> Line:
     ids = [created(up, n) for n in range(INSTANCES)]
-    for instance_id in ids:  # what a create sets going must be over before reads are measured
-        up.wait_for_status(instance_id, "ready")
+    all_settled(up)
     asyncio_run(fill_ceiling_table(up.postgres_url, INSTANCES))
     key = (("Authorization", f"Bearer {up.api_key}"),)
     product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), key)
@@ -52,13 +55,37 @@ def post_line(up: Platform) -> Line:
     product = Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY)
     with ceiling_server("post", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
-        return alternate("POST create", product, ceiling, 201, goal=0.50)
+        return alternate("POST create, a burst", product, ceiling, 201, goal=0.50, after_ours=lambda: all_settled(up))
 
 
-def alternate(name: str, product: Call, ceiling: Call, status: int, *, goal: float) -> Line:
+def sustained_line(up: Platform) -> Line:
+    """A burst of creates until the last of them is `ready`: what the platform keeps up with for ever."""
+    key = (("Authorization", f"Bearer {up.api_key}"),)
+    started = time.perf_counter()
+    burst = run_load(
+        Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY), connections=CONNECTIONS, seconds=SLICE_S
+    )
+    all_settled(up)
+    per_second = sum(burst.statuses.values()) / (time.perf_counter() - started)
+    return Line("POST create, until the last is ready", f"{per_second:,.0f}/s", "-", "-", "-", True)
+
+
+def all_settled(up: Platform) -> None:
+    """What creates set going must be over before anything else is measured."""
+    deadline = time.perf_counter() + SETTLE_MAX_S
+    for status in UNSETTLED:
+        while up.request("GET", f"/api/v1/instances?status={status}&limit=1", key=True).json["data"]:
+            assert time.perf_counter() < deadline, f"instances are still {status}"
+            time.sleep(SETTLE_POLL_S)
+
+
+def alternate(
+    name: str, product: Call, ceiling: Call, status: int, *, goal: float, after_ours: Callable[[], None] = lambda: None
+) -> Line:
     pairs: list[tuple[Slice, Slice]] = []
     for _ in range(ROUNDS):
         ours = run_load(product, connections=CONNECTIONS, seconds=SLICE_S)
+        after_ours()
         theirs = run_load(ceiling, connections=CONNECTIONS, seconds=SLICE_S)
         assert set(ours.statuses) == {status}, f"{name}: {ours.statuses}"
         pairs.append((ours, theirs))

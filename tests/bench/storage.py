@@ -27,6 +27,7 @@ from libs.hosting import definition_of
 from libs.ids import SystemIds
 from libs.postgres import Database, Definition, PostgresStore, ensure_schema, open_database, rebuild, table_hashes
 from libs.runtime.aggregates import Aggregates
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
 from libs.runtime.projecting import Progress, Projector
 from libs.runtime.service import Row
@@ -83,7 +84,7 @@ async def commits_of(commands: Iterable[Command]) -> tuple[list[bytes], int]:
     for command in commands:
         await aggregates.execute(command)
     stored = await log.read(STREAM, f"evt.instance.instance.{INSTANCE}")
-    own = OwnStream(SERVICE, log)
+    own = OwnStream(SERVICE, log, Courtesy())
     return [one.data for one in stored], sum(len(own.decode(one)) for one in stored)
 
 
@@ -138,7 +139,7 @@ async def project_live(log: JetStreamLog, database: Database, definition: Defini
     progress, clock = Progress(), SystemClock()
     store = PostgresStore(database, fingerprint=definition.fingerprint)
     last_seq, started = await log.last_seq(STREAM), time.perf_counter()
-    task = asyncio.create_task(Projector(OwnStream(SERVICE, log), store, counted, progress, clock).run())
+    task = asyncio.create_task(Projector(OwnStream(SERVICE, log, Courtesy()), store, counted, progress, clock).run())
     assert await progress.wait_for(last_seq, timeout_s=PROJECT_MAX_S, store=store, clock=clock)
     took_s = time.perf_counter() - started
     task.cancel()
@@ -171,7 +172,7 @@ async def rebuild_line(log: JetStreamLog, database: Database, url: str, definiti
     await fill(log, commits, LIVE_INSTANCES, instances - LIVE_INSTANCES)
     await project_live(log, database, definition)
     before = await table_hashes(database, "instance")
-    own, last_seq = OwnStream(SERVICE, log), await log.last_seq(STREAM)
+    own, last_seq = OwnStream(SERVICE, log, Courtesy()), await log.last_seq(STREAM)
     started = time.perf_counter()
 
     async def batches() -> AsyncGenerator[tuple[list[Row], int], None]:

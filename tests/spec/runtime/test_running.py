@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
-from libs.runtime.courtesy import Courtesy
+from libs.runtime.courtesy import BURST_COMMANDS, Courtesy
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.run import run
 from libs.runtime.service import Effect, Job, Service
@@ -212,21 +213,31 @@ async def test_work_that_was_not_finished_before_a_crash_is_taken_up_again_and_s
     assert jobs == [("one", True), ("two", False)]
 
 
-async def test_patient_work_waits_while_requests_are_answered_and_other_work_does_not():
+async def test_during_a_burst_patient_work_waits_and_streams_gather_but_neither_for_ever():
     courtesy, order = Courtesy(), list[str]()
 
-    async def waiting(name: str, *, patient: bool) -> None:
-        if patient:
-            await courtesy.make_way()
+    async def waiting(name: str, make_way: Callable[[], Awaitable[None]]) -> None:
+        await make_way()
         order.append(name)
 
-    with courtesy.answering():
-        patient = asyncio.create_task(waiting("patient", patient=True))
-        await waiting("urgent", patient=False)
+    with ExitStack() as burst:
+        for _ in range(BURST_COMMANDS):
+            burst.enter_context(courtesy.answering())
+        late = [
+            asyncio.create_task(waiting("patient", courtesy.make_way)),
+            asyncio.create_task(waiting("gathered", courtesy.let_gather)),
+        ]
         await asyncio.sleep(0)
-        assert order == ["urgent"]
-    await patient
-    with courtesy.answering():
+        order.append("answered")
         async with asyncio.timeout(WAIT_MAX_S):  # a lasting load starves nobody
-            await courtesy.make_way()
-    assert order == ["urgent", "patient"]
+            await asyncio.wait(late)
+    assert order == ["answered", "gathered", "patient"]
+
+
+async def test_one_caller_after_another_is_no_burst():
+    courtesy = Courtesy()
+    for _ in range(3 * BURST_COMMANDS):
+        with courtesy.answering():
+            for way in (courtesy.make_way(), courtesy.let_gather()):
+                with pytest.raises(StopIteration):  # returns without waiting for anything
+                    way.send(None)
