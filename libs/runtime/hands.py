@@ -32,6 +32,7 @@ from libs.runtime.listening import OwnStream, PublicStream
 from libs.runtime.relaying import wire_name_of
 from libs.runtime.service import Effect, Job, Service
 from libs.runtime.surroundings import Surroundings
+from libs.runtime.unwell import until_well
 from libs.runtime.watermark import Watermark
 from libs.telemetry import start_span
 from proto.base import Command, Heard
@@ -40,8 +41,6 @@ JOBS_MAX = 4_096  # jobs taken up at once; more wait in the log, which is where 
 CURSOR_SAVE_INTERVAL_S = 0.5
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 30.0
-LOG_RETRY_MAX_S = 2.0
-LOG_AWAY_MAX_S = 3_600.0  # an hour without the log: exit and let the supervisor report it
 BUG_LIVES_MAX = 3
 REACTION_LANE = "react"
 
@@ -187,7 +186,7 @@ class Hands:
         while True:
             await self._clock.sleep(CURSOR_SAVE_INTERVAL_S)
             if mark.low != saved:
-                await self._until_well(lambda: self._store.save_cursor(name, mark.low))
+                await until_well(lambda: self._store.save_cursor(name, mark.low), self._clock)
                 saved = mark.low
 
     # --- what an event calls for ----------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class Hands:
         cause = ""
         job = None
         for attempt in range(1, effect.tries_max + 1):
-            state = await self._until_well(lambda: self._state(kind, heard))
+            state = await until_well(lambda: self._state(kind, heard), self._clock)
             job = Job(heard, state, attempt, maybe_done=replayed or attempt > 1)
             try:
                 commands = await self._run_effect(effect, job)
@@ -249,7 +248,9 @@ class Hands:
         """Neighbours for the same aggregate share a commit: what was found out together becomes known together."""
         for _, neighbours in groupby(commands, key=_target):
             together = list(neighbours)
-            for command, refused in await self._until_well(lambda together=together: self._execute(heard, together)):
+            for command, refused in await until_well(
+                lambda together=together: self._execute(heard, together), self._clock
+            ):
                 # The aggregate has moved on; what we found out no longer matters to it.
                 name = type(command).__name__
                 self._logger.info("command.refused", command=name, code=refused.code, cause=heard.event_id)
@@ -269,19 +270,6 @@ class Hands:
 
     # --- when something is wrong ----------------------------------------------------------------------------------
 
-    async def _until_well(self, act: Callable[[], Awaitable[Any]]) -> Any:
-        """Repeat while our own log or database is unwell; they come back, and nothing may be lost meanwhile."""
-        pause_s = RETRY_FIRST_S
-        give_up_s = self._clock.monotonic_s() + LOG_AWAY_MAX_S
-        while True:
-            try:
-                return await act()
-            except Transient:
-                if self._clock.monotonic_s() > give_up_s:
-                    raise
-                await self._clock.sleep(pause_s)
-                pause_s = min(pause_s * 2, LOG_RETRY_MAX_S)
-
     async def _guarded(self, heard: Heard, role: str, act: Callable[[], Awaitable[None]]) -> None:
         """A bug ends this life of the process; in the third life that meets it, the job is parked instead."""
         try:
@@ -289,7 +277,7 @@ class Hands:
         except (Refused, Transient):
             raise
         except Exception as bug:
-            lives = await self._until_well(lambda: self._dead.count_life(role, heard.event_id))
+            lives = await until_well(lambda: self._dead.count_life(role, heard.event_id), self._clock)
             self._logger.warning("job.bug", role=role, event_id=heard.event_id, life=lives, cause=repr(bug))
             if lives < BUG_LIVES_MAX:
                 raise
@@ -298,7 +286,7 @@ class Hands:
     async def _park(self, heard: Heard, role: str, cause: str) -> None:
         self.counts.dead += 1
         self._instruments.dead.add((role,))
-        await self._until_well(lambda: self._dead.park(heard, role, cause))
+        await until_well(lambda: self._dead.park(heard, role, cause), self._clock)
 
 
 def _target(command: Command) -> tuple[str, str]:

@@ -155,6 +155,20 @@ class DisableIfFailing(EndpointCommand, tag="disable_if_failing", frozen=True, k
     """The time that was announced has come."""
 
 
+class ForgetDeliveries(Command, tag="forget_deliveries", frozen=True, kw_only=True):
+    """The mailbox has been quiet for words.RETENTION_DAYS: what is settled need not be kept."""
+
+    service: ClassVar[str] = "webhook_dispatch"
+    aggregate: ClassVar[str] = "mailbox"
+    mailbox_id: str
+    endpoint_id: str
+    account_id: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.mailbox_id
+
+
 AnyCommand = (
     CreateEndpoint
     | ChangeEndpoint
@@ -171,4 +185,5 @@ AnyCommand = (
     | DisableEndpoint
     | DisableIfFailing
     | RecordDeliveries
+    | ForgetDeliveries
 )

@@ -155,6 +155,22 @@ class DeliveriesRecorded(Event, tag="webhook.deliveries_recorded", kw_only=True,
     records: tuple[Recorded, ...]
 
 
+class Forgotten(Struct, frozen=True, gc=False):
+    """One delivery of which no row is kept, nor of its `attempts` attempts."""
+
+    delivery_id: str
+    attempts: int
+
+
+class DeliveriesForgotten(Event, tag="webhook.deliveries_forgotten", kw_only=True, frozen=True):
+    """Settled long ago. The log has them for ever; nobody can look at them or send them again any more."""
+
+    endpoint_id: str
+    account_id: str
+    deliveries: tuple[Forgotten, ...]
+    has_more: bool = False
+
+
 # --- account ------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +199,6 @@ EndpointEvent = (
     | ResendRequested
     | RecoveryRequested
 )
-MailboxEvent = DeliveriesRecorded
+MailboxEvent = DeliveriesRecorded | DeliveriesForgotten
 AccountEvent = DefaultSecretSet | DefaultSecretCleared
 AnyEvent = EndpointEvent | MailboxEvent | AccountEvent

@@ -66,6 +66,7 @@ INSTANCE_EVENT_TYPES = tuple(
     name for name in EVENT_TYPES if name.startswith("instance.") and name != "instance.started"
 )
 
+RETENTION_DAYS = 30  # deliveries and their attempts can be looked at and sent again this long after their last change
 MAILBOX_SEQS = 8_192  # of PUB in one mailbox: it then never holds more deliveries, and folds in milliseconds
 
 

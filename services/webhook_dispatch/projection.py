@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from proto.base import Heard
 from proto.webhook_dispatch.events import (
     DefaultSecretCleared,
     DefaultSecretSet,
+    DeliveriesForgotten,
     DeliveriesRecorded,
     EndpointChanged,
     EndpointCreated,
@@ -25,9 +27,11 @@ from proto.webhook_dispatch.events import (
     Recorded,
     SecretRotated,
 )
-from proto.webhook_dispatch.words import Attempt
+from proto.webhook_dispatch.words import RETENTION_DAYS, Attempt
+from services.webhook_dispatch.decider.mailbox import SETTLED
 
 DISABLE = "disable"
+FORGET = "forget"
 
 
 def project(heard: Heard) -> Iterator[Row]:
@@ -36,6 +40,10 @@ def project(heard: Heard) -> Iterator[Row]:
         case DeliveriesRecorded() as event:
             for recorded in event.records:
                 yield from _delivery(heard.aggregate_id, event, recorded)
+            if any(recorded.status in SETTLED for recorded in event.records):
+                yield _forget_at(heard, event, heard.at + timedelta(days=RETENTION_DAYS))
+        case DeliveriesForgotten() as event:
+            yield from _forgotten(heard, event)
         case DefaultSecretSet(account_id=account_id, sealed_secret=sealed):
             yield Row("default_secrets", {"account_id": account_id}, {"sealed_secret": sealed})
         case DefaultSecretCleared(account_id=account_id):
@@ -48,6 +56,21 @@ def project(heard: Heard) -> Iterator[Row]:
             yield from _well_or_gone(heard)
         case _:
             yield from _settings(heard)
+
+
+def _forget_at(heard: Heard, event: DeliveriesRecorded | DeliveriesForgotten, due_at: datetime) -> Row:
+    about = {"mailbox_id": heard.aggregate_id, "endpoint_id": event.endpoint_id, "account_id": event.account_id}
+    return deadline(
+        heard.aggregate_id, FORGET, due_at, msgspec.json.encode({"type": "forget_deliveries", **about}).decode()
+    )
+
+
+def _forgotten(heard: Heard, event: DeliveriesForgotten) -> Iterator[Row]:
+    for each in event.deliveries:
+        yield Row("deliveries", {"delivery_id": each.delivery_id}, None)
+        for number in range(1, each.attempts + 1):
+            yield Row("attempts", {"delivery_id": each.delivery_id, "number": number}, None)
+    yield _forget_at(heard, event, heard.at) if event.has_more else no_deadline(heard.aggregate_id, FORGET)
 
 
 def _endpoint(heard: Heard, **columns: Any) -> Row:

@@ -6,13 +6,15 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from libs.eventlog import Page
 from libs.eventlog.memory import MemoryLog
 from proto.webhook_dispatch.commands import (
+    ForgetDeliveries,
     PauseEndpoint,
     RequestRecovery,
     RequestResend,
@@ -26,10 +28,12 @@ from proto.webhook_dispatch.queries import (
     ListEndpoints,
     ProbeEndpoint,
 )
+from proto.webhook_dispatch.words import mailbox_of
 from tests.integration.webhook_world import (
     ACCOUNT,
     SEALER,
     Got,
+    Speaker,
     WebhookWorld,
     eventually,
     facts_of,
@@ -227,3 +231,51 @@ async def test_a_receiver_that_hangs_does_not_slow_the_others(database_url: str)
         await eventually(lambda: len(target.at("/well")) == 1, within_s=5)
         assert len(target.at("/hangs")) <= 64
         release.set()
+
+
+async def test_what_is_settled_long_ago_is_no_longer_listed(database_url: str) -> None:
+    async with receiver() as target, webhook_world(database_url) as world:
+        endpoint_id = await world.endpoint(target.url)
+        await world.say(*facts_of("inst_1"))
+        listing = ListDeliveries(endpoint_id=endpoint_id, account_id=ACCOUNT, status="delivered")
+
+        async def listed(total: int) -> bool:
+            return (await world.ask(listing)).total == total
+
+        await eventually(lambda: listed(5))
+        (due,) = await world.pool.fetch("select * from deadlines")
+        assert due["due_at"] - world.clock.now() > timedelta(days=29)
+        mailbox_id = mailbox_of(endpoint_id, 1)
+        await world.ask(
+            ForgetDeliveries(now=world.clock.now(), mailbox_id=mailbox_id, endpoint_id=endpoint_id, account_id=ACCOUNT)
+        )
+        await eventually(lambda: listed(0))
+        assert not await world.pool.fetch("select * from deadlines")
+        assert (await world.ask(ListAttempts(endpoint_id=endpoint_id, account_id=ACCOUNT))).total == 0
+
+
+class OldLog(MemoryLog):
+    """Asked by age, what was stored up to `old_seq` is too old."""
+
+    old_seq = 0
+
+    async def page(
+        self, stream: str, subjects: str, *, after_seq: int, limit: int, since: datetime | None = None
+    ) -> Page:
+        return await super().page(stream, subjects, after_seq=self.old_seq if since else after_seq, limit=limit)
+
+
+async def test_the_first_start_on_a_platform_with_a_history_notifies_nobody_of_it(database_url: str) -> None:
+    log = OldLog()
+    async with receiver() as target:
+        for event in facts_of("inst_old", webhook_url=target.url + "/old")[:3]:
+            await Speaker(log).say(event)
+        log.old_seq = await log.last_seq("PUB")
+        async with webhook_world(database_url, log=log) as world:
+            await world.say(*facts_of("inst_new", webhook_url=target.url + "/new")[:1])
+            await eventually(lambda: len(target.at("/new")) == 1)
+            assert not target.at("/old")
+            await world.pool.execute("delete from webhook_dispatch_live.cursors where name = 'dispatch'")
+        async with webhook_world(database_url, log=log) as world:  # the place is lost, but it is not the first start
+            await eventually(lambda: len(target.at("/old")) == 3)
+            assert len(target.at("/new")) == 1

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from libs.refusal import Refused
 from proto.base import Event
-from proto.webhook_dispatch.commands import Record, RecordDeliveries
-from proto.webhook_dispatch.events import DeliveriesRecorded, Recorded
+from proto.webhook_dispatch.commands import ForgetDeliveries, Record, RecordDeliveries
+from proto.webhook_dispatch.events import DeliveriesForgotten, DeliveriesRecorded, Forgotten, MailboxEvent, Recorded
 from proto.webhook_dispatch.words import Attempt, Delivery, DeliveryStatus
 from services.webhook_dispatch.decider.retry_schedule import verdict
 
@@ -36,10 +36,14 @@ class Mailbox(Struct, frozen=True):
 
 EMPTY = Mailbox()
 GIVEN_UP = frozenset({"exhausted", "skipped"})
+SETTLED = GIVEN_UP | {"delivered"}
+FORGOTTEN_AT_ONCE_MAX = 2_000  # about 50 bytes each: well within one commit
 
 
-def decide(state: Mailbox, command: RecordDeliveries) -> Sequence[Event]:
+def decide(state: Mailbox, command: RecordDeliveries | ForgetDeliveries) -> Sequence[Event]:
     """One event with all that is new, or nothing."""
+    if isinstance(command, ForgetDeliveries):
+        return _forget(state, command)
     seen: dict[str, Progress] = {}
     said: list[Recorded] = []
     for record in command.records:
@@ -51,6 +55,20 @@ def decide(state: Mailbox, command: RecordDeliveries) -> Sequence[Event]:
     if not said:
         return []
     return [DeliveriesRecorded(endpoint_id=command.endpoint_id, account_id=command.account_id, records=tuple(said))]
+
+
+def _forget(state: Mailbox, command: ForgetDeliveries) -> Sequence[Event]:
+    settled = [Forgotten(name, each.attempts) for name, each in state.deliveries.items() if each.status in SETTLED]
+    if not settled:
+        return []
+    return [
+        DeliveriesForgotten(
+            endpoint_id=command.endpoint_id,
+            account_id=command.account_id,
+            deliveries=tuple(settled[:FORGOTTEN_AT_ONCE_MAX]),
+            has_more=len(settled) > FORGOTTEN_AT_ONCE_MAX,
+        )
+    ]
 
 
 def _taken_on(known: Progress | None, record: Record) -> Recorded | None:
@@ -117,5 +135,8 @@ def _progress(recorded: Recorded) -> Progress:
     return Progress(recorded.status, recorded.attempts, recorded.tries, recorded.next_at)
 
 
-def evolve(state: Mailbox, event: DeliveriesRecorded) -> Mailbox:
+def evolve(state: Mailbox, event: MailboxEvent) -> Mailbox:
+    if isinstance(event, DeliveriesForgotten):
+        gone = {each.delivery_id for each in event.deliveries}
+        return Mailbox({name: each for name, each in state.deliveries.items() if name not in gone})
     return Mailbox({**state.deliveries, **{each.delivery_id: _progress(each) for each in event.records}})

@@ -17,20 +17,20 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from libs.eventlog import Stored
-from libs.refusal import Transient
 from libs.runtime.listening import PUBLIC_STREAM
 from libs.runtime.projecting import PROJECT_CURSOR
 from libs.runtime.service import Handle
+from libs.runtime.unwell import until_well
 from libs.runtime.watermark import Watermark
 from proto.base import Command
 from proto.webhook_dispatch.commands import DeleteEndpoint, DisableEndpoint, MarkFailing, MarkRecovered, Record
-from proto.webhook_dispatch.words import Attempt, wants
+from proto.webhook_dispatch.words import Attempt
 from services.webhook_dispatch import policy
-from services.webhook_dispatch.decider.mailbox import GIVEN_UP
 from services.webhook_dispatch.decider.retry_schedule import verdict
+from services.webhook_dispatch.effects import recovering
 from services.webhook_dispatch.effects.directory import STREAM, Directory, Target
-from services.webhook_dispatch.effects.hearing import Fact, deliveries_of, names_url, parcel_for, read_fact
-from services.webhook_dispatch.effects.lanes import Box, Lanes, Parcel
+from services.webhook_dispatch.effects.hearing import deliveries_of, names_url, read_fact
+from services.webhook_dispatch.effects.lanes import BACKLOG_MAX, Box, Lanes, Parcel
 from services.webhook_dispatch.effects.posting import Answer
 from services.webhook_dispatch.effects.recording import Recorder
 from services.webhook_dispatch.effects.sending import Sender
@@ -39,15 +39,14 @@ from services.webhook_dispatch.queries import pending
 
 CURSOR = "dispatch"
 UNRECORDED_MAX = 2_000  # taken on and not yet durable, about half a second; the stream keeps the rest safe
-BACKLOG_MAX = 50_000  # of one endpoint, about 300 bytes each; what comes then is skipped, visibly, until it recovers
 SPILL_AFTER_S = 1.0
 SWEEP_INTERVAL_S = 0.25
 SAVE_INTERVAL_S = 0.5
 PROJECTED_POLL_S = 0.02
 TIMER_MAX_S = 0.5
+FIRST_LOOK_BACK_S = 3_600.0  # of the first start on a platform that has a history already
 FAILING_AFTER_S = 3_600.0  # without a success for so long, its owner is told
 BACKLOG_FULL = "too many deliveries were waiting for this endpoint"
-RETRY_PAUSE_S = 0.5
 
 
 async def dispatch(world: World, handle: Handle) -> None:
@@ -130,6 +129,8 @@ class Dispatcher:
 
     async def _listen(self) -> None:
         low, _ = await self._world.store.cursor(CURSOR)
+        if low == 0 and self._directory.seq == 0:
+            low = await self._first_place()
         self._mark = Watermark(low)
         replayed_until = await self._world.log.last_seq(PUBLIC_STREAM)
         assert self._group is not None
@@ -137,6 +138,16 @@ class Dispatcher:
         async with aclosing(cast("Any", self._world.log.follow(PUBLIC_STREAM, after_seq=low))) as batches:
             async for batch in batches:
                 await self._hear(batch, is_replay=batch[0].seq <= replayed_until)
+
+    async def _first_place(self) -> int:
+        """Where a platform's first dispatcher begins: it does not notify URLs of long ago. Saved at once, because the
+        next life cannot tell any more that it is the first."""
+        since = self._clock.now() - timedelta(seconds=FIRST_LOOK_BACK_S)
+        found = await self._world.log.page(PUBLIC_STREAM, "pub.>", after_seq=0, limit=1, since=since)
+        last = await self._world.log.last_seq(PUBLIC_STREAM)
+        low = found.messages[0].seq - 1 if found.messages else last
+        await self._world.store.save_cursor(CURSOR, low)
+        return low
 
     async def _hear(self, batch: Sequence[Stored], *, is_replay: bool) -> None:
         # An endpoint whose creation was acknowledged before these facts were said is known after this line.
@@ -288,11 +299,7 @@ class Dispatcher:
         self._wishes.discard(key)
 
     async def _until_well(self, wish: Command) -> int:
-        while True:
-            try:
-                return (await self._handle.execute(wish)).seq
-            except Transient:
-                await self._clock.sleep(RETRY_PAUSE_S)
+        return (await until_well(lambda: self._handle.execute(wish), self._clock)).seq
 
     # --- writing down ---------------------------------------------------------------------------------------------
 
@@ -365,35 +372,14 @@ class Dispatcher:
         await self.ready.wait()
         await self._directory.until(at_least_seq)
         target = self._directory.targets.get(endpoint_id)
-        low = self._mark.low
-        if target is None or low == 0:
+        if target is None or self._mark.low == 0:
             return
         await self._until_projected()
-        async with aclosing(cast("Any", self._world.log.follow(PUBLIC_STREAM, after_seq=0))) as batches:
-            async for batch in batches:
-                await self._reopen(target, since, [stored for stored in batch if stored.seq <= low])
-                if batch[-1].seq >= low:
-                    return
 
-    async def _reopen(self, target: Target, since: datetime, batch: Sequence[Stored]) -> None:
-        facts = [read_fact(stored) for stored in batch if stored.subject.split(".", 2)[1] == target.account_id]
-        parcels = [
-            parcel_for(fact, target) for fact in facts if fact is not None and fact.at >= since and _hears(target, fact)
-        ]
-        known = await pending.known(self._world.pool, [parcel.delivery_id for parcel in parcels])
-        box = self._lanes.box(target)
-        for parcel in parcels:
-            status, parcel.attempts = known.get(parcel.delivery_id, ("skipped", 0))
-            if status in GIVEN_UP:
-                while box.size >= BACKLOG_MAX:
-                    await self._clock.sleep(RETRY_PAUSE_S)
-                self._note(target, parcel, Record(parcel.delivery_id, parcel.delivery, reopened_after=parcel.attempts))
-                self._lanes.add(box, parcel)
-        self._pump()
-        while not all(parcel.is_recorded for parcel in parcels if parcel.is_noted):
-            await self._clock.sleep(SWEEP_INTERVAL_S)
+        def take_on(box: Box, parcel: Parcel, record: Record) -> None:
+            self._note(box.target, parcel, record)
+            self._lanes.add(box, parcel)
+            self._pump()
 
-
-def _hears(target: Target, fact: Fact) -> bool:
-    is_its_own = target.kind == "account" or target.instance_id == fact.instance_id
-    return is_its_own and wants(target.events, fact.event_type)
+        box, low = self._lanes.box(target), self._mark.low
+        await recovering.recover(self._world, box, since, low_seq=low, take_on=take_on)

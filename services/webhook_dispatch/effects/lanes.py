@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from proto.webhook_dispatch.words import Delivery
 from services.webhook_dispatch.effects.directory import Target
 
+BACKLOG_MAX = 50_000  # of one endpoint, about 300 bytes each; what comes then is skipped, visibly, until it recovers
 PROCESS_IN_FLIGHT_MAX = 200
 ACCOUNT_IN_FLIGHT_MAX = 100
 ENDPOINT_IN_FLIGHT_MAX = 64

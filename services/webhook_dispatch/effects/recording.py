@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from libs.clock import Clock
-from libs.refusal import Transient
 from libs.runtime.service import Handle
+from libs.runtime.unwell import until_well
 from proto.webhook_dispatch.commands import Record, RecordDeliveries
 from proto.webhook_dispatch.words import mailbox_of
 from services.webhook_dispatch.effects.directory import Target
@@ -23,8 +23,6 @@ RECORDS_MAX = 100  # of one commit: 10 ms of the fastest receiver
 COMMIT_CHARS_MAX = 100_000  # of bodies and answers; escaped they stay below the log's limit of 256 KiB
 GATHER_S = 0.005  # outcomes of these milliseconds share a commit; the POST itself took about as long
 COMMITS_SIDE_BY_SIDE_MAX = 64
-RETRY_FIRST_S = 0.1
-RETRY_MAX_S = 2.0
 
 
 class _Item(NamedTuple):
@@ -90,7 +88,6 @@ class Recorder:
             self._room.release()
 
     async def _commit(self, mailbox_id: str, target: Target, items: list[_Item]) -> None:
-        pause_s = RETRY_FIRST_S
         command = RecordDeliveries(
             now=self._clock.now(),
             mailbox_id=mailbox_id,
@@ -99,14 +96,7 @@ class Recorder:
             records=tuple(item.record for item in items),
             pace_ppm=self._pace_ppm,
         )
-        while True:
-            try:
-                await self._handle.execute(command)
-            except Transient:
-                await self._clock.sleep(pause_s)
-                pause_s = min(pause_s * 2, RETRY_MAX_S)
-            else:
-                return
+        await until_well(lambda: self._handle.execute(command), self._clock)
 
 
 def _chunk(items: deque[_Item]) -> list[_Item]:

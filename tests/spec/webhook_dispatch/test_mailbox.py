@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
 from libs.spec.given import spec
 from libs.spec.properties import every_command_twice_is_once
-from proto.webhook_dispatch.commands import Record, RecordDeliveries
-from proto.webhook_dispatch.events import DeliveriesRecorded
+from proto.base import Heard
+from proto.webhook_dispatch.commands import ForgetDeliveries, Record, RecordDeliveries
+from proto.webhook_dispatch.events import DeliveriesForgotten, DeliveriesRecorded, Forgotten, Recorded
 from proto.webhook_dispatch.words import Attempt, AttemptOutcome, Delivery, Trigger
 from services.webhook_dispatch.decider import MAILBOX
+from services.webhook_dispatch.decider.mailbox import FORGOTTEN_AT_ONCE_MAX
 from services.webhook_dispatch.decider.retry_schedule import PAUSES_S, TRIES_MAX, verdict
+from services.webhook_dispatch.projection import project
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,6 +35,9 @@ def record(*records: Record) -> RecordDeliveries:
     return RecordDeliveries(now=NOW, mailbox_id="whe_1_0", endpoint_id="whe_1", account_id="acct_1", records=records)
 
 
+FORGET = ForgetDeliveries(now=NOW, mailbox_id="whe_1_0", endpoint_id="whe_1", account_id="acct_1")
+
+
 def tried(number: int, outcome: AttemptOutcome, **more: object) -> Record:
     return Record("msg_1", delivery(1), attempt(number, outcome), **more)
 
@@ -42,6 +50,54 @@ def statuses(*commands: RecordDeliveries) -> list[tuple[str, int, int]]:
     outcome = spec(MAILBOX).given().when(*commands)
     outcome.then_kinds(*[DeliveriesRecorded] * len(outcome.events))
     return [line for event in outcome.events for line in said(event)]
+
+
+def test_what_is_settled_is_forgotten_and_what_is_under_way_is_kept() -> None:
+    begun = record(
+        tried(1, "delivered"),
+        Record("msg_2", delivery(2), attempt(1, "failed")),
+        Record("msg_3", delivery(3), skipped="too many"),
+    )
+    outcome = spec(MAILBOX).given().when(begun, FORGET)
+    forgotten = outcome.events[-1]
+    assert isinstance(forgotten, DeliveriesForgotten)
+    assert [(each.delivery_id, each.attempts) for each in forgotten.deliveries] == [("msg_1", 1), ("msg_3", 0)]
+    assert not forgotten.has_more
+
+
+def test_a_full_mailbox_is_forgotten_in_portions() -> None:
+    total = FORGOTTEN_AT_ONCE_MAX + 1
+    begun = [
+        record(
+            *(Record(f"msg_{n}", delivery(n), attempt(1, "delivered")) for n in range(first, min(first + 100, total)))
+        )
+        for first in range(0, total, 100)
+    ]
+    outcome = spec(MAILBOX).given().when(*begun, FORGET, FORGET, FORGET)
+    portions = [event for event in outcome.events if isinstance(event, DeliveriesForgotten)]
+    assert [(len(event.deliveries), event.has_more) for event in portions] == [
+        (FORGOTTEN_AT_ONCE_MAX, True),
+        (1, False),
+    ]
+
+
+def test_the_rows_of_a_mailbox_leave_thirty_days_after_its_last_word() -> None:
+    done = DeliveriesRecorded(
+        endpoint_id="whe_1", account_id="acct_1", records=(Recorded("msg_1", "delivered", 3, 3, delivery(1)),)
+    )
+    (due,) = (row for row in project(heard(done)) if row.table == "deadlines")
+    assert due.columns is not None
+    assert due.columns["due_at"] == NOW + timedelta(days=30)
+    assert msgspec.json.decode(due.columns["command"], type=dict)["type"] == "forget_deliveries"
+    gone = DeliveriesForgotten(endpoint_id="whe_1", account_id="acct_1", deliveries=(Forgotten("msg_1", 3),))
+    rows = list(project(heard(gone)))
+    assert [(row.table, row.columns) for row in rows] == [
+        ("deliveries", None), *[("attempts", None)] * 3, ("deadlines", None),
+    ]  # fmt: skip
+
+
+def heard(event: Any) -> Heard:
+    return Heard(event, "cmt_1.0", "whe_1_0", NOW, "EVT_WEBHOOK_DISPATCH", 1)
 
 
 def test_an_outcome_told_twice_is_written_down_once() -> None:
@@ -109,7 +165,7 @@ _RECORDS = st.builds(
     st.none() | st.integers(0, 3),
     st.sampled_from(["", "too many"]),
 )  # fmt: skip
-_WISHES = st.lists(_RECORDS, min_size=1, max_size=4).map(lambda records: record(*records))
+_WISHES = st.lists(_RECORDS, min_size=1, max_size=4).map(lambda records: record(*records)) | st.just(FORGET)
 
 
 def test_every_report_twice_is_once() -> None:
