@@ -22,6 +22,7 @@ from typing import Any
 
 import aiohttp
 
+from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
 from services.instance.decider import INSTANCE
 from services.instance.decider.instance import LIVE, Instance
@@ -197,7 +198,7 @@ def _phase(name: str, at_s: list[float]) -> str:
 async def two_primaries(heard: Witness) -> list[str]:
     """Every commit of every instance folded: moments with more than one live primary."""
     last_seq = await heard.log.last_seq("EVT_INSTANCE")
-    own, states, found = OwnStream(SERVICE, heard.log), dict[str, Instance | None](), list[str]()
+    own, states, found = OwnStream(SERVICE, heard.log, Courtesy()), dict[str, Instance | None](), list[str]()
     async for batch in heard.log.follow(own.stream, after_seq=0):
         for stored in batch:
             if not stored.subject.startswith(INSTANCES_ONLY):
