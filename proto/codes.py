@@ -74,6 +74,9 @@ CODES: dict[str, Code] = {
     "API_KEY_NOT_FOUND": Code(
         404, "No such key in this account.", False, _LOOK,
         "API key not found[: {key_id}]", "Chave de API não encontrada[: {key_id}]"),
+    "ACCOUNT_NOT_FOUND": Code(
+        404, "No such account.", False, "Check the id; open it with `dumont accounts open`.",
+        "Account not found[: {account_id}]", "Conta não encontrada[: {account_id}]"),
     "RATE_LIMIT_EXCEEDED": Code(
         429, "Too many requests.", True, _WAIT,
         "Rate limit exceeded[; try again in {retry_after_s} s]",

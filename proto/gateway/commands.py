@@ -1,4 +1,4 @@
-"""Wishes the gateway accepts on `cmd.gateway.<tag>`: from its own /api-keys routes and from the operator's CLI."""
+"""Wishes the gateway accepts on `cmd.gateway.<tag>`: from its own routes and from the operator's command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from proto.base import Command
+from proto.gateway.events import AccountUse, KeyUse
 from proto.gateway.words import Plan, Scope
 
 
@@ -14,6 +15,7 @@ class KeyCommand(Command, frozen=True, kw_only=True):
     aggregate: ClassVar[str] = "api_key"
     key_id: str
     account_id: str
+    actor: str = ""
 
     @property
     def aggregate_id(self) -> str:
@@ -33,6 +35,14 @@ class IssueKey(KeyCommand, tag="issue_key", frozen=True, kw_only=True):
     scopes: tuple[Scope, ...] = ("all",)
     plan: Plan = "free"
     expires_at: datetime | None = None
+    replaces: str = ""
+
+
+class RotateKey(KeyCommand, tag="rotate_key", frozen=True, kw_only=True):
+    """Let the key work until `valid_until`, beside the successor that has been issued, or until it expires anyway."""
+
+    successor_id: str
+    valid_until: datetime
 
 
 class RevokeKey(KeyCommand, tag="revoke_key", frozen=True, kw_only=True):
@@ -41,4 +51,44 @@ class RevokeKey(KeyCommand, tag="revoke_key", frozen=True, kw_only=True):
     reason: str = "user_request"
 
 
-AnyCommand = IssueKey | RevokeKey
+class AccountCommand(Command, frozen=True, kw_only=True):
+    service: ClassVar[str] = "gateway"
+    aggregate: ClassVar[str] = "account"
+    account_id: str
+    actor: str = ""
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.account_id
+
+
+class OpenAccount(AccountCommand, tag="open_account", frozen=True, kw_only=True):
+    """Let there be an account. One that exists keeps its name and plan."""
+
+    name: str
+    plan: Plan = "free"
+
+
+class ChangePlan(AccountCommand, tag="change_plan", frozen=True, kw_only=True):
+    """Put an account on another plan. Refused as ACCOUNT_NOT_FOUND when it was never opened."""
+
+    plan: Plan
+
+
+class NoteUsage(Command, tag="note_usage", frozen=True, kw_only=True):
+    """Write down what was used on one UTC day. What is known already, or older than what is known, adds nothing."""
+
+    service: ClassVar[str] = "gateway"
+    aggregate: ClassVar[str] = "usage"
+    day: str
+    keys: tuple[KeyUse, ...] = ()
+    accounts: tuple[AccountUse, ...] = ()
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.day
+
+
+KeyWish = IssueKey | RotateKey | RevokeKey
+AccountWish = OpenAccount | ChangePlan
+AnyCommand = IssueKey | RotateKey | RevokeKey | OpenAccount | ChangePlan | NoteUsage

@@ -1,4 +1,4 @@
-"""Questions the gateway answers on `qry.gateway.<tag>`, from its index of keys."""
+"""Questions the gateway answers on `qry.gateway.<tag>`, from its indexes of keys and accounts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ class KeyView(Struct, frozen=True, kw_only=True):
     issued_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None = None
+    successor_id: str = ""
+
+
+class AccountView(Struct, frozen=True, kw_only=True):
+    """An account as the operator and its own keys see it."""
+
+    account_id: str
+    name: str
+    plan: Plan
+    opened_at: datetime
 
 
 class ListKeys(Query, tag="keys", frozen=True, kw_only=True):
@@ -35,6 +46,13 @@ class ListKeys(Query, tag="keys", frozen=True, kw_only=True):
     account_id: str
 
 
+class ListAccounts(Query, tag="accounts", frozen=True, kw_only=True):
+    """Every account, by id. For the operator."""
+
+    service: ClassVar[str] = "gateway"
+    reply: ClassVar[object] = list[AccountView]
+
+
 class GetGatewayHealth(GetHealth, tag="health", frozen=True):
     service: ClassVar[str] = "gateway"
 
@@ -43,4 +61,4 @@ class GetGatewayMetrics(GetMetrics, tag="metrics", frozen=True):
     service: ClassVar[str] = "gateway"
 
 
-AnyQuery = ListKeys | GetGatewayHealth | GetGatewayMetrics
+AnyQuery = ListKeys | ListAccounts | GetGatewayHealth | GetGatewayMetrics

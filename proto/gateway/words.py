@@ -1,6 +1,7 @@
 """Closed word sets of the gateway and the form of an API key.
 
-Words: an *account* is who owns things; a *key* is a secret that speaks for an account, within *scopes*.
+Words: an *account* is who owns things, on a *plan* that says how much it may ask; a *key* is a secret that speaks for
+an account, within *scopes*; a key that is *rotated* works on beside its successor for a stated time.
 The secret itself is shown once and never stored: only its SHA-256, its first characters and its last four.
 """
 
@@ -17,8 +18,10 @@ KEY_PREFIX = "dumont_sk_"
 KEY_SECRET_BYTES = 32  # 43 url-safe characters (contract dumont 8)
 KEY_SHOWN_CHARS = 16
 KEY_PATTERN = re.compile(r"dumont_sk_[A-Za-z0-9_-]{20,128}")
+ACCOUNT_PATTERN = re.compile(r"acct_[A-Za-z0-9_]{1,60}")  # one token of a NATS subject
 
-Plan = Literal["free", "pro", "enterprise"]
+# What each allows is configuration (DUMONT_LIMITS). `operator` is for whoever runs the installation.
+Plan = Literal["free", "pro", "enterprise", "operator"]
 # `all` lets everything through; the rest is `<area>:<read|write>` as in contract dumont 8.
 Scope = Literal[
     "all",
@@ -40,6 +43,7 @@ Scope = Literal[
     "webhooks:read",
     "webhooks:write",
     "events:read",
+    "account:read",
     "metrics:read",
 ]
 

@@ -23,6 +23,7 @@ VERBS = {
     "rebuild": ("rebuild", "rebuild"),
     "instances": ("instances", "app"),
     "keys": ("keys", "app"),
+    "accounts": ("accounts", "app"),
     "sandbox": ("sandbox", "app"),
     "teams": ("teams", "app"),
     "webhooks": ("webhooks", "app"),

@@ -1,17 +1,28 @@
-"""`keys …`: API keys of the account, through the HTTP API. The secret of a new key is shown once."""
+"""`keys …`: API keys of the account, through the HTTP API. The secret of a new key is shown once.
+
+With `--account` the operator makes a key for somebody else, over the bus: the first one of a new account.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import secrets
+from datetime import timedelta
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from services.cli import output
+from libs.embedded.state import State
+from proto.gateway.commands import IssueKey
+from proto.gateway.queries import AccountView, ListAccounts
+from proto.gateway.words import KEY_PREFIX, KEY_SECRET_BYTES, Scope, fingerprint
+from services.cli import operator, output
+from services.cli.accounts import checked
 from services.cli.api import data_of, platform_api
+from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
-SHOWN = ("id", "name", "key_prefix", "last4", "is_active", "scopes", "created_at", "expires_at")
+SHOWN = ("id", "name", "key_prefix", "last4", "is_active", "scopes", "created_at", "expires_at", "last_used_at")
 
 
 @app.command("list")
@@ -30,21 +41,37 @@ def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[list[str] | None, typer.Option(help="Scope such as instances:read; several; default all.")] = None,
     days: Annotated[int, typer.Option(min=0, max=3650, help="Days until it expires; 0 never.")] = 0,
+    account: Annotated[str, typer.Option(help="For this account (acct_…) instead of the default one.")] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
     """Make a key and show it, this once."""
-    body: dict[str, Any] = {"name": name}
-    if scope:
-        body["scopes"] = scope
-    if days:
-        body["expires_in_days"] = days
-    made: dict[str, Any] = data_of(platform_api(running_state(data_dir)).ask("POST", "/api-keys", body=body))
-    if json:
-        output.as_json(made)
+    state = running_state(data_dir)
+    if account:
+        made = _made_for(state, checked(account), name, tuple(scope or ["all"]), days)
     else:
-        output.as_fields({"id": made["id"], "key": made["key"], "scopes": ", ".join(made["scopes"])})
-        output.warn("keep the key now; it is not shown again")
+        body: dict[str, Any] = {"name": name}
+        if scope:
+            body["scopes"] = scope
+        if days:
+            body["expires_in_days"] = days
+        made = data_of(platform_api(state).ask("POST", "/api-keys", body=body))
+    _show_secret(made, json=json)
+
+
+@app.command("rotate")
+def rotate_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Key id (key_…).")],
+    overlap: Annotated[int, typer.Option(min=0, max=43200, help="Minutes the old key still works.")] = 1440,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Replace a key; the old one works on for a while."""
+    body = {"overlap_minutes": overlap}
+    made: dict[str, Any] = data_of(
+        platform_api(running_state(data_dir)).ask("POST", f"/api-keys/{key_id}/rotate", body=body)
+    )
+    _show_secret(made, json=json)
 
 
 @app.command("revoke")
@@ -59,3 +86,38 @@ def revoke_key(
         output.as_json(done)
     else:
         output.tell(f"revoked {key_id}")
+
+
+def _made_for(state: State, account: str, name: str, scopes: tuple[str, ...], days: int) -> dict[str, Any]:
+    wrong = sorted(set(scopes) - set(get_args(Scope)))
+    if wrong:
+        raise Exit(f"no such scope: {', '.join(wrong)}; there are {', '.join(get_args(Scope))}", USAGE)
+    accounts: list[AccountView] = operator.answer_to(state, ListAccounts())
+    if account not in {known.account_id for known in accounts}:
+        raise Exit(f"there is no account {account}; make it with: dumont accounts open {account}")
+    key = KEY_PREFIX + secrets.token_urlsafe(KEY_SECRET_BYTES)
+    mark, now = fingerprint(key), operator.now()
+    wish = IssueKey(
+        now=now,
+        key_id=operator.fresh_id("key"),
+        account_id=account,
+        actor=operator.ACTOR,
+        name=name,
+        key_hash=mark.key_hash,
+        prefix=mark.prefix,
+        last4=mark.last4,
+        scopes=cast("tuple[Scope, ...]", scopes),
+        expires_at=now + timedelta(days=days) if days else None,
+    )
+    operator.carry_out(state, wish)
+    return {"id": wish.key_id, "account_id": account, "key": key, "scopes": list(scopes)}
+
+
+def _show_secret(made: dict[str, Any], *, json: bool) -> None:
+    if json:
+        output.as_json(made)
+        return
+    output.as_fields({"id": made["id"], "key": made["key"], "scopes": ", ".join(made["scopes"])})
+    if made.get("replaced_valid_until"):
+        output.tell(f"{made['replaces']} works until {made['replaced_valid_until']}")
+    output.warn("keep the key now; it is not shown again")

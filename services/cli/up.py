@@ -20,6 +20,13 @@ class Durability(StrEnum):
     relaxed = "relaxed"
 
 
+class PlanName(StrEnum):
+    free = "free"
+    pro = "pro"
+    enterprise = "enterprise"
+    operator = "operator"
+
+
 class SandboxMode(StrEnum):
     process = "process"
     virtual = "virtual"
@@ -39,12 +46,19 @@ def up(
     sandbox_zero_delay: Annotated[
         bool, typer.Option("--sandbox-zero-delay", help="Sandbox machines boot and stop without artificial delay.")
     ] = False,
+    plan: Annotated[
+        PlanName | None, typer.Option(help="Plan of the default account from now on; a new one is on `operator`.")
+    ] = None,
+    no_limits: Annotated[
+        bool, typer.Option("--no-limits", help="Count no requests, refuse none: for load tests, on loopback only.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Run the whole platform here until Ctrl-C; prints its addresses and a fresh API key.
 
     DUMONT_NATS_URL and DUMONT_POSTGRES_URL use outside servers instead of starting them; DUMONT_SANDBOX_OPTIONS (JSON)
-    sets the sandbox's market. Exit status: 0 stopped, 1 failed to start, 4 already running.
+    sets the sandbox's market, DUMONT_LIMITS (JSON) what plans and addresses may ask. Exit status: 0 stopped, 1 failed
+    to start, 4 already running.
     """
     options: dict[str, Any] = {
         "data_dir": str(Path(data_dir).absolute()),
@@ -53,6 +67,8 @@ def up(
         "durability": durability.value,
         "json_line": json,
         "sandbox": _sandbox_options(sandbox, zero_delay=sandbox_zero_delay),
+        "plan": plan.value if plan is not None else None,
+        "no_limits": no_limits,
     }
     sys.stdout.flush()
     # Replaces this process: the caller's pid is the supervisor's, and what only the command line needs is gone.

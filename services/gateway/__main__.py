@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from libs import config, process, telemetry
 from libs.clock import SystemClock
-from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
-from libs.eventlog.streams import ensure_stream, private_stream, public_stream
 from libs.ids import SystemIds
+from libs.peers import NatsPeers
 from libs.rpc import NatsBus
 from services.gateway.config import GatewaySettings
-from services.gateway.server import NAME, Bug, make, serve, until_well
+from services.gateway.server import NAME, Bug, connected, make, serve
 
 
 async def gateway(running: process.Running) -> None:
@@ -21,12 +20,13 @@ async def gateway(running: process.Running) -> None:
         trace_sample_ppm=settings.trace_sample_ppm,
         otlp_endpoint=settings.otlp_endpoint,
     )
-    clock, bug, replicas = SystemClock(), Bug(), settings.stream_replicas
-    connection = await until_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
-    for stream in (private_stream(NAME, replicas=replicas), public_stream(replicas=replicas)):
-        await until_well(lambda stream=stream: ensure_stream(connection, stream), clock)
+    clock, ids, bug = SystemClock(), SystemIds(), Bug()
+    connection = await connected(settings, clock)
     bus, log = NatsBus(connection, clock=clock, on_bug=bug.report), JetStreamLog(connection)
-    made = make(settings, log=log, bus=bus, clock=clock, ids=SystemIds(), is_connected=lambda: connection.is_connected)
+    peers = NatsPeers(connection, clock, service=NAME, me=ids.fresh("gw"))
+    made = make(
+        settings, log=log, bus=bus, peers=peers, clock=clock, ids=ids, is_connected=lambda: connection.is_connected
+    )
     await serve(made, running.stop, bug, lambda _: running.ready())
     await bus.close()
     await connection.close()

@@ -22,7 +22,6 @@ ANYONE = ""  # scope of routes that tell nothing about an account
 AGENT = "agent:report"  # scope of the route that takes an agent token instead of a key
 
 _NOBODY = Caller(account_id="", actor="anonymous", scopes=())
-_LOCAL = Caller(account_id=DEFAULT_ACCOUNT, actor="local", scopes=("all",))
 
 
 def credential(authorization: str, api_key: str) -> str:
@@ -34,15 +33,18 @@ def credential(authorization: str, api_key: str) -> str:
 
 
 def identify(gateway: Gateway, route: Route, secret: str, now: datetime) -> Caller:
-    """The caller, allowed to use this route. Raises UNAUTHENTICATED or INSUFFICIENT_SCOPE."""
+    """The caller, who may or may not use this route. Raises UNAUTHENTICATED."""
     if route.scope in (ANYONE, AGENT):
         return _NOBODY
     if not secret and gateway.settings.is_open and route.dialect.open_on_loopback:
-        return _LOCAL
-    caller = _by_key(gateway, secret, now)
-    if not allows(caller.scopes, route.scope):
+        return _local(gateway)
+    return _by_key(gateway, secret, now)
+
+
+def require_scope(caller: Caller, route: Route) -> None:
+    """Raises INSUFFICIENT_SCOPE."""
+    if route.scope not in (ANYONE, AGENT) and not allows(caller.scopes, route.scope):
         raise Refused("INSUFFICIENT_SCOPE", scope=route.scope)
-    return caller
 
 
 def allows(scopes: tuple[str, ...], wanted: str) -> bool:
@@ -58,9 +60,17 @@ def identify_agent(gateway: Gateway, secret: str, instance_id: str) -> AgentIden
 
 
 def _by_key(gateway: Gateway, secret: str, now: datetime) -> Caller:
-    issued = gateway.keys.find(secret) if secret else None
-    if issued is not None and (issued.expires_at is None or issued.expires_at > now):
-        return Caller(account_id=issued.account_id, actor=issued.key_id, scopes=issued.scopes)
-    if secret and issued is None and not gateway.keys.caught_up:
+    known = gateway.keys.find(secret) if secret else None
+    if known is not None and known.is_live(now):
+        known.used_at = now
+        issued = known.issued
+        return Caller(issued.account_id, issued.key_id, issued.scopes, gateway.keys.plan_of(issued))
+    if secret and known is None and not gateway.keys.caught_up:
         raise Refused("SERVICE_UNAVAILABLE", service="gateway", retry_after_s=RETRY_AFTER_S)
     raise Refused("UNAUTHENTICATED")
+
+
+def _local(gateway: Gateway) -> Caller:
+    """Whoever sits at a developer's own machine, as the account that `./dumont up` opens."""
+    account = gateway.keys.accounts.get(DEFAULT_ACCOUNT)
+    return Caller(DEFAULT_ACCOUNT, "local", ("all",), "free" if account is None else account.plan)

@@ -16,6 +16,7 @@ import msgspec
 from libs.ids import derive_id
 from libs.refusal import OutcomeUnknown, Refused, Transient
 from proto.base import Command, Meta, Position, Query, Reply, Signal
+from proto.gateway.words import Plan
 from services.gateway.validation import refuse
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Caller:
-    """Who asks: an account, the key that speaks for it and what the key may do."""
+    """Who asks: an account on its plan, the key that speaks for it and what the key may do."""
 
     account_id: str
     actor: str
     scopes: tuple[str, ...]
+    plan: Plan = "free"
 
 
 @dataclass(slots=True)

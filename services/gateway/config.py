@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from libs.config import Secret, setting
+from libs.config import ConfigError, Secret, setting
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -32,9 +32,32 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: Annotated[
         str, setting("OTLP/HTTP base URL for traces; empty: none", env="OTEL_EXPORTER_OTLP_ENDPOINT")
     ] = ""
+    limits: Annotated[
+        str,
+        setting(
+            "what plans and addresses may ask: JSON laid over the defaults of services/gateway/limits/table.py",
+            example='{"plans": {"dumont": {"free": {"per_minute": 120}}}}',
+        ),
+    ] = ""
+    no_limits: Annotated[bool, setting("count nothing; refused unless the address is loopback")] = False
+    trusted_proxies: Annotated[
+        int, setting("proxies of ours in front that add to X-Forwarded-For; 0: the peer is the client", ge=0, le=10)
+    ] = 0
     stream_replicas: Annotated[int, setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.gateway_host in LOOPBACK_HOSTS
 
     @property
     def is_open(self) -> bool:
         """True when nobody but this machine can reach us and we are a developer's."""
-        return self.mode == "dev" and self.gateway_host in LOOPBACK_HOSTS
+        return self.mode == "dev" and self.is_loopback
+
+    def check(self) -> None:
+        """Rules between settings. Raises ConfigError."""
+        if self.no_limits and not self.is_loopback:
+            raise ConfigError(
+                "gateway",
+                [f"DUMONT_NO_LIMITS is for load tests on loopback, not for DUMONT_GATEWAY_HOST={self.gateway_host}"],
+            )

@@ -18,6 +18,7 @@ from proto.base import Position
 from services.gateway.config import GatewaySettings
 from services.gateway.feed.feed import Feed
 from services.gateway.keys import Keys
+from services.gateway.limits.charging import Limits
 from services.gateway.vitals import Vitals
 
 # A projection is normally milliseconds behind; after this long a reader need not wait for it.
@@ -67,6 +68,7 @@ class Gateway:
     settings: GatewaySettings
     bus: Bus
     keys: Keys
+    limits: Limits
     vitals: Vitals
     positions: Positions
     feed: Feed

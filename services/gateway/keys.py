@@ -1,15 +1,18 @@
-"""API keys in memory: the log of the gateway's own stream, folded and followed, so that a revocation counts at once on
-every replica.
+"""API keys and accounts in memory: the log of the gateway's own stream, folded and followed, so that a revocation or a
+change of plan counts at once on every replica.
 
-Called by `auth` (who is this?), by the /api-keys routes and by the bus (`cmd.gateway.*`, `qry.gateway.keys`). Owns the
-index; the log owns the truth. While the log is away the index serves what it knows: nobody can revoke then either.
+Called by `auth` (who is this?), by the routes of keys, account and audit, and by the bus (`cmd.gateway.*`,
+`qry.gateway.*`). Owns the index; the log owns the truth. While the log is away the index serves what it knows: nobody
+can revoke then either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from libs.clock import Clock
@@ -20,12 +23,13 @@ from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import EventDecoder, decode_commit, stream_of
 from libs.runtime.service import Service
 from libs.telemetry import logger
-from proto.base import Command, Event, Heard, Position
+from proto.base import Command, Commit, Event, Heard, Position
 from proto.gateway.commands import AnyCommand
-from proto.gateway.events import AnyEvent, KeyIssued, KeyRevoked
+from proto.gateway.events import AnyEvent, KeyIssued, KeyRevoked, KeyRotated, UsageNoted
 from proto.gateway.queries import KeyView
-from proto.gateway.words import KEY_PATTERN, hash_key
-from services.gateway.decider import API_KEY
+from proto.gateway.words import KEY_PATTERN, Plan, hash_key
+from services.gateway.accounts import Accounts
+from services.gateway.decider import AGGREGATES
 
 STREAM = stream_of("gateway")
 FOLLOW_RETRY_S = 0.5  # the log is away: it comes back within seconds, and looking costs one request
@@ -41,11 +45,43 @@ class KeyOutcomeUnknown(OutcomeUnknown):
     """The log did not answer in time: the key may or may not have been issued or revoked."""
 
 
+@dataclass(slots=True)
+class Known:
+    """One key as the index holds it. `used_at` is this replica's own knowledge, `noted_at` what the log says."""
+
+    issued: KeyIssued
+    expires_at: datetime | None
+    revoked_at: datetime | None = None
+    successor_id: str = ""
+    used_at: datetime | None = None
+    noted_at: datetime | None = None
+
+    def is_live(self, now: datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+    def view(self, plan: Plan) -> KeyView:
+        issued = self.issued
+        return KeyView(
+            key_id=issued.key_id,
+            account_id=issued.account_id,
+            name=issued.name,
+            prefix=issued.prefix,
+            last4=issued.last4,
+            scopes=issued.scopes,
+            plan=plan,
+            issued_at=issued.issued_at,
+            expires_at=self.expires_at,
+            revoked_at=self.revoked_at,
+            last_used_at=max((at for at in (self.used_at, self.noted_at) if at is not None), default=None),
+            successor_id=self.successor_id,
+        )
+
+
 def service() -> Service:
     """The gateway's aggregates in the runtime's form. It projects nothing: the index is its only read model."""
     return Service(
         name="gateway",
-        aggregates=[API_KEY],
+        aggregates=AGGREGATES,
         commands=AnyCommand,
         react=_nothing,
         project=_nothing,
@@ -59,7 +95,7 @@ def _nothing(heard: Heard) -> Sequence[Any]:
 
 
 class Keys:
-    """The keys of all accounts."""
+    """The keys of all accounts, and the accounts themselves."""
 
     def __init__(self, log: EventLog, clock: Clock, ids: Ids, *, on_revoked: Callable[[], None] = lambda: None) -> None:
         self._on_revoked = on_revoked
@@ -67,10 +103,11 @@ class Keys:
         self._clock = clock
         self._aggregates = Aggregates(service(), log, clock, ids)
         self._decoder = EventDecoder(AnyEvent)
-        self._by_hash: dict[str, KeyIssued] = {}
-        self._views: dict[str, KeyView] = {}
+        self._by_hash: dict[str, Known] = {}
+        self._by_id: dict[str, Known] = {}
         self._seq = 0
         self._moved = asyncio.Event()
+        self.accounts = Accounts()
         self.caught_up = False
         self.hits = 0
         self.misses = 0
@@ -90,23 +127,24 @@ class Keys:
                 _log.warning("keys.log_away", cause=repr(unwell))
                 await self._clock.sleep(FOLLOW_RETRY_S)
 
-    def find(self, secret: str) -> KeyIssued | None:
-        """The live key of this secret. Looked up by hash: neither time nor memory tells about secrets."""
+    def find(self, secret: str) -> Known | None:
+        """The key of this secret, unless it was revoked. Looked up by hash: neither time nor memory tells about
+        secrets."""
         if not KEY_PATTERN.fullmatch(secret):
             self.misses += 1
             return None
         digest = hash_key(secret)
-        issued = self._by_hash.get(digest)
-        if issued is None or not hmac.compare_digest(issued.key_hash, digest):
+        known = self._by_hash.get(digest)
+        if known is None or not hmac.compare_digest(known.issued.key_hash, digest):
             self.misses += 1
             return None
         self.hits += 1
-        return issued
+        return known
 
     def is_live(self, secret: str) -> bool:
         """Whether the key of an answer that goes on and on is still good."""
-        issued = self._by_hash.get(hash_key(secret))
-        return issued is not None and (issued.expires_at is None or issued.expires_at > self._clock.now())
+        known = self._by_hash.get(hash_key(secret))
+        return known is not None and known.is_live(self._clock.now())
 
     async def execute(self, command: Command, *, cause: str = "", correlation: str = "", trace: str = "") -> Position:
         """Decide and append, then wait until this replica's index has heard of it. Raises Refused or Transient."""
@@ -126,11 +164,25 @@ class Keys:
 
     def of_account(self, account_id: str) -> list[KeyView]:
         """Newest first, revoked ones included."""
-        mine = [view for view in self._views.values() if view.account_id == account_id]
-        return sorted(mine, key=lambda view: (view.issued_at, view.key_id), reverse=True)
+        mine = [known for known in self._by_id.values() if known.issued.account_id == account_id]
+        mine.sort(key=lambda known: (known.issued.issued_at, known.issued.key_id), reverse=True)
+        return [known.view(self.plan_of(known.issued)) for known in mine]
+
+    def get(self, account_id: str, key_id: str) -> Known | None:
+        """The account's own key of this id."""
+        known = self._by_id.get(key_id)
+        return known if known is not None and known.issued.account_id == account_id else None
+
+    def all(self) -> Iterator[Known]:
+        return iter(tuple(self._by_id.values()))
+
+    def plan_of(self, issued: KeyIssued) -> Plan:
+        """Of the key's account. Keys of before there were accounts carry their own."""
+        account = self.accounts.get(issued.account_id)
+        return issued.plan if account is None else account.plan
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._by_id)
 
     def _mark(self, head: int) -> None:
         self.caught_up = self.caught_up or self._seq >= head
@@ -138,48 +190,33 @@ class Keys:
 
     def _fold(self, batch: Sequence[Stored]) -> None:
         for stored in batch:
-            for raw in decode_commit(stored.data).events:
-                self._apply(self._decoder.decode(raw))
+            commit = decode_commit(stored.data)
+            for raw in commit.events:
+                self._apply(self._decoder.decode(raw), commit)
             self._seq = stored.seq
 
-    def _apply(self, event: Event) -> None:
-        if isinstance(event, KeyIssued):
-            self.issued += 1
-            self._by_hash[event.key_hash] = event
-            self._views[event.key_id] = _view(event)
-        elif isinstance(event, KeyRevoked):
-            self.revoked += 1
-            view = self._views[event.key_id]
-            self._views[event.key_id] = _revoked(view, event)
-            self._by_hash = {hash_: key for hash_, key in self._by_hash.items() if key.key_id != event.key_id}
-            self._on_revoked()
-
-
-def _view(event: KeyIssued) -> KeyView:
-    return KeyView(
-        key_id=event.key_id,
-        account_id=event.account_id,
-        name=event.name,
-        prefix=event.prefix,
-        last4=event.last4,
-        scopes=event.scopes,
-        plan=event.plan,
-        issued_at=event.issued_at,
-        expires_at=event.expires_at,
-        revoked_at=None,
-    )
-
-
-def _revoked(view: KeyView, event: KeyRevoked) -> KeyView:
-    return KeyView(
-        key_id=view.key_id,
-        account_id=view.account_id,
-        name=view.name,
-        prefix=view.prefix,
-        last4=view.last4,
-        scopes=view.scopes,
-        plan=view.plan,
-        issued_at=view.issued_at,
-        expires_at=view.expires_at,
-        revoked_at=event.revoked_at,
-    )
+    def _apply(self, event: Event, commit: Commit) -> None:
+        match event:
+            case KeyIssued():
+                self.issued += 1
+                known = Known(event, event.expires_at)
+                self._by_hash[event.key_hash] = self._by_id[event.key_id] = known
+            case KeyRotated():
+                known = self._by_id[event.key_id]
+                known.expires_at, known.successor_id = event.valid_until, event.successor_id
+                self._on_revoked()
+            case KeyRevoked():
+                self.revoked += 1
+                known = self._by_id[event.key_id]
+                known.revoked_at = event.revoked_at
+                self._by_hash.pop(known.issued.key_hash, None)
+                self._on_revoked()
+            case UsageNoted():
+                for use in event.keys:
+                    if use.key_id in self._by_id:
+                        self._by_id[use.key_id].noted_at = use.last_used_at
+                self.accounts.count(event)
+                return
+            case _:
+                pass
+        self.accounts.apply(event, commit)

@@ -7,6 +7,7 @@ error envelopes, security headers. Handlers and dialects never see aiohttp.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from typing import Any
 
@@ -19,11 +20,14 @@ from libs.refusal import OutcomeUnknown, Refused, Transient
 from libs.telemetry import start_span
 from proto.base import Position
 from proto.codes import CODES, Language, text
-from services.gateway.auth import credential, identify
-from services.gateway.call import RETRY_AFTER_S, Answer, Call
+from services.gateway.auth import AGENT, ANYONE, credential, identify, require_scope
+from services.gateway.call import RETRY_AFTER_S, Answer, Call, Caller
 from services.gateway.dialects import Dialect, Failure
 from services.gateway.feed.stream import Live, streamed
 from services.gateway.gateway import Gateway
+from services.gateway.languages import NAMES, language_of
+from services.gateway.limits.charging import client_address
+from services.gateway.limits.limiter import Charge
 from services.gateway.routes import NO_DIALECT, ROUTES, dialect_of
 from services.gateway.routing import Route, Router, allowed, read_path, route_of
 from services.gateway.validation import read_body, read_query, refuse
@@ -35,7 +39,6 @@ BODY_READ_S_MAX = 30.0  # 10 MB at 350 kB/s; slower senders hold a connection fo
 _ID_IN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # seed 004 sends ids with a dot
 _KEY_IN = re.compile(r"[\x21-\x7e]{1,255}")
 _POSITION_IN = re.compile(r"([A-Z_]{1,40}):([0-9]{1,18})")
-_LANGUAGE = re.compile(r"(?:^|,)\s*(en|pt)(?:-[A-Za-z]+)?\s*(?:;\s*q=([0-9.]+))?", re.IGNORECASE)
 
 _COMMON_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -95,7 +98,7 @@ class Pipeline:
         try:
             status, body = await self._answer(request, incoming, headers)
         except Refused as refused:
-            status, body = self._refusal(request, incoming, headers, refused)
+            status, body = self._refusal(request, incoming, headers, await self._charged(request, headers, refused))
         except Transient as unwell:
             code = "OUTCOME_UNKNOWN" if isinstance(unwell, OutcomeUnknown) else "SERVICE_UNAVAILABLE"
             refused = Refused(code, retry_after_s=RETRY_AFTER_S)
@@ -119,25 +122,33 @@ class Pipeline:
         path, _, query = request.raw_path.partition("?")
         incoming.dialect = dialect_of(path)
         if request.method == "OPTIONS":
-            return self._preflight(path, headers)
+            return await self._preflight(request, path, headers)
         route, values = route_of(self._router, request.method, path)
         incoming.route, incoming.dialect = route, route.dialect
         parent = request.headers.get("traceparent")
         with start_span("http.request", parent, {"route": route.path, "method": route.method}) as span:
-            call = await self._call(request, incoming, (route, values, query), span.traceparent)
+            call = await self._call(request, incoming, (route, values, query), span.traceparent, headers)
             answer = await route.handle(call)
             span.set("status", answer.status)
         incoming.started_s += answer.waited_s
         return self._success(call, answer, headers)
 
     async def _call(
-        self, request: web.BaseRequest, incoming: _Incoming, target: tuple[Route, list[str], str], trace: str
+        self,
+        request: web.BaseRequest,
+        incoming: _Incoming,
+        target: tuple[Route, list[str], str],
+        trace: str,
+        answered: CIMultiDict[str],
     ) -> Call:
         route, values, query = target
         gateway, headers = self._gateway, request.headers
         now = gateway.clock.now()
         secret = credential(headers.get("Authorization", ""), headers.get("X-API-Key", ""))
         caller = identify(gateway, route, secret, now)
+        if gateway.limits.is_on:
+            await gateway.limits.spend(self._charges(request, route, caller, secret), answered)
+        require_scope(caller, route)
         raw = await _read(request) if request.body_exists else b""
         body = read_body(raw, self._decoders[route.body], route.body) if route.body is not None else None
         return Call(
@@ -157,6 +168,36 @@ class Pipeline:
             min_position=_position(headers.get("X-Dumont-Position")),
         )
 
+    def _charges(self, request: web.BaseRequest, route: Route, caller: Caller, secret: str) -> tuple[Charge, ...]:
+        """See services/gateway/limits/charging.py."""
+        limits = self._gateway.limits
+        if route.limits == "unlimited" or route.scope == ANYONE:
+            return (limits.of_address("open", self._address(request)),)
+        if route.scope == AGENT:
+            return (limits.of_agent(secret),) if secret else (limits.of_address("open", self._address(request)),)
+        account, per_address = limits.of_account(route.dialect.name, caller.account_id, caller.plan)
+        if per_address and route.dialect.limits_addresses:
+            return (account, limits.of_address(route.limits, self._address(request)))
+        return (account,)
+
+    async def _charged(self, request: web.BaseRequest, headers: CIMultiDict[str], refused: Refused) -> Refused:
+        """Every answer says where the caller stands: a wrong credential counts against the address, and so does what
+        was refused before anybody could be charged."""
+        limits = self._gateway.limits
+        given = request.headers.get("Authorization", "") or request.headers.get("X-API-Key", "")
+        is_login = refused.code == "UNAUTHENTICATED" and bool(given)
+        if not limits.is_on or ("X-RateLimit-Limit" in headers and not is_login):
+            return refused
+        charge = limits.of_address("failed_login" if is_login else "open", self._address(request))
+        try:
+            await limits.spend((charge,), headers)
+        except Refused as too_many:
+            return too_many
+        return refused
+
+    def _address(self, request: web.BaseRequest) -> str:
+        return client_address(request, proxies=self._gateway.settings.trusted_proxies)
+
     def _success(self, call: Call, answer: Answer, headers: CIMultiDict[str]) -> tuple[int, bytes | Live | None]:
         if answer.headers:
             headers.update(answer.headers)
@@ -171,10 +212,16 @@ class Pipeline:
         headers["Content-Type"] = _JSON
         return answer.status, _encode(answer.body)
 
-    def _preflight(self, path: str, headers: CIMultiDict[str]) -> tuple[int, bytes | None]:
+    async def _preflight(
+        self, request: web.BaseRequest, path: str, headers: CIMultiDict[str]
+    ) -> tuple[int, bytes | None]:
         methods, _ = self._router.methods(path)
         if not methods:
             raise Refused("NOT_FOUND", method="OPTIONS", path=path[:200])
+        if self._gateway.limits.is_on:
+            await self._gateway.limits.spend(
+                (self._gateway.limits.of_address("open", self._address(request)),), headers
+            )
         headers.update(_PREFLIGHT_HEADERS)
         headers["Allow"] = allowed(methods)
         return 204, None
@@ -182,7 +229,10 @@ class Pipeline:
     def _refusal(
         self, request: web.BaseRequest, incoming: _Incoming, headers: CIMultiDict[str], refused: Refused
     ) -> tuple[int, bytes]:
-        failure = self._failure(request, incoming, refused)
+        language = language_of(request.headers.get("Accept-Language", ""), incoming.dialect.language)
+        failure = self._failure(incoming, refused, language)
+        headers["Content-Language"] = NAMES[language]
+        headers["Vary"] = "Accept-Language"
         if failure.retry_after_s is not None:
             headers["Retry-After"] = str(failure.retry_after_s)
         if refused.code == "METHOD_NOT_ALLOWED":
@@ -192,7 +242,7 @@ class Pipeline:
         headers["Content-Type"] = _JSON
         return failure.status, _encode(incoming.dialect.failure(failure))
 
-    def _failure(self, request: web.BaseRequest, incoming: _Incoming, refused: Refused) -> Failure:
+    def _failure(self, incoming: _Incoming, refused: Refused, language: Language) -> Failure:
         code = refused.code
         if code not in CODES:
             self._gateway.logger.error("http.unknown_code", code=code, request_id=incoming.request_id)
@@ -205,7 +255,7 @@ class Pipeline:
         return Failure(
             code=shown,
             status=known.status,
-            message=text(shown if shown in CODES else code, refused.facts, _language(request, dialect)),
+            message=text(shown if shown in CODES else code, refused.facts, language),
             facts={
                 name: value
                 for name, value in refused.facts.items()
@@ -261,23 +311,8 @@ def _position(given: str | None) -> Position | None:
 def _retry_after(status: int, refused: Refused) -> int | None:
     given = refused.facts.get("retry_after_s")
     if isinstance(given, int | float):
-        return max(1, round(given))
+        return max(1, math.ceil(given))
     return RETRY_AFTER_S if status in (429, 503) else None
-
-
-def _language(request: web.BaseRequest, dialect: Dialect) -> Language:
-    """The best of en and pt that the caller names, the dialect's own otherwise."""
-    accepted = request.headers.get("Accept-Language", "")
-    best: Language = dialect.language
-    weight = 0.0
-    for name, quality in _LANGUAGE.findall(accepted[:200]):
-        try:
-            wanted = float(quality or 1)
-        except ValueError:
-            continue
-        if wanted > weight:
-            best, weight = ("en" if name.lower() == "en" else "pt"), wanted
-    return best
 
 
 async def _read(request: web.BaseRequest) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.gateway.dialects import Dialect, dumont, novita, operations
 from services.gateway.dialects.dumont import (
+    account,
     agents,
     api_keys,
     events,
@@ -26,6 +27,7 @@ ROUTES: tuple[Route, ...] = (
     *agents.ROUTES,
     *machine_history.ROUTES,
     *api_keys.ROUTES,
+    *account.ROUTES,
     *failover.ROUTES,
     *failover_settings.ROUTES,
     *warmpool.ROUTES,

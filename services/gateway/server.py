@@ -16,7 +16,10 @@ from aiohttp import web
 
 from libs.clock import Clock
 from libs.eventlog import EventLog
+from libs.eventlog.connection import Connection, open_connection
+from libs.eventlog.streams import ensure_stream, private_stream, public_stream
 from libs.ids import Ids
+from libs.peers import Peers
 from libs.refusal import Refused, Transient
 from libs.runtime.bus import Bus
 from libs.telemetry import Metrics, logger
@@ -28,8 +31,11 @@ from services.gateway.config import GatewaySettings
 from services.gateway.feed.feed import Feed
 from services.gateway.gateway import Gateway, Positions
 from services.gateway.keys import Keys
+from services.gateway.limits.charging import Limits
+from services.gateway.limits.table import limit_table
 from services.gateway.openapi_document import openapi_document
 from services.gateway.pipeline import Pipeline
+from services.gateway.usage import note_last, note_usage
 from services.gateway.vitals import VERSION, Vitals
 
 # The longest wait a caller may ask for is 60 s (`?wait=`); a supervisor gives us 10 s before it kills.
@@ -46,15 +52,26 @@ _commands = msgspec.json.Decoder(AnyCommand)
 
 
 def make(
-    settings: GatewaySettings, *, log: EventLog, bus: Bus, clock: Clock, ids: Ids, is_connected: Callable[[], bool]
+    settings: GatewaySettings,
+    *,
+    log: EventLog,
+    bus: Bus,
+    peers: Peers,
+    clock: Clock,
+    ids: Ids,
+    is_connected: Callable[[], bool],
 ) -> Gateway:
-    """A gateway over the given ports."""
+    """A gateway over the given ports. Raises ConfigError."""
+    settings.check()
     metrics = Metrics({"service": "gateway"})
     feed = Feed(log, clock, metrics)
+    keys = Keys(log, clock, ids, on_revoked=feed.recheck)
+    table = limit_table(settings.limits)
     return Gateway(
         settings=settings,
         bus=bus,
-        keys=Keys(log, clock, ids, on_revoked=feed.recheck),
+        keys=keys,
+        limits=Limits(table, clock, peers, metrics, keys.accounts, is_on=not settings.no_limits),
         vitals=Vitals(bus, clock, ids, metrics),
         positions=Positions(clock),
         feed=feed,
@@ -80,6 +97,15 @@ class Bug:
         await self._found
 
 
+async def connected(settings: GatewaySettings, clock: Clock) -> Connection:
+    """One connection for bus, log and peers, once the streams that we read are there."""
+    connection = await until_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
+    replicas = settings.stream_replicas
+    for stream in (private_stream(NAME, replicas=replicas), public_stream(replicas=replicas)):
+        await until_well(lambda stream=stream: ensure_stream(connection, stream), clock)
+    return connection
+
+
 async def until_well(act: Callable[[], Awaitable[T]], clock: Clock) -> T:
     """Start-up waits for the servers as long as the supervisor lets it."""
     while True:
@@ -103,17 +129,24 @@ async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable
     await site.start()
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(gateway.keys.follow()), group.create_task(gateway.vitals.watch())]
-            tasks += [group.create_task(gateway.feed.follow()), group.create_task(gateway.feed.push())]
-            tasks.append(group.create_task(bug.raised()))
+            always = (
+                gateway.keys.follow(), gateway.vitals.watch(), gateway.limits.run(), note_usage(gateway),
+                gateway.feed.follow(), gateway.feed.push(), bug.raised(),
+            )  # fmt: skip
+            tasks = [group.create_task(task) for task in always]
             await gateway.bus.serve(NAME, answering(gateway))
             port = _port(runner)
             _log.info("gateway.listening", host=gateway.settings.gateway_host, port=port)
+            if gateway.settings.no_limits:
+                _log.warning(
+                    "limits.off", reason="--no-limits: nothing is counted, for load tests on this machine only"
+                )
             ready(port)
             await stop.wait()
             gateway.feed.close()
             await site.stop()
             await runner.cleanup()
+            await note_last(gateway)
             for task in tasks:
                 task.cancel()
     finally:
@@ -121,7 +154,7 @@ async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable
 
 
 def answering(gateway: Gateway) -> Callable[[str, Request], Awaitable[Reply]]:
-    """What the gateway answers on the bus: wishes about keys, and how it is."""
+    """What the gateway answers on the bus: wishes about keys and accounts, and how it is."""
 
     async def answer(subject: str, request: Request) -> Reply:
         kind, _, tag = subject.split(".", 2)
@@ -143,6 +176,8 @@ def _told(gateway: Gateway, tag: str, request: Request) -> object:
     match tag:
         case "keys":
             return gateway.keys.of_account(msgspec.json.decode(request.body, type=ListKeys).account_id)
+        case "accounts":
+            return gateway.keys.accounts.all()
         case "health":
             return _health(gateway)
         case "metrics":

@@ -61,9 +61,12 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
     watch = Watch(changed=changed, warn=announce.warn)
     try:
         _boot(plan, watch, lock)
-        key = issue_first_key(plan.nats_url) if "gateway" in plan.options.services else ""
+        has_gateway = "gateway" in plan.options.services
+        key = issue_first_key(plan.nats_url, plan.options.plan) if has_gateway else ""
         state = msgspec.structs.replace(state, api_key=key, is_ready=True)
         changed()
+        if plan.options.no_limits:
+            announce.warn("LIMITS ARE OFF (--no-limits): nothing is counted and nobody is refused; for load tests only")
         _announce(plan, msgspec.structs.replace(state, members=watch.states()), time.monotonic() - started_s)
         watch.keep_alive()
     except BootFailed as error:

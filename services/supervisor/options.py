@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 
 from libs import config
 from libs.config import Secret, setting
+from proto.gateway.words import Plan
 
 # In the order of starting; stopping goes backwards. Values are modules with `main() -> None`.
 SERVICES = {
@@ -30,6 +31,8 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     json_line: bool = False  # announce as one line of JSON on stdout
     durability: Literal["always", "relaxed"] = "always"
     sandbox: dict[str, Any] = {}  # laid over DUMONT_SANDBOX_OPTIONS
+    plan: Plan | None = None  # of the default account; None: as it is, `operator` when it is new
+    no_limits: bool = False
     services: dict[str, str] = field(default_factory=lambda: dict(SERVICES))
 
     @property

@@ -23,6 +23,8 @@ from libs.embedded.files import (
 )
 from services.supervisor.options import Options, Outside
 
+LOOPBACK_HOSTS = (LOOPBACK, "::1", "localhost")
+
 
 class CannotStart(Exception):
     """The run cannot begin; the text says what to do."""
@@ -48,6 +50,8 @@ class Plan:
 
 def make_plan(options: Options, around: Outside) -> Plan:
     """Pick ports and make secrets. Raises CannotStart when the wanted port is taken."""
+    if options.no_limits and options.host not in LOOPBACK_HOSTS:
+        raise CannotStart(f"--no-limits is for load tests on this machine; it does not go with --host {options.host}")
     data_dir = private_folder(options.folder)
     logs = private_folder(data_dir / "logs")
     secrets = private_folder(data_dir / "secrets")
@@ -79,6 +83,7 @@ def make_plan(options: Options, around: Outside) -> Plan:
         "DUMONT_GATEWAY_HOST": options.host,
         "DUMONT_GATEWAY_PORT": str(port),
         "DUMONT_GATEWAY_URL": api_url,
+        "DUMONT_NO_LIMITS": str(options.no_limits).lower(),
         "DUMONT_MODE": around.mode,
         "DUMONT_DURABILITY": options.durability if nats else "outside",
     }

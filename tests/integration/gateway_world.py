@@ -21,11 +21,12 @@ from libs.clock import SystemClock
 from libs.config import Secret
 from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
+from libs.peers import MemoryPeers
 from libs.refusal import Refused
 from libs.rpc_memory import MemoryBus, MemoryExchange
 from proto.base import Position, Reply, Request
-from proto.gateway.commands import IssueKey
-from proto.gateway.words import fingerprint
+from proto.gateway.commands import IssueKey, OpenAccount
+from proto.gateway.words import Plan, fingerprint
 from proto.health import MetricsText, ServiceHealth
 from proto.instance import commands, queries
 from proto.instance.words import Endpoint, Offer
@@ -242,7 +243,9 @@ class Answered:
 
 
 @asynccontextmanager
-async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> AsyncIterator[GatewayWorld]:
+async def running_gateway(
+    *, mode: str = "dev", host: str = "127.0.0.1", plan: Plan = "operator", limits: str = ""
+) -> AsyncIterator[GatewayWorld]:
     clock, exchange, bug = SystemClock(), MemoryExchange(), Bug()
     log, owner = MemoryLog(), Owner()
     owner_bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
@@ -253,9 +256,11 @@ async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> Asyn
     await owner_bus.serve("warmpool", survival.answer)
     bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     settings = GatewaySettings(
-        nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode
-    )
-    gateway = make(settings, log=log, bus=bus, clock=clock, ids=SystemIds(), is_connected=lambda: True)
+        nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode,
+        limits=limits,
+    )  # fmt: skip
+    peers = MemoryPeers("gw_test")
+    gateway = make(settings, log=log, bus=bus, peers=peers, clock=clock, ids=SystemIds(), is_connected=lambda: True)
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(gateway, stop, bug, port.set_result))
     await asyncio.wait({serving, port}, return_when=asyncio.FIRST_COMPLETED)
@@ -264,6 +269,10 @@ async def running_gateway(*, mode: str = "dev", host: str = "127.0.0.1") -> Asyn
     try:
         async with aiohttp.ClientSession() as http:
             world = GatewayWorld(gateway, owner, owner_bus, log, f"http://127.0.0.1:{port.result()}", http, stop)
+            for account_id in ("acct_default", OTHER_ACCOUNT):
+                await gateway.keys.execute(
+                    OpenAccount(now=datetime.now(UTC), account_id=account_id, name=account_id, plan=plan)
+                )
             await issue(world, KEY, "acct_default")
             await issue(world, OTHER_KEY, OTHER_ACCOUNT)
             await issue(world, READER_KEY, "acct_default", scopes=("instances:read",))

@@ -42,7 +42,7 @@ class Dialect:
     """`renames` maps our code to the dialect's; a renamed code that we also know brings its own status.
 
     `success_schema` wraps the schema of a reply as the wire does, for OpenAPI. `open_on_loopback`: needs no key on a
-    loopback bind in dev mode (seeds 001, 002, 004 send none).
+    loopback bind in dev mode (seeds 001, 002, 004 send none). `limits_addresses`: the classes of seed 001 hold.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Dialect:
     failure_schema: type[Struct]
     success_schema: Callable[[Schema, bool], Schema]
     open_on_loopback: bool
+    limits_addresses: bool = False
 
 
 def reachable(view: InstanceView) -> tuple[Endpoint, ...]:

@@ -1,4 +1,4 @@
-"""One API key: issued once, revoked once, and never anybody else's."""
+"""One API key: issued once, rotated once, revoked once, and never anybody else's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from libs.spec.given import spec
 from libs.spec.properties import every_command_twice_is_once
-from proto.gateway.commands import IssueKey, RevokeKey
-from proto.gateway.events import KeyIssued, KeyRevoked
+from proto.gateway.commands import IssueKey, RevokeKey, RotateKey
+from proto.gateway.events import KeyIssued, KeyRevoked, KeyRotated
 from proto.gateway.words import KEY_PATTERN, fingerprint
 from services.gateway.decider import API_KEY
 
@@ -22,6 +23,8 @@ ISSUED = KeyIssued(
     issued_at=NOW,
 )  # fmt: skip
 REVOKED = KeyRevoked(key_id="key_1", account_id="acct_1", revoked_at=NOW)
+SOON, LATE = NOW + timedelta(hours=1), NOW + timedelta(days=90)
+ROTATED = KeyRotated(key_id="key_1", account_id="acct_1", successor_id="key_2", rotated_at=NOW, valid_until=SOON)
 
 
 def issue(*, account_id: str = "acct_1", key_hash: str = MARK.key_hash, expires_at: datetime | None = None) -> IssueKey:
@@ -33,6 +36,10 @@ def issue(*, account_id: str = "acct_1", key_hash: str = MARK.key_hash, expires_
 
 def revoke(account_id: str = "acct_1") -> RevokeKey:
     return RevokeKey(now=NOW, key_id="key_1", account_id=account_id)
+
+
+def rotate(successor_id: str = "key_2", *, account_id: str = "acct_1", valid_until: datetime = SOON) -> RotateKey:
+    return RotateKey(now=NOW, key_id="key_1", account_id=account_id, successor_id=successor_id, valid_until=valid_until)
 
 
 def test_a_key_is_issued() -> None:
@@ -68,10 +75,37 @@ def test_another_accounts_key_does_not_exist() -> None:
     spec(API_KEY).given(ISSUED).when(revoke("acct_2")).refused("API_KEY_NOT_FOUND")
 
 
+def test_a_rotated_key_works_until_the_stated_time() -> None:
+    spec(API_KEY).given(ISSUED).when(rotate()).then(ROTATED)
+
+
+def test_a_rotation_never_makes_a_key_live_longer() -> None:
+    issued = replace(ISSUED, expires_at=SOON)
+    spec(API_KEY).given(issued).when(rotate(valid_until=LATE)).then(ROTATED)
+
+
+def test_a_key_has_one_successor() -> None:
+    spec(API_KEY).given(ISSUED, ROTATED).when(rotate()).then_nothing()
+    spec(API_KEY).given(ISSUED, ROTATED).when(rotate("key_3")).refused("INVALID_STATE", status="rotated")
+
+
+def test_only_a_live_key_is_rotated() -> None:
+    spec(API_KEY).given(ISSUED, REVOKED).when(rotate()).refused("INVALID_STATE", status="revoked")
+    expired = replace(ISSUED, issued_at=NOW - timedelta(days=2), expires_at=NOW - timedelta(days=1))
+    spec(API_KEY).given(expired).when(rotate()).refused("INVALID_STATE", status="expired")
+    spec(API_KEY).when(rotate()).refused("API_KEY_NOT_FOUND")
+    spec(API_KEY).given(ISSUED).when(rotate(account_id="acct_2")).refused("API_KEY_NOT_FOUND")
+
+
+def test_a_rotated_key_can_be_revoked_at_once() -> None:
+    spec(API_KEY).given(ISSUED, ROTATED).when(revoke()).then(REVOKED)
+
+
 def test_every_command_twice_is_once() -> None:
     accounts = st.sampled_from(["acct_1", "acct_2"])
     commands = st.one_of(
         st.builds(issue, account_id=accounts, key_hash=st.sampled_from([MARK.key_hash, "0" * 64])),
+        st.builds(rotate, st.sampled_from(["key_2", "key_3"]), account_id=accounts),
         st.builds(revoke, account_id=accounts),
     )
     every_command_twice_is_once(API_KEY, commands)

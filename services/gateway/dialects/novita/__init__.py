@@ -78,4 +78,5 @@ DIALECT = Dialect(
     failure_schema=NovitaFailure,
     success_schema=_success_schema,
     open_on_loopback=True,
+    limits_addresses=True,
 )

@@ -1,4 +1,4 @@
-"""The rules of one API key: issued once, revoked once. Pure; run by `keys.execute` and by the specs."""
+"""The rules of one API key: issued once, followed by at most one other, revoked once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from msgspec import Struct
 from libs.refusal import Refused
 from libs.runtime.service import Aggregate
 from proto.base import Event
-from proto.gateway.commands import AnyCommand, IssueKey, RevokeKey
-from proto.gateway.events import AnyEvent, KeyIssued, KeyRevoked
+from proto.gateway.commands import IssueKey, KeyWish, RevokeKey, RotateKey
+from proto.gateway.events import KeyEvent, KeyIssued, KeyRevoked, KeyRotated
 
 
 class NoKey(Struct, frozen=True):
@@ -20,9 +20,11 @@ class NoKey(Struct, frozen=True):
 
 
 class LiveKey(Struct, frozen=True):
-    """The key speaks for its account (until it expires)."""
+    """The key speaks for its account until it expires. `successor_id` once it has been rotated."""
 
     issued: KeyIssued
+    expires_at: datetime | None
+    successor_id: str = ""
 
 
 class RevokedKey(Struct, frozen=True):
@@ -33,24 +35,28 @@ class RevokedKey(Struct, frozen=True):
 
 
 State: TypeAlias = NoKey | LiveKey | RevokedKey
-INITIAL: State = NoKey()
 
 
-def decide(state: State, command: AnyCommand) -> Sequence[Event]:
+def decide(state: State, command: KeyWish) -> Sequence[Event]:
     """What a wish leads to. Deciding it twice is deciding it once."""
     match command:
         case IssueKey():
             return _issue(state, command)
+        case RotateKey():
+            return _rotate(state, command)
         case RevokeKey():
             return _revoke(state, command)
         case _:
             assert_never(command)
 
 
-def evolve(state: State, event: AnyEvent) -> State:
+def evolve(state: State, event: KeyEvent) -> State:
     match event:
         case KeyIssued():
-            return LiveKey(event)
+            return LiveKey(event, event.expires_at)
+        case KeyRotated():
+            assert isinstance(state, LiveKey), "only a live key is rotated"
+            return LiveKey(state.issued, event.valid_until, event.successor_id)
         case KeyRevoked():
             assert not isinstance(state, NoKey), "a key is issued before it is revoked"
             return RevokedKey(state.issued, event.revoked_at)
@@ -58,7 +64,7 @@ def evolve(state: State, event: AnyEvent) -> State:
             assert_never(event)
 
 
-API_KEY = Aggregate("api_key", INITIAL, decide, evolve, AnyEvent)
+API_KEY = Aggregate("api_key", NoKey(), decide, evolve, KeyEvent)
 
 
 def _issue(state: State, command: IssueKey) -> Sequence[Event]:
@@ -66,7 +72,8 @@ def _issue(state: State, command: IssueKey) -> Sequence[Event]:
         case NoKey():
             return _first_issue(command)
         case LiveKey(issued=issued) | RevokedKey(issued=issued):
-            if (issued.key_hash, issued.account_id) != (command.key_hash, command.account_id):
+            wanted = (command.key_hash, command.account_id, command.name, command.scopes)
+            if (issued.key_hash, issued.account_id, issued.name, issued.scopes) != wanted:
                 raise Refused("IDEMPOTENCY_CONFLICT", key_id=command.key_id)
             return []
 
@@ -86,8 +93,40 @@ def _first_issue(command: IssueKey) -> Sequence[Event]:
             scopes=command.scopes,
             plan=command.plan,
             expires_at=command.expires_at,
+            replaces=command.replaces,
+            actor=command.actor,
         )
     ]
+
+
+def _rotate(state: State, command: RotateKey) -> Sequence[Event]:
+    match state:
+        case NoKey():
+            raise Refused("API_KEY_NOT_FOUND", key_id=command.key_id)
+        case LiveKey(issued=issued) | RevokedKey(issued=issued) if issued.account_id != command.account_id:
+            raise Refused("API_KEY_NOT_FOUND", key_id=command.key_id)
+        case LiveKey(successor_id=successor_id) if successor_id == command.successor_id:
+            return []
+        case RevokedKey():
+            raise Refused("INVALID_STATE", key_id=command.key_id, status="revoked")
+        case LiveKey(successor_id=successor_id) if successor_id:
+            raise Refused("INVALID_STATE", key_id=command.key_id, status="rotated", successor_id=successor_id)
+        case LiveKey(expires_at=expires_at):
+            return [_rotated(command, expires_at)]
+
+
+def _rotated(command: RotateKey, expires_at: datetime | None) -> Event:
+    """A rotation never makes a key live longer."""
+    if expires_at is not None and expires_at <= command.now:
+        raise Refused("INVALID_STATE", key_id=command.key_id, status="expired")
+    return KeyRotated(
+        key_id=command.key_id,
+        account_id=command.account_id,
+        successor_id=command.successor_id,
+        rotated_at=command.now,
+        valid_until=command.valid_until if expires_at is None else min(command.valid_until, expires_at),
+        actor=command.actor,
+    )
 
 
 def _revoke(state: State, command: RevokeKey) -> Sequence[Event]:
@@ -105,5 +144,6 @@ def _revoke(state: State, command: RevokeKey) -> Sequence[Event]:
                     account_id=issued.account_id,
                     revoked_at=command.now,
                     reason=command.reason,
+                    actor=command.actor,
                 )
             ]
