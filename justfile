@@ -53,6 +53,11 @@ chaos *ARGS:
 storm *ARGS:
     {{ python }} -m tests.journey.storm {{ ARGS }}
 
+# kill -9 each service, server and agent at each phase of a failover (36 rounds, 75 s); each must end as if undisturbed
+[group('check')]
+phases *ARGS:
+    {{ python }} -m tests.journey.phases {{ ARGS }}
+
 # measure product and ceiling side by side (docs/performance.md)
 [group('check')]
 bench *ARGS:

@@ -50,7 +50,10 @@ class PoolProvisioned(Event, tag="warmpool.provisioned", kw_only=True, frozen=Tr
 
 
 class PoolDegraded(Event, tag="warmpool.degraded", kw_only=True, frozen=True):
-    """The instance is not protected by its pool, and why (seed 000). `retry_at`: when another standby is tried."""
+    """The instance is not protected by its pool, and why (seed 000). `retry_at`: when another standby is tried.
+
+    `heard_at`: when the instance said that it was stopped or failed, if that is the reason.
+    """
 
     public = True
     instance_id: str
@@ -58,6 +61,7 @@ class PoolDegraded(Event, tag="warmpool.degraded", kw_only=True, frozen=True):
     reason: str
     detail: str = ""
     retry_at: datetime | None = None
+    heard_at: datetime | None = None
 
 
 class PoolDisabled(Event, tag="warmpool.disabled", kw_only=True, frozen=True):

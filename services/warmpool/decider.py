@@ -73,6 +73,7 @@ class Pool(Struct, frozen=True):
     failures: int = 0
     reason: str = ""
     retry_at: datetime | None = None
+    heard_at: datetime | None = None  # when the instance said the newest thing that this pool knows of it
     closed: bool = False  # the instance is deleted, and its id is never used again
 
 
@@ -239,7 +240,7 @@ def _retry_at(state: Pool, now: datetime) -> datetime | None:
 
 def _primary(state: Pool, command: NotePrimary) -> Sequence[Event]:
     """The instance is ready: on our standby (a swap), on the machine we know, or on another one."""
-    if state.status == "disabled":
+    if state.status == "disabled" or _is_old(state, command.now):
         return []
     was_suspended = state.status == "degraded" and state.reason in SUSPENDED
     if command.machine_id == state.primary_machine_id and not was_suspended:
@@ -259,9 +260,16 @@ def _primary(state: Pool, command: NotePrimary) -> Sequence[Event]:
 
 
 def _suspend(state: Pool, command: SuspendPool) -> Sequence[Event]:
-    if state.status == "disabled" or (state.status == "degraded" and state.reason == command.reason):
+    is_known = state.status == "degraded" and state.reason == command.reason
+    if state.status == "disabled" or is_known or _is_old(state, command.now):
         return []
-    return [*_release(state, command.reason), _degraded(state, command.reason)]
+    degraded = replace(_degraded(state, command.reason), heard_at=command.now)
+    return [*_release(state, command.reason), degraded]
+
+
+def _is_old(state: Pool, said_at: datetime) -> bool:
+    """Heard again after a crash: the instance has said something newer since."""
+    return state.heard_at is not None and said_at < state.heard_at
 
 
 def _retry(state: Pool, command: RetryStandby) -> Sequence[Event]:
@@ -328,7 +336,7 @@ def evolve(state: Pool, event: PoolEvent) -> Pool:
             return replace(state, status="active", failures=0, reason="")
         case PoolDegraded():
             return replace(_idle(state), status="degraded", failures=state.failures + 1, reason=event.reason,
-                           retry_at=event.retry_at)  # fmt: skip
+                           retry_at=event.retry_at, heard_at=event.heard_at or state.heard_at)  # fmt: skip
         case PoolDisabled():
             closed = event.reason == DELETED
             return replace(_idle(state), status="disabled", failures=0, reason="", retry_at=None, closed=closed)
@@ -337,7 +345,7 @@ def evolve(state: Pool, event: PoolEvent) -> Pool:
         case PrimarySeen():
             status = "recovering" if event.swapped else "searching"
             moved = replace(_idle(state), status=status, failures=0, retry_at=None)
-            return replace(moved, primary_machine_id=event.machine_id, host_id=event.host_id)
+            return replace(moved, primary_machine_id=event.machine_id, host_id=event.host_id, heard_at=event.seen_at)
         case _:
             assert_never(event)
 

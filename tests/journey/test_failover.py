@@ -19,6 +19,7 @@ import pytest
 from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
 from libs.eventlog.wire import header
+from libs.tokens import mint_agent_token
 from tests.journey.platform import ROOT, Platform, eventually, platform
 
 READY_S_MAX = 60.0
@@ -166,6 +167,31 @@ def test_a_preempted_instance_goes_on_under_its_id_with_its_files(up: Platform, 
     facts = told(up, instance_id)
     story = [fact for fact in facts[facts.index("instance.interrupted") :] if fact in STORY]
     assert story == STORY
+    call(up, "DELETE", f"/instances/{instance_id}")
+
+
+def test_a_late_machine_of_an_old_generation_is_not_heard(up: Platform) -> None:
+    """Its agent may be cut off, or its cloud may have lied about its end: what it says must not count."""
+    before = running_instance(up)
+    instance_id = before["id"]
+    ready = until(up, "/agent/instances", lambda seen: any(a["instance_id"] == instance_id for a in seen), "its agent")
+    old = next(one for one in ready if one["instance_id"] == instance_id)
+    active_pool(up, instance_id, "hot")
+    take_away(up, instance_id)
+    over(up, instance_id, 1)
+    after = call(up, "GET", f"/instances/{instance_id}")
+    secret = (up.data_dir / "secrets" / "platform").read_text().strip()
+    was = {"machine_id": old["machine_id"], "generation": before["generation"]}
+    token = mint_agent_token(secret, instance_id=instance_id, **was)
+    beat = {"instance_id": instance_id, "status": "idle", "message": "I am back", "version": "1"}
+    answer = up.request("POST", "/api/v1/agent/status", beat, key=token)
+    assert (answer.status, answer.json["data"]["action"]) == (200, "shutdown")
+    heard = [one for one in call(up, "GET", "/agent/instances") if one["instance_id"] == instance_id]
+    assert old["machine_id"] not in [one["machine_id"] for one in heard]
+    for method, path in (("POST", f"/instances/{instance_id}/stop"), ("DELETE", f"/instances/{instance_id}"),
+                         ("POST", f"/agent/instances/{instance_id}/keep-alive"), ("GET", "/instances")):  # fmt: skip
+        assert up.request(method, f"/api/v1{path}", None, key=token).status == 401, path
+    assert call(up, "GET", f"/instances/{instance_id}")["provider_instance_id"] == after["provider_instance_id"]
     call(up, "DELETE", f"/instances/{instance_id}")
 
 

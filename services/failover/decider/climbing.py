@@ -280,7 +280,8 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
     if run is None or command.machine_id == run.machine_id:
         return []
     if run.rung != "warm_pool" or command.machine_id != run.claimed_id:
-        return [_failed(state, "superseded", command.now)]
+        is_superseded = not _is_before(run, command.now)
+        return [_failed(state, "superseded", command.now)] if is_superseded else []
     tried_at, claimed_at = run.tried_at or run.started_at, run.claimed_at or command.now
     succeeded = WarmPoolSucceeded(
         failover_id=run.failover_id,
@@ -313,6 +314,11 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
     return [succeeded, completed]
 
 
+def _is_before(run: Run, heard_at: datetime) -> bool:
+    """Heard again after a crash: what was said before this failover began is not about it."""
+    return heard_at < run.started_at
+
+
 def _note_pool(state: Guard, command: NotePool) -> Sequence[Event]:
     if state.closed or state.pool == command.pool:
         return []
@@ -322,7 +328,7 @@ def _note_pool(state: Guard, command: NotePool) -> Sequence[Event]:
 def _abandon(state: Guard, command: AbandonFailover) -> Sequence[Event]:
     """A guard that nothing was ever said about stays silent."""
     events: list[Event] = []
-    if state.run is not None:
+    if state.run is not None and not _is_before(state.run, command.now):
         events.append(_failed(state, command.error, command.now))
     if command.deleted and state.instance_id and not state.closed:
         events.append(GuardClosed(instance_id=state.instance_id, account_id=state.account_id))

@@ -66,6 +66,8 @@ from proto.instance.words import (
 
 # A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
 REFUSALS_REMEMBERED_MAX = 16
+# A claim is repeated within a redelivery; five failovers are a day's worth.
+PROMOTIONS_REMEMBERED_MAX = 64
 
 # A live machine carries the instance or may carry it again; the others are on their way out or have ended.
 LIVE: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
@@ -124,12 +126,17 @@ class Instance(Struct, frozen=True):
     keep_alive_until: datetime | None = None
     machines: tuple[Machine, ...] = ()
     volume: Volume | None = None
-    last_promotion: str = ""  # the failover that was answered last
+    promotions: tuple[str, ...] = ()  # failovers that were answered, newest last
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
+
+    @property
+    def last_promotion(self) -> str:
+        """The failover that was answered last; empty: none ever was."""
+        return self.promotions[-1] if self.promotions else ""
 
     @property
     def primary(self) -> Machine | None:
@@ -184,8 +191,7 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
     if isinstance(event, MACHINE_EVENTS):
         machines = tuple(_evolve_machine(m, event) if m.machine_id == event.machine_id else m for m in state.machines)
         if isinstance(event, MachinePromoted):
-            answered = event.failover_id or state.last_promotion
-            return replace(state, machines=machines, last_promotion=answered, plan=None)
+            return replace(_answered(state, event.failover_id), machines=machines, plan=None)
         return replace(state, machines=machines)
     if isinstance(event, STANDBY_EVENTS):
         return _evolve_standby(state, event)
@@ -322,6 +328,13 @@ STANDBY_EVENTS = (
 )
 
 
+def _answered(state: Instance, failover_id: str) -> Instance:
+    """A failover that has its answer. One whose promoted machine failed is answered twice and remembered once."""
+    if not failover_id or failover_id in state.promotions[-1:]:
+        return state
+    return replace(state, promotions=(*state.promotions, failover_id)[-PROMOTIONS_REMEMBERED_MAX:])
+
+
 def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
     match event:
         case StandbyFailed() if state.machine(event.machine_id) is None:
@@ -329,7 +342,7 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
             return replace(state, standbys_refused=refused[-REFUSALS_REMEMBERED_MAX:])
         case PromotionFailed():
             status = "interrupted" if event.was_promoted else state.status
-            return replace(state, status=status, last_promotion=event.failover_id, plan=None)
+            return replace(_answered(state, event.failover_id), status=status, plan=None)
         case PromotionPlanned():
             return replace(state, plan=Plan(event.machine_id, event.replaces, event.failover_id, event.give_up_at))
         case VolumeShared():

@@ -125,7 +125,7 @@ def give_back_all(state: Instance, reason: str) -> Sequence[Event]:
 def promote(state: Instance, command: PromoteMachine) -> Sequence[Event]:
     """Answered once per failover: with the promotion, or with why not."""
     is_planned = state.plan is not None and state.plan.failover_id == command.failover_id
-    if state.last_promotion == command.failover_id or is_planned:
+    if command.failover_id in state.promotions or is_planned:
         return []
     machine = state.machine(command.machine_id)
     if machine is not None and machine.role == "primary" and machine.status in LIVE:

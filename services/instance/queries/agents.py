@@ -37,13 +37,21 @@ class Context(Protocol):
 
 # $1 machine, $2 instance, $3 generation, $4 status, $5 agent version, $6 host name, $7 message, $8 GPU %, $9 memory %,
 # $10 CPU %, $11 uptime s, $12 ssh sessions, $13 last activity, $14 received at, $15 idle below this GPU %
+# What an older generation says is not even remembered: another machine carries the instance.
 _REPORT_SQL = """
-with said as (
+with carried as (
+    select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
+           i.status as instance_status
+    from instances i left join machines m on m.machine_id = $1
+    where i.instance_id = $2
+), said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
         gpu_utilization_percent, memory_used_percent, cpu_utilization_percent, uptime_s, ssh_sessions,
         last_activity_at, last_seen_at, idle_since)
-    values ($1, $2, $3, $4, $5, $6, $7, $8::float8, $9, $10, $11, $12, $13, $14::timestamptz,
-        case when $8::float8 < $15::float8 then $14::timestamptz end)
+    select $1::text, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text, $8::float8, $9::float8,
+        $10::float8, $11::bigint, $12::bigint, $13::timestamptz, $14::timestamptz,
+        case when $8::float8 < $15::float8 then $14::timestamptz end
+    where not exists (select from carried where current_machine_id <> $1 and current_generation >= $3)
     on conflict (machine_id) do update set
         generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
         hostname = excluded.hostname, message = excluded.message,
@@ -56,10 +64,7 @@ with said as (
                           else coalesce(a.idle_since, excluded.idle_since) end
     where a.last_seen_at <= excluded.last_seen_at
 )
-select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
-       i.status as instance_status
-from instances i left join machines m on m.machine_id = $1
-where i.instance_id = $2
+select * from carried
 """
 
 # $1 account, $2 limit. Only machines that still carry something.

@@ -206,6 +206,12 @@ def test_an_instance_that_is_stopped_or_deleted_needs_no_failover() -> None:
     spec(GUARD).given().when(STOPPED, DELETED).then_nothing()
 
 
+def test_what_was_said_before_the_loss_and_is_heard_again_does_not_end_the_failover() -> None:
+    """After a kill the services hear the last half second of PUB again: an earlier machine's `ready` among it."""
+    climbing().when(replace(READY, machine_id="mach_older", now=seconds(-1))).then_nothing()
+    climbing().when(replace(STOPPED, now=seconds(-1))).then_nothing()
+
+
 def test_to_another_account_the_instance_does_not_exist() -> None:
     protected().when(replace(EXECUTE, account_id="acct_other")).refused("INSTANCE_NOT_FOUND")
 

@@ -227,6 +227,13 @@ def test_a_late_promotion_is_answered_and_takes_no_healthy_machine_away(past: tu
     story.then_kinds(PromotionFailed).when(PROMOTE).then_nothing()
 
 
+def test_a_claim_that_was_answered_long_ago_is_not_answered_again() -> None:
+    """A warm pool that is killed may tell an older claim again; a plan that is under way must not fall to it."""
+    declined = given(*TO_COLD).when(replace(PROMOTE, failover_id="fo_0", replaces="mach_old"))
+    planned = declined.then_kinds(PromotionFailed).when(PROMOTE).then_kinds(PromotionPlanned, MachineStartRequested)
+    planned.when(replace(PROMOTE, failover_id="fo_0", replaces="mach_old")).then_nothing()
+
+
 def test_a_promotion_of_a_machine_that_was_replaced_meanwhile_is_declined() -> None:
     assert given(*TO_HOT).when(replace(PROMOTE, replaces="mach_old")).events[0].reason == "already_replaced"
 

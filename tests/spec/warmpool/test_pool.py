@@ -234,3 +234,13 @@ def test_every_wish_for_a_pool_twice_is_once() -> None:
     every_command_twice_is_once(
         POOL, USUAL | COMMANDS, invariant=an_active_pool_has_a_standby_and_a_disabled_one_has_none, steps_max=30
     )
+
+
+def test_what_the_instance_said_before_is_not_heard_as_news() -> None:
+    """After a kill the pool hears the last half second of PUB again, older primaries and stops among it."""
+    later = NOW + timedelta(minutes=5)
+    swapped = active().when(CLAIM, replace(SWAPPED, now=later)).then_kinds(StandbyClaimed, PrimarySeen, StandbyWanted)
+    swapped.when(replace(SWAPPED, machine_id=PRIMARY)).then_nothing()
+    swapped.when(STOPPED).then_nothing()
+    stopped = swapped.when(replace(STOPPED, now=later + timedelta(minutes=5)))
+    stopped.then_kinds(StandbyReleased, PoolDegraded).when(replace(SWAPPED, now=later)).then_nothing()
