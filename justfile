@@ -14,6 +14,11 @@ _list:
 up *ARGS:
     ./dumont up {{ ARGS }}
 
+# lose the machine of an instance in every way there is, and prove its files
+[group('run')]
+demo *ARGS:
+    ./dumont demo {{ ARGS }}
+
 # print events as they happen
 [group('run')]
 events *ARGS:

@@ -18,6 +18,7 @@ VERBS = {
     "up": ("up", "up"),
     "down": ("down", "down"),
     "status": ("status", "status"),
+    "demo": ("demo.verb", "demo"),
     "test": ("tests", "test"),
     "events": ("events", "app"),
     "rebuild": ("rebuild", "rebuild"),

@@ -1,0 +1,227 @@
+"""The story: an instance loses its machine, once for every rung of the ladder that this platform has.
+
+Called by `verb`. An act is only played when the platform says that its strategy is available (`GET
+/failover/strategies`); what is not there is neither shown nor claimed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from libs.clock import SystemClock
+from services.cli.demo.proofs import Evidence, Proof, prove
+from services.cli.demo.stage import WAIT_S_MAX, Stage
+from services.cli.demo.timeline import Moment, Timeline
+from services.cli.demo.workspace import FILES, Workspace
+from services.cli.exits import Exit
+
+GPU = "RTX 4090"
+OVER = ("failover.completed", "failover.failed")
+
+
+class Result(Struct, frozen=True):
+    """One act: what it took, and what must hold of it."""
+
+    act: str
+    strategy: str
+    detection_ms: int
+    recovery_ms: int
+    data_loss_window_s: int
+    measured_loss_s: float
+    files_written: int
+    files_intact: int
+    machine_before: str
+    machine_after: str
+    events: list[Moment]
+    phases: dict[str, int]
+    proofs: list[Proof]
+
+    @property
+    def holds(self) -> bool:
+        return all(proof.holds for proof in self.proofs)
+
+
+class Show(Struct, frozen=True):
+    """Everything that was shown. `holds`: every proof of every act."""
+
+    instance_id: str
+    started_in_s: float
+    took_s: float
+    holds: bool
+    acts: list[Result]
+
+
+class Audience(Protocol):
+    """Whoever is told what happens, as it happens."""
+
+    def tell(self, text: str) -> None: ...
+    def act(self, title: str) -> None: ...
+    def moment(self, moment: Moment) -> None: ...
+    def proof(self, proof: Proof) -> None: ...
+
+
+@dataclass(frozen=True)
+class Act:
+    """`prepare` brings the instance to where this rung is the one that helps; `title` says what is lost."""
+
+    strategy: str
+    title: str
+    prepare: Callable[[Company], Awaitable[None]]
+
+
+@dataclass
+class Company:
+    """Who plays: the platform, the instance and its files."""
+
+    stage: Stage
+    audience: Audience
+    workspace: Workspace
+    timeline: Timeline
+    instance_id: str = ""
+
+    async def instance(self) -> dict[str, Any]:
+        return await self.stage.until(
+            f"/instances/{self.instance_id}", lambda seen: seen["status"] == "running", "a running instance"
+        )
+
+
+async def perform(stage: Stage, wanted: list[str], audience: Audience) -> Show:
+    """Every wanted act whose strategy is available. Exits when there is none, or when something does not come about."""
+    began_s = time.monotonic()
+    available = {
+        one["id"] for one in (await stage.ask("GET", "/failover/strategies"))["strategies"] if one["available"]
+    }
+    acts = [ACTS[name] for name in wanted if ACTS[name].strategy in available]
+    if not acts:
+        raise Exit("this platform has none of the strategies that were asked for")
+    audience.tell(f"A platform of its own at {stage.url}, ready in {stage.started_in_s:.1f} s.")
+    workspace = Workspace()
+    timeline = Timeline(stage, audience.moment)
+    company = Company(stage, audience, workspace, timeline)
+    async with _running(timeline.follow):
+        await _open(company)
+        results = [await _play(company, act) for act in acts]
+    return Show(
+        instance_id=company.instance_id,
+        started_in_s=round(stage.started_in_s, 3),
+        took_s=round(time.monotonic() - began_s, 3),
+        holds=all(result.holds for result in results),
+        acts=results,
+    )
+
+
+async def _open(company: Company) -> None:
+    """An instance with files in it."""
+    began_s = time.monotonic()
+    wish = {"gpu": GPU, "ssh_key": company.workspace.public_key, "label": "demo"}
+    company.instance_id = (await company.stage.ask("POST", "/instances", wish))["id"]
+    instance = await company.instance()
+    company.audience.tell(
+        f"{company.instance_id} runs on {instance['provider_instance_id']} ({instance['gpu_name']}, "
+        f"{instance['host_id']}) after {time.monotonic() - began_s:.1f} s."
+    )
+    written_bytes = await company.workspace.fill(instance)
+    company.audience.tell(f"{FILES} files, {written_bytes / 1e6:.1f} MB, written over SFTP.")
+
+
+async def _play(company: Company, act: Act) -> Result:
+    audience, stage = company.audience, company.stage
+    audience.act(act.title)
+    await act.prepare(company)
+    before = await company.instance()
+    begun = asyncio.Event()
+    async with _running(lambda ready: company.workspace.keep_writing(before, ready), started=begun):
+        taken_at_s = SystemClock().now().timestamp()
+        company.timeline.begin(taken_at_s)
+        machine = before["provider_instance_id"]
+        audience.moment(Moment(0, "demo", "takes the machine away", f"{machine}: processes killed, files deleted"))
+        await stage.take_away(machine)
+        over = await company.timeline.until(*OVER, timeout_s=WAIT_S_MAX)
+    if over is None:
+        raise Exit(f"no failover of {company.instance_id} was over within {WAIT_S_MAX:.0f} s")
+    failover = await stage.until(f"/failovers/{over.failover_id}", lambda seen: seen["success"] is not None, "its end")
+    after = await company.instance()
+    timings = ", ".join(f"{phase} {took} ms" for phase, took in failover["phase_timings_ms"].items())
+    audience.tell(f"Phases: {timings or 'none'}.")
+    if not failover["success"]:
+        raise Exit(f"the failover failed: {failover['error']}; attempts {failover['attempts']}")
+    compared = await company.workspace.compare(after, taken_at_s)
+    evidence = Evidence(
+        strategy=act.strategy,
+        before=before,
+        after=after,
+        failover=failover,
+        compared=compared,
+        goes_on=await company.workspace.goes_on(after),
+        machines=await stage.machines(),
+        events=company.timeline.moments,
+    )
+    proofs = prove(evidence)
+    for proof in proofs:
+        audience.proof(proof)
+    detected = company.timeline.first("instance.interrupted")
+    return Result(
+        act=act.title,
+        strategy=failover["strategy_succeeded"],
+        detection_ms=detected.after_ms if detected else -1,
+        recovery_ms=over.after_ms,
+        data_loss_window_s=failover["data_loss_window_s"],
+        measured_loss_s=round(compared.loss_s, 3),
+        files_written=compared.written,
+        files_intact=compared.intact,
+        machine_before=before["provider_instance_id"],
+        machine_after=after["provider_instance_id"],
+        events=company.timeline.moments,
+        phases=failover["phase_timings_ms"],
+        proofs=proofs,
+    )
+
+
+# --- how each act is prepared -------------------------------------------------------------------------------------
+
+
+async def _warm_pool(company: Company) -> None:
+    """A second GPU on the same host, hot, with the same volume."""
+    stage, instance_id = company.stage, company.instance_id
+    began_s = time.monotonic()
+    await stage.ask("POST", "/warmpool/provision", {"machine_id": instance_id, "mode": "hot"})
+    pool = await stage.until(f"/warmpool/status/{instance_id}", lambda seen: seen["state"] == "active", "a warm pool")
+    await stage.until(f"/failover/readiness/{instance_id}", lambda seen: seen["warm_pool_ready"], "readiness")
+    standby = pool.get("standby_gpu_id") or "a standby"
+    company.audience.tell(f"{standby} stands by on the same host after {time.monotonic() - began_s:.1f} s.")
+
+
+ACTS: dict[str, Act] = {
+    "warm-pool": Act("warm_pool", "The machine is taken; a warm pool stands by", _warm_pool),
+}
+
+
+@asynccontextmanager
+async def _running(
+    work: Callable[[asyncio.Event], Awaitable[None]], started: asyncio.Event | None = None
+) -> AsyncGenerator[None, None]:
+    """Something goes on beside the body: begun before it, ended after it. What it died of is raised at the end."""
+    ready = started or asyncio.Event()
+
+    async def act() -> None:
+        try:
+            await work(ready)
+        finally:
+            ready.set()
+
+    beside = asyncio.ensure_future(act())
+    try:
+        await ready.wait()
+        yield
+    finally:
+        beside.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beside
