@@ -52,8 +52,8 @@ from libs.runtime.listening import OwnStream
 from libs.runtime.run import run
 from libs.runtime.service import Row, Service
 from libs.runtime.surroundings import Surroundings
+from libs.starting import Bug, once_well
 
-START_RETRY_S = 0.2  # the servers may come up after us; the supervisor gives up on us long after this
 REBUILD_RETRY_S = 5.0
 
 
@@ -119,11 +119,11 @@ def main(name: str, rooms: Path, build: Build) -> None:
 
 async def host(name: str, rooms: Path, build: Build, running: Running) -> None:
     """Run service `name`, whose rooms lie in `rooms`, until `running.stop` is set."""
-    bug = asyncio.get_running_loop().create_future()
-    async with ground(name, on_bug=lambda error: bug.done() or bug.set_exception(error)) as found:
+    bug = Bug()
+    async with ground(name, on_bug=bug.report) as found:
         service, world = await build(found)
         definition = definition_of(service, rooms)
-        active = await _until_well(lambda: ensure_schema(found.database, definition), found.clock)
+        active = await once_well(lambda: ensure_schema(found.database, definition), found.clock)
         around = Surroundings(
             log=found.log,
             store=PostgresStore(found.database, fingerprint=definition.fingerprint),
@@ -137,7 +137,7 @@ async def host(name: str, rooms: Path, build: Build, running: Running) -> None:
             ready=running.ready,
         )
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_raise_when(bug))
+            watch = group.create_task(bug.raised())
             renewal = None
             if active.fingerprint != definition.fingerprint:
                 renewal = group.create_task(_renew(found, service, definition))
@@ -185,15 +185,15 @@ async def ground(name: str, *, on_bug: Callable[[BaseException], Any]) -> AsyncG
     clock = SystemClock()
     metrics = telemetry.Metrics({"service": name})
     telemetry.process_metrics(metrics, clock)
-    connection = await _until_well(lambda: open_connection(settings.nats_url.reveal(), name=name), clock)
+    connection = await once_well(lambda: open_connection(settings.nats_url.reveal(), name=name), clock)
     try:
         for spec in (
             private_stream(name, replicas=settings.stream_replicas),
             public_stream(replicas=settings.stream_replicas),
             dead_letters(replicas=settings.stream_replicas),
         ):
-            await _until_well(lambda spec=spec: ensure_stream(connection, spec), clock)
-        database = await _until_well(lambda: open_database(settings.postgres_url.reveal(), service=name), clock)
+            await once_well(lambda spec=spec: ensure_stream(connection, spec), clock)
+        database = await once_well(lambda: open_database(settings.postgres_url.reveal(), service=name), clock)
         try:
             yield Ground(
                 connection=connection,
@@ -245,7 +245,7 @@ async def _renew(found: Ground, service: Service, definition: Definition) -> Non
         except RebuildRunning:
             # Another replica builds, or a killed one has not let go yet: look again until the new rows are there.
             await found.clock.sleep(REBUILD_RETRY_S)
-            active = await _until_well(lambda: ensure_schema(found.database, definition), found.clock)
+            active = await once_well(lambda: ensure_schema(found.database, definition), found.clock)
             if active.fingerprint == definition.fingerprint:
                 return
         except Transient as unwell:
@@ -254,16 +254,3 @@ async def _renew(found: Ground, service: Service, definition: Definition) -> Non
         else:
             found.logger.info("rebuild.done", version=rebuilt.version, rows=rebuilt.rows, seq=rebuilt.seq)
             return
-
-
-async def _until_well(act: Callable[[], Awaitable[Any]], clock: Clock) -> Any:
-    """Start-up waits for the servers as long as the supervisor lets it; a bug in our settings still ends it."""
-    while True:
-        try:
-            return await act()
-        except Transient:
-            await clock.sleep(START_RETRY_S)
-
-
-async def _raise_when(bug: asyncio.Future[None]) -> None:
-    await bug

@@ -8,19 +8,19 @@ from libs.eventlog.jetstream import JetStreamLog
 from libs.ids import SystemIds
 from libs.peers import NatsPeers
 from libs.rpc import NatsBus
+from libs.starting import Bug
 from services.gateway.config import GatewaySettings
-from services.gateway.server import NAME, Bug, connected, make, serve
+from services.gateway.server import NAME, connected, make, serve
 
 
 async def gateway(running: process.Running) -> None:
-    settings = config.read(GatewaySettings)
+    settings, clock, ids, bug = config.read(GatewaySettings), SystemClock(), SystemIds(), Bug()
     telemetry.configure(
         service=NAME,
         log_level=settings.log_level,
         trace_sample_ppm=settings.trace_sample_ppm,
         otlp_endpoint=settings.otlp_endpoint,
     )
-    clock, ids, bug = SystemClock(), SystemIds(), Bug()
     connection = await connected(settings, clock)
     bus, log = NatsBus(connection, clock=clock, on_bug=bug.report), JetStreamLog(connection)
     peers = NatsPeers(connection, clock, service=NAME, me=ids.fresh("gw"))

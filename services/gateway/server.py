@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -20,8 +19,9 @@ from libs.eventlog.connection import Connection, open_connection
 from libs.eventlog.streams import ensure_stream, private_stream, public_stream
 from libs.ids import Ids
 from libs.peers import Peers
-from libs.refusal import Refused, Transient
+from libs.refusal import Refused
 from libs.runtime.bus import Bus
+from libs.starting import Bug, once_well
 from libs.telemetry import Metrics, logger
 from proto.base import Reply, Request
 from proto.gateway.commands import AnyCommand
@@ -43,10 +43,8 @@ SHUTDOWN_S_MAX = 8.0
 KEEPALIVE_S = 75.0  # above the usual 60 s of load balancers, so that they close first
 BACKLOG = 1024
 
-START_RETRY_S = 0.2
 NAME = "gateway"
 
-T = TypeVar("T")
 _log = logger("gateway")
 _commands = msgspec.json.Decoder(AnyCommand)
 
@@ -83,37 +81,13 @@ def make(
     )
 
 
-class Bug:
-    """The first thing that is neither refused nor transient ends the process; the supervisor starts it again."""
-
-    def __init__(self) -> None:
-        self._found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def report(self, error: BaseException) -> None:
-        if not self._found.done():
-            self._found.set_exception(error)
-
-    async def raised(self) -> None:
-        await self._found
-
-
 async def connected(settings: GatewaySettings, clock: Clock) -> Connection:
     """One connection for bus, log and peers, once the streams that we read are there."""
-    connection = await until_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
+    connection = await once_well(lambda: open_connection(settings.nats_url.reveal(), name=NAME), clock)
     replicas = settings.stream_replicas
     for stream in (private_stream(NAME, replicas=replicas), public_stream(replicas=replicas)):
-        await until_well(lambda stream=stream: ensure_stream(connection, stream), clock)
+        await once_well(lambda stream=stream: ensure_stream(connection, stream), clock)
     return connection
-
-
-async def until_well(act: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """Start-up waits for the servers as long as the supervisor lets it."""
-    while True:
-        try:
-            return await act()
-        except Transient as unwell:
-            _log.warning("start.waiting", cause=str(unwell))
-            await clock.sleep(START_RETRY_S)
 
 
 async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable[[int], None]) -> None:

@@ -24,6 +24,7 @@ from libs.ids import SystemIds
 from libs.peers import MemoryPeers
 from libs.refusal import Refused
 from libs.rpc_memory import MemoryBus, MemoryExchange
+from libs.starting import Bug
 from proto.base import Position, Reply, Request
 from proto.gateway.commands import IssueKey, OpenAccount
 from proto.gateway.words import Plan, fingerprint
@@ -32,7 +33,7 @@ from proto.instance import commands, queries
 from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
-from services.gateway.server import Bug, make, serve
+from services.gateway.server import make, serve
 from tests.integration.survival_owner import SurvivalOwner
 from tests.integration.webhook_owner import WebhookOwner
 
