@@ -1,19 +1,19 @@
 """A GPU cloud for the simulation: rents, boots, preempts, and lies about it by seed.
 
 `FakeCloud` is the outside world: it survives every kill of our processes and counts what it was asked to do.
-`SimProvider` is the provider port as one life of a process sees it. Lies: a create that times out after creating, lists
-that lag, lost and repeated signals, machines that never boot or fail, spontaneous preemption, calls that fail before or
-after they took effect.
+`SimProvider` is the provider port as one life of a process sees it. Lies: a create that times out after creating or
+before it creates, lists that lag, signals lost, repeated and out of order, machines that never boot or fail,
+spontaneous preemption, calls that fail before or after they took effect, machines said to run when they are gone and
+said to be gone when they run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
-import aiohttp
 from msgspec import Struct
 
 from libs.refusal import OutcomeUnknown, Transient
@@ -34,6 +34,8 @@ NAME = "fake"
 LIST_LAG_S = 2.0
 CALL_S_MAX = 4.0  # how long a call waits for an answer that does not come
 STOP_S_MAX = 2.0
+SIGNAL_LATE_S_MAX = 5.0
+UNSEEN_S_MAX = 20.0  # two polls
 PORTS_PER_MACHINE = 100
 
 
@@ -51,12 +53,17 @@ class Lies(Struct, frozen=True, kw_only=True):
     probe_fails: float = 0.1
     signal_lost: float = 0.2
     signal_doubled: float = 0.2
+    signal_late: float = 0.2
+    create_late: float = 0.03  # no answer, and the machine is made some time after that was sure
+    ends_unseen: float = 0.15  # of machines that end: for a while the cloud goes on to say what they were
+    gone_while_running: float = 0.004  # of looks at a running machine
     preempt_every_s: float = 25.0
 
 
 HONEST = Lies(
     create_times_out_created=0, create_times_out_uncreated=0, offer_gone=0, call_fails_before=0, call_fails_after=0,
-    boot_fails=0, boot_hangs=0, probe_fails=0, signal_lost=0, signal_doubled=0, preempt_every_s=0, boot_s_max=1.0,
+    boot_fails=0, boot_hangs=0, probe_fails=0, signal_lost=0, signal_doubled=0, signal_late=0, create_late=0,
+    ends_unseen=0, gone_while_running=0, preempt_every_s=0, boot_s_max=1.0,
 )  # fmt: skip
 
 
@@ -73,6 +80,8 @@ class Rented:
     boots: int = 0
     ports: tuple[int, ...] = ()
     volume_id: str = ""
+    shown_as: ProviderStatus = "creating"  # what the cloud says until `shown_until_s`
+    shown_until_s: float = 0.0
 
 
 @dataclass
@@ -110,6 +119,10 @@ class FakeCloud:
     def calm(self) -> None:
         """From now on it tells the truth and takes nothing away."""
         self.lies = HONEST
+
+    def known(self) -> list[Rented]:
+        """Every machine that a listing may still show."""
+        return list(self.rented.values())
 
     def alive(self) -> list[Rented]:
         """Machines that still cost money."""
@@ -187,13 +200,34 @@ class FakeCloud:
 
         asyncio.get_running_loop().call_later(seconds, happen)
 
+    def create_late(self, order: MachineOrder) -> None:
+        """The order is carried out when its sender has given up waiting: soon enough for a listing that lags."""
+
+        def happen() -> None:
+            self.trace.note("cloud lies", "late create of", order.label)
+            with contextlib.suppress(OfferGone):
+                self.create(order)
+
+        asyncio.get_running_loop().call_later(self.draws.up_to(CALL_S_MAX), happen)
+
+    def shown_status(self, machine: Rented) -> ProviderStatus:
+        """What the cloud says, which for a while may be what was."""
+        if self.lies.ends_unseen and self.now_s() < machine.shown_until_s:
+            return machine.shown_as
+        return machine.status
+
     def _become(self, machine: Rented, status: ProviderStatus) -> None:
+        if status in ("exited", "gone") and self.draws.happens(self.lies.ends_unseen):
+            machine.shown_as, machine.shown_until_s = machine.status, self.now_s() + self.draws.up_to(UNSEEN_S_MAX)
         machine.status = status
         if status in ("creating", "running"):
             machine.interruption = None
         self.trace.note("cloud", machine.provider_machine_id, status)
         for queue in self.listeners:
-            if not self.draws.happens(self.lies.signal_lost):
+            if self.draws.happens(self.lies.signal_late):
+                late_s = self.draws.up_to(SIGNAL_LATE_S_MAX)
+                asyncio.get_running_loop().call_later(late_s, queue.put_nowait, machine.provider_machine_id)
+            elif not self.draws.happens(self.lies.signal_lost):
                 queue.put_nowait(machine.provider_machine_id)
             if self.draws.happens(self.lies.signal_doubled):
                 queue.put_nowait(machine.provider_machine_id)
@@ -227,12 +261,16 @@ class SimProvider:
         if draws.happens(lies.create_times_out_uncreated):
             await self._life.pause(CALL_S_MAX)
             raise OutcomeUnknown("create: no answer")
+        if draws.happens(lies.create_late):
+            self._cloud.create_late(order)
+            await self._life.pause(CALL_S_MAX)
+            raise OutcomeUnknown("create: no answer")
         machine = self._cloud.create(order)
         if draws.happens(lies.create_times_out_created):
             await self._life.pause(CALL_S_MAX)
             raise OutcomeUnknown("create: no answer")
         await self._life.step()
-        return _shown(machine)
+        return _shown(machine, machine.status)
 
     async def find(self, label: str) -> ProviderMachine | None:
         return next((machine for machine in await self.machines() if machine.label == label), None)
@@ -242,12 +280,19 @@ class SimProvider:
         machine = self._cloud.rented.get(provider_machine_id)
         if machine is None:
             return ProviderMachine(provider_machine_id, "", "gone")
-        return _shown(machine)
+        if machine.status == "running" and self._life.draws.happens(self._cloud.lies.gone_while_running):
+            self._cloud.trace.note("cloud lies", provider_machine_id, "gone though running")
+            return ProviderMachine(provider_machine_id, "", "gone")
+        shown = self._cloud.shown_status(machine)
+        if shown != machine.status:
+            self._cloud.trace.note("cloud lies", provider_machine_id, shown, "though", machine.status)
+        return _shown(machine, shown)
 
     async def machines(self) -> Sequence[ProviderMachine]:
         await self._reach("machines")
         now_s = self._cloud.now_s()
-        return [_shown(machine) for machine in self._cloud.alive() if machine.seen_from_s <= now_s]
+        seen = [(m, self._cloud.shown_status(m)) for m in self._cloud.known() if m.seen_from_s <= now_s]
+        return [_shown(machine, status) for machine, status in seen if status != "gone"]
 
     async def start(self, provider_machine_id: str) -> None:
         machine = await self._machine(provider_machine_id, "start")
@@ -319,35 +364,7 @@ class SimProvider:
             raise Transient(f"{what}: the answer got lost")
 
 
-class CloudHttp:
-    """What probes see: a running machine answers its ports, any other refuses the connection."""
-
-    def __init__(self, cloud: FakeCloud, life: Life) -> None:
-        self._cloud = cloud
-        self._life = life
-
-    @contextlib.asynccontextmanager
-    async def get(self, url: str, **_options: object) -> AsyncGenerator[Answer, None]:
-        await self._life.step()
-        public_port = int(url.rsplit(":", 1)[1].rstrip("/"))
-        machine = self._cloud.rented.get(f"pm-{public_port // PORTS_PER_MACHINE}")
-        if machine is None or machine.status != "running":
-            raise aiohttp.ClientConnectionError(url)
-        yield Answer(503 if self._life.draws.happens(self._cloud.lies.probe_fails) else 200)
-
-
-class Answer:
-    """An HTTP answer without a body; it is its own empty content."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.content = self
-
-    async def read(self, _size: int) -> bytes:
-        return b""
-
-
-def _shown(machine: Rented) -> ProviderMachine:
+def _shown(machine: Rented, status: ProviderStatus) -> ProviderMachine:
     first = int(machine.provider_machine_id.removeprefix("pm-")) * PORTS_PER_MACHINE
     endpoints = tuple(
         Endpoint(port=port, host="127.0.0.1", public_port=first + index, protocol="http")
@@ -356,10 +373,10 @@ def _shown(machine: Rented) -> ProviderMachine:
     return ProviderMachine(
         provider_machine_id=machine.provider_machine_id,
         label=machine.label,
-        status=machine.status,
+        status=status,
         offer_id=machine.offer.offer_id,
         host_id=machine.offer.host_id,
-        endpoints=endpoints if machine.status == "running" else (),
-        interruption=machine.interruption,
+        endpoints=endpoints if status == "running" else (),
+        interruption=machine.interruption if status == machine.status else None,
         volume_id=machine.volume_id,
     )

@@ -30,7 +30,8 @@ from services.instance.decider.instance import LIVE, Instance
 from services.instance.effects import EFFECTS, INTAKE, TASKS
 from services.instance.effects import World as InstanceWorld
 from services.instance.rooms import HEARS, HEARS_EVENTS
-from tests.sim.cloud import NAME, CloudHttp, FakeCloud, SimProvider
+from tests.sim.cloud import NAME, FakeCloud, SimProvider
+from tests.sim.probed_http import CloudHttp
 from tests.sim.rows import RowsDatabase
 
 ACCOUNT = "acct_default"

@@ -1,6 +1,6 @@
 """Failover, warm pool and instance keep their promises together, whatever the log, the bus, the cloud and kills do.
 
-`DUMONT_SIM_SEEDS` says how many seeds (100 by default); a failure names its seed and the command that repeats it.
+`DUMONT_SIM_SEEDS` says how many seeds (200 by default); a failure names its seed and the command that repeats it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from libs.sim.world import SeedFailed, simulate
 from tests.sim import survival_scenario
 from tests.sim.survival_scenario import WEATHER
 
-SEEDS = int(os.environ.get("DUMONT_SIM_SEEDS", "100"))
+SEEDS = int(os.environ.get("DUMONT_SIM_SEEDS", "200"))
 FAILURES_SHOWN_MAX = 5
 
 
@@ -35,6 +35,9 @@ def test_runs_meet_what_they_are_for() -> None:
         " kill failover-",
         " kill warmpool-",
         " kill instance-",
+        " gone though running",
+        " running though exited",
+        " late create of ",
         '"type":"failover.completed"',
         '"type":"failover.failed"',
         '"type":"machine.promotion_planned"',
