@@ -174,10 +174,13 @@ class InstanceStats(Struct, frozen=True):
 
 
 class GetInstance(Query, tag="get", frozen=True, kw_only=True):
+    """A deleted instance is not found, unless `with_deleted`: whoever has just deleted it wants to see that."""
+
     service: ClassVar[str] = "instance"
     reply: ClassVar[object] = InstanceView
     instance_id: str
     account_id: str  # another account's instance is refused as INSTANCE_NOT_FOUND
+    with_deleted: bool = False
 
 
 class ListInstances(Query, tag="list", frozen=True, kw_only=True):

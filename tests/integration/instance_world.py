@@ -181,7 +181,7 @@ class InstanceWorld:
         return instance_id
 
     async def get(self, instance_id: str) -> InstanceView:
-        return await self.ask(GetInstance(instance_id=instance_id, account_id=ACCOUNT), InstanceView)
+        return await self.ask(GetInstance(instance_id=instance_id, account_id=ACCOUNT, with_deleted=True), InstanceView)
 
     async def until_status(self, instance_id: str, status: str) -> InstanceView:
         view = await self.get(instance_id)

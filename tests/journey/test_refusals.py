@@ -97,6 +97,21 @@ def test_a_deleted_instance_cannot_be_started(up: Platform, deleted: str, path: 
     assert code_of(answer) in ("INSTANCE_NOT_FOUND", "INSTANCE_NOT_STARTABLE", "INVALID_STATE")
 
 
+@pytest.mark.parametrize(
+    ("path", "listed"),
+    [
+        ("/api/instances/{}", "/api/instances?status=terminated&limit=100"),
+        ("/api/v1/instances/{}", "/api/v1/instances?status=deleted&limit=100"),
+    ],
+)
+def test_a_deleted_instance_is_not_found_and_still_listed_for_those_who_ask(
+    up: Platform, deleted: str, path: str, listed: str
+) -> None:
+    answer = up.request("GET", path.format(deleted), key="v1" in path)
+    assert (answer.status, code_of(answer)) == (404, "INSTANCE_NOT_FOUND")
+    assert deleted in up.request("GET", listed, key="v1" in path).text
+
+
 def test_deleting_twice_is_once(up: Platform, deleted: str) -> None:
     assert up.request("DELETE", f"/api/instances/{deleted}").status in (200, 404)
 

@@ -95,10 +95,10 @@ _batches: WeakKeyDictionary[Database, Batches[InstanceView]] = WeakKeyDictionary
 
 
 async def get_instance(query: GetInstance, context: Context) -> InstanceView:
-    """One instance of the account; a deleted one is still answered, with its status."""
+    """One instance of the account. Deleted ones are found in lists, by their status."""
     batches = _batches.setdefault(context.pool, Batches())
     view = await batches.get(query.instance_id, lambda ids: _fetch(context.pool, ids))
-    if view is None or view.account_id != query.account_id:
+    if view is None or view.account_id != query.account_id or (view.status == "deleted" and not query.with_deleted):
         raise Refused("INSTANCE_NOT_FOUND", instance_id=query.instance_id)
     return view
 

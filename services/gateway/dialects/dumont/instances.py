@@ -180,7 +180,8 @@ async def _wait_for(call: Call, ends: tuple[InstanceStatus, ...], wait_s: int) -
 
 
 async def _view(call: Call, instance_id: str) -> InstanceView:
-    return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id))
+    """As a command has left it, which may be deleted."""
+    return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id, with_deleted=True))
 
 
 def _create_command(call: Call, body: CreateBody, instance_id: str) -> CreateInstance:

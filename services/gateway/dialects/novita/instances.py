@@ -171,7 +171,8 @@ async def list_instances(call: Call) -> Answer:
 
 
 async def get_instance(call: Call) -> Answer:
-    return Answer(200, instance(await _view(call, call.path["instanceId"]), call.query.status_model))
+    view = await call.ask(GetInstance(instance_id=call.path["instanceId"], account_id=call.account_id))
+    return Answer(200, instance(view, call.query.status_model))
 
 
 async def start_by_id(call: Call) -> Answer:
@@ -236,7 +237,8 @@ async def _stop(call: Call, instance_id: str) -> Answer:
 
 
 async def _view(call: Call, instance_id: str) -> InstanceView:
-    return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id))
+    """As a command has left it, which may be deleted."""
+    return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id, with_deleted=True))
 
 
 async def _id_of(call: Call, name: str) -> str:
