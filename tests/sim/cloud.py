@@ -56,7 +56,7 @@ class Lies(Struct, frozen=True, kw_only=True):
     signal_late: float = 0.2
     create_late: float = 0.03  # no answer, and the machine is made some time after that was sure
     ends_unseen: float = 0.15  # of machines that end: for a while the cloud goes on to say what they were
-    gone_while_running: float = 0.004  # of looks at a running machine
+    gone_while_running: float = 0.04  # of looks at a running machine
     preempt_every_s: float = 25.0
 
 
