@@ -124,6 +124,10 @@ CODES: dict[str, Code] = {
         503, "An endpoint answered wrongly.", True, _OTHER,
         "Health check failed[: {reason}]", "A verificação de saúde falhou[: {reason}]"),
     # --- market and hosts -------------------------------------------------------------------------------------------
+    "RESTORE_FAILED": Code(
+        500, "The machine could not be filled from the snapshot.", True,
+        "Start the instance again; if it fails again, ask the operator.",
+        "The files could not be restored[: {reason}]", "Os arquivos não puderam ser restaurados[: {reason}]"),
     "OFFER_NOT_FOUND": Code(
         404, "No such offer.", False, _OTHER, "Offer not found[: {offer_id}]", "Oferta não encontrada[: {offer_id}]"),
     "OFFER_UNAVAILABLE": Code(
@@ -153,6 +157,17 @@ CODES: dict[str, Code] = {
     "MACHINE_NOT_FOUND": Code(
         404, "No such machine.", False, _LOOK, "Machine not found[: {machine_id}]",
         "Máquina física não encontrada[: {machine_id}]"),
+    "MACHINE_FENCED": Code(
+        409, "The machine no longer carries its instance; a later one does.", False,
+        "Stop: this machine is given back.",
+        "This machine no longer carries the instance[: generation {generation} does]",
+        "Esta máquina não carrega mais a instância[: a geração {generation} carrega]"),
+    "SNAPSHOT_NOT_FOUND": Code(
+        404, "No such snapshot, or it is not being taken.", False, _LOOK,
+        "Snapshot not found[: {snapshot_id}]", "Snapshot não encontrado[: {snapshot_id}]"),
+    "SNAPSHOT_IN_PROGRESS": Code(
+        409, "A snapshot of this instance is being taken.", True, _STATE,
+        "A snapshot is being taken[: {snapshot_id}]", "Um snapshot está em andamento[: {snapshot_id}]"),
     "HOST_NOT_FOUND": Code(
         404, "No such host.", False, _LOOK, "Host not found[: {host_id}]", "Host não encontrado[: {host_id}]"),
     "BLACKLIST_ENTRY_NOT_FOUND": Code(

@@ -81,6 +81,13 @@ class NoteRungFailed(GuardCommand, tag="note_rung_failed", frozen=True, kw_only=
 class NoteReady(GuardCommand, tag="note_ready", frozen=True, kw_only=True):
     machine_id: str
     generation: int
+    restored_at: datetime | None = None  # its files are of this instant; None: they never left it
+
+
+class NoteSnapshot(GuardCommand, tag="note_snapshot", frozen=True, kw_only=True):
+    """There is a snapshot that a new machine can be filled from."""
+
+    account_id: str
 
 
 class NotePool(GuardCommand, tag="note_pool", frozen=True, kw_only=True):
@@ -127,6 +134,7 @@ AnyCommand = (
     | NoteRungFailed
     | NoteReady
     | NotePool
+    | NoteSnapshot
     | AbandonFailover
     | GiveUpRung
     | UpdateSettings

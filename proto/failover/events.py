@@ -63,6 +63,18 @@ class WarmPoolSucceeded(Event, tag="failover.warm_pool_success", kw_only=True, f
     test: bool = False
 
 
+class CloudStorageSucceeded(Event, tag="failover.cloud_storage_success", kw_only=True, frozen=True):
+    """A new machine, filled from a snapshot, carries the instance."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    machine_id: str
+    took_ms: int
+    test: bool = False
+
+
 class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=True):
     """The instance is ready again under its id. `data_loss_window_s`: at most so much work is missing."""
 
@@ -161,6 +173,13 @@ class PoolNoted(Event, tag="failover.pool_noted", kw_only=True, frozen=True):
     pool: PoolSeen
 
 
+class SnapshotNoted(Event, tag="failover.snapshot_noted", kw_only=True, frozen=True):
+    """From now on there is a snapshot to restore from."""
+
+    instance_id: str
+    account_id: str
+
+
 class MachineSettingsUpdated(Event, tag="failover.machine_settings_updated", kw_only=True, frozen=True):
     instance_id: str
     account_id: str
@@ -186,6 +205,7 @@ GuardEvent = (
     FailoverStarted
     | RungTried
     | WarmPoolSucceeded
+    | CloudStorageSucceeded
     | FailoverCompleted
     | FailoverFailed
     | LadderPlanned
@@ -194,6 +214,7 @@ GuardEvent = (
     | RungFailed
     | InterruptionJoined
     | PoolNoted
+    | SnapshotNoted
     | MachineSettingsUpdated
     | GuardClosed
 )

@@ -19,6 +19,7 @@ StandbyMode: TypeAlias = Literal["stopped", "hot"]
 # What the failover service has last heard of an instance's warm pool.
 PoolReadiness: TypeAlias = Literal["none", "ready", "not_ready"]
 
+
 # The order in which rungs are climbed unless an instance has an order of its own.
 LADDER: tuple[Rung, ...] = ("warm_pool", "cpu_standby", "regional_volume", "cloud_storage")
 RUNGS_OF: dict[Strategy, tuple[Rung, ...]] = {
@@ -30,6 +31,15 @@ RUNGS_OF: dict[Strategy, tuple[Rung, ...]] = {
     "all": LADDER,
     "disabled": (),
 }
+
+
+def as_rung(word: str) -> Rung:
+    """The rung that another service names. A name that is none of ours is a bug of this release."""
+    for rung in LADDER:
+        if rung == word:
+            return rung
+    raise ValueError(f"{word!r} is not a rung")
+
 
 Seconds = Annotated[int, Meta(ge=1, le=3_600)]
 SizeGb = Annotated[int, Meta(ge=10, le=10_000)]

@@ -95,6 +95,7 @@ class ReportRented(InstanceCommand, tag="report_rented", frozen=True, kw_only=Tr
     provider_machine_id: str
     offer: Offer
     adopted: bool = False
+    has_volume: bool = False
     rejected: tuple[Offer, ...] = ()
 
 
@@ -193,6 +194,67 @@ class PromoteMachine(InstanceCommand, tag="promote", frozen=True, kw_only=True):
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
+
+
+class ReplaceMachine(InstanceCommand, tag="replace", frozen=True, kw_only=True):
+    """A new machine anywhere for the lost one, filled from the last snapshot. `offers` is filled by the owner."""
+
+    machine_id: str
+    replaces: str
+    failover_id: str
+    give_up_at: datetime
+    rung: str
+    offers: tuple[Offer, ...] = ()
+    no_offer: str = ""
+
+
+class RequestSnapshot(InstanceCommand, tag="request_snapshot", frozen=True, kw_only=True):
+    """Copy the workspace to storage. From a customer (`account_id`) it is refused when it cannot be; from our own
+    policy (`account_id` empty) the answer is always a fact. `has_storage` is filled by the owner."""
+
+    snapshot_id: str
+    reason: str
+    account_id: str = ""
+    has_storage: bool = False
+
+
+class ReportSnapshot(InstanceCommand, tag="report_snapshot", frozen=True, kw_only=True):
+    """The agent has stored it all. Refused (MACHINE_FENCED) from a machine that no longer carries the instance."""
+
+    machine_id: str
+    generation: int
+    snapshot_id: str
+    captured_at: datetime
+    files: int
+    bytes: int
+    stored_bytes: int
+    packs: tuple[str, ...]
+    took_ms: int
+    is_point_in_time: bool = True
+
+
+class ReportSnapshotFailed(InstanceCommand, tag="report_snapshot_failed", frozen=True, kw_only=True):
+    machine_id: str
+    snapshot_id: str
+    code: str
+    detail: str = ""
+
+
+class GiveUpSnapshot(InstanceCommand, tag="give_up_snapshot", frozen=True, kw_only=True):
+    """The agent has had its time (deadline)."""
+
+    snapshot_id: str
+
+
+class ReportRestored(InstanceCommand, tag="report_restored", frozen=True, kw_only=True):
+    """The agent has filled its machine from `source` and checked every file."""
+
+    machine_id: str
+    source: str
+    captured_at: datetime
+    files: int
+    bytes: int
+    took_ms: int
 
 
 class GiveUpMachine(InstanceCommand, tag="give_up_machine", frozen=True, kw_only=True):
@@ -294,6 +356,12 @@ AnyCommand = (
     | ReleaseStandby
     | PromoteMachine
     | GiveUpMachine
+    | ReplaceMachine
+    | RequestSnapshot
+    | ReportSnapshot
+    | ReportSnapshotFailed
+    | GiveUpSnapshot
+    | ReportRestored
     | StopIfIdle
     | RecordAttempt
     | Blacklist

@@ -11,6 +11,13 @@ from datetime import datetime
 
 from proto.base import Event
 from proto.instance.host_events import HostEvent, OrphanEvent
+from proto.instance.snapshot_events import (
+    MachineRestored,
+    SnapshotCompleted,
+    SnapshotFailed,
+    SnapshotRequested,
+    SnapshotsExpired,
+)
 from proto.instance.standby_events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
@@ -107,6 +114,7 @@ class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
     price_usd_micros_per_hour: int = 0
     provider: str = ""
     host_id: str = ""
+    restored_at: datetime | None = None  # its files are those of this instant; None: they never left it
 
 
 class InstanceStarted(Event, tag="instance.started", kw_only=True, frozen=True):
@@ -212,7 +220,7 @@ class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True
     """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up.
 
     `exact`: the customer chose the offer, so no other will do. A standby has a `mode`, and shares the primary's
-    workspace as a volume of `volume_gb`.
+    workspace as a volume of `volume_gb`. `restore`: the snapshot that the machine is to be filled from.
     """
 
     instance_id: str
@@ -227,6 +235,7 @@ class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True
     exact: bool = False
     mode: StandbyMode | None = None
     volume_gb: int = 0
+    restore: str = ""
 
 
 class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
@@ -239,6 +248,7 @@ class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
     offer: Offer
     adopted: bool = False  # found by label after an unknown outcome
     rejected: tuple[Offer, ...] = ()  # candidates that were tried before and refused
+    has_volume: bool = False  # with the instance's workspace attached: nothing to restore
 
 
 class MachineBooted(Event, tag="machine.booted", kw_only=True, frozen=True):
@@ -358,5 +368,10 @@ InstanceEvent = (
     | VolumeReleased
     | AgentHeartbeatLost
     | AgentHeartbeatRestored
+    | SnapshotRequested
+    | SnapshotCompleted
+    | SnapshotFailed
+    | SnapshotsExpired
+    | MachineRestored
 )
 AnyEvent = InstanceEvent | HostEvent | OrphanEvent

@@ -271,12 +271,20 @@ class GetStats(Query, tag="stats", frozen=True, kw_only=True):
     account_id: str = ""
 
 
+class SnapshotOrder(Struct, frozen=True):
+    """The agent is to copy the workspace; it may add to `base_id`, if it knows that one."""
+
+    snapshot_id: str
+    base_id: str = ""
+
+
 class AgentAnswer(Struct, frozen=True):
     """What the agent should do next."""
 
     action: Literal["none", "prepare_hibernate", "shutdown"]
     message: str
     next_heartbeat_s: int
+    snapshot: SnapshotOrder | None = None
 
 
 class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
@@ -300,6 +308,63 @@ class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
     last_activity_at: datetime | None = None
 
 
+class SnapshotView(Struct, frozen=True, omit_defaults=True):
+    """A snapshot as its owner may see it."""
+
+    snapshot_id: str
+    instance_id: str
+    status: Literal["requested", "completed", "failed", "expired"]
+    reason: str = ""
+    requested_at: datetime | None = None
+    captured_at: datetime | None = None
+    completed_at: datetime | None = None
+    files: int | None = None
+    bytes: int | None = None
+    stored_bytes: int | None = None
+    took_ms: int | None = None
+    is_point_in_time: bool | None = None
+    error: str = ""
+
+
+class SnapshotList(Struct, frozen=True):
+    items: list[SnapshotView]
+
+
+class ListSnapshots(Query, tag="snapshots", frozen=True, kw_only=True):
+    service: ClassVar[str] = "instance"
+    reply: ClassVar[object] = SnapshotList
+    account_id: str
+    instance_id: str
+
+
+class StoredPart(Struct, frozen=True):
+    """One object: a part of a pack."""
+
+    pack_id: str
+    number: int
+
+
+class SignedUrls(Struct, frozen=True):
+    """In the order asked for: the manifest first, if it was, then the parts."""
+
+    urls: tuple[str, ...]
+    valid_s: int
+
+
+class SignStorage(Query, tag="sign_storage", frozen=True, kw_only=True):
+    """URLs for objects of one snapshot. Whose machine this is comes from the verified agent token."""
+
+    service: ClassVar[str] = "instance"
+    reply: ClassVar[object] = SignedUrls
+    machine_id: str
+    instance_id: str
+    generation: int
+    method: Literal["GET", "PUT"]
+    snapshot_id: str
+    manifest: bool = False
+    parts: tuple[StoredPart, ...] = ()
+
+
 AnyQuery = (
     GetInstance
     | ListInstances
@@ -310,5 +375,7 @@ AnyQuery = (
     | SummarizeHistory
     | ListAgents
     | GetStats
+    | ListSnapshots
+    | SignStorage
 )
 AnySignal = AgentReport

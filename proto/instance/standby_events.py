@@ -12,7 +12,7 @@ from proto.instance.words import HealthCheck, StandbyMode
 
 
 class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=True):
-    """A standby machine is taking over: it is the primary now, and ready once its probes pass."""
+    """Another machine is taking over: it is the primary now, and ready once it has the files and its probes pass."""
 
     public = True
     instance_id: str
@@ -22,6 +22,7 @@ class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=
     machine_id: str
     generation: int
     failover_id: str
+    rung: str = "warm_pool"
 
 
 class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=True):
@@ -48,7 +49,7 @@ class StandbyFailed(Event, tag="instance.standby_failed", kw_only=True, frozen=T
 
 
 class PromotionFailed(Event, tag="instance.promotion_failed", kw_only=True, frozen=True):
-    """The standby that this failover chose does not carry the instance: it may not, or (`was_promoted`) it did not
+    """The machine that this failover chose does not carry the instance: it may not, or (`was_promoted`) it did not
     come up, and the instance is interrupted as before."""
 
     public = True
@@ -58,6 +59,7 @@ class PromotionFailed(Event, tag="instance.promotion_failed", kw_only=True, froz
     failover_id: str
     reason: str
     was_promoted: bool = False
+    rung: str = "warm_pool"
 
 
 class AgentHeartbeatLost(Event, tag="agent.heartbeat_lost", kw_only=True, frozen=True):

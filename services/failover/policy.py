@@ -17,14 +17,17 @@ from proto.failover.commands import (
     NotePool,
     NoteReady,
     NoteRungFailed,
+    NoteSnapshot,
 )
-from proto.failover.words import PoolSeen
+from proto.failover.words import PoolSeen, as_rung
 from proto.instance.events import (
     InstanceDeleting,
     InstanceInterrupted,
     InstanceReady,
+    InstanceRecovering,
     InstanceStopping,
     PromotionFailed,
+    SnapshotCompleted,
 )
 from proto.warmpool.events import (
     PoolDegraded,
@@ -40,6 +43,8 @@ HEARS = (
     "pub.*.instance.stopping",
     "pub.*.instance.deleting",
     "pub.*.instance.promotion_failed",
+    "pub.*.instance.recovering",
+    "pub.*.snapshot.completed",
     "pub.*.warmpool.provisioned",
     "pub.*.warmpool.degraded",
     "pub.*.warmpool.disabled",
@@ -52,6 +57,8 @@ HEARS_EVENTS = (
     | InstanceStopping
     | InstanceDeleting
     | PromotionFailed
+    | InstanceRecovering
+    | SnapshotCompleted
     | PoolProvisioned
     | PoolDegraded
     | PoolDisabled
@@ -79,7 +86,19 @@ def react(heard: Heard) -> Iterator[Command]:
                 instance_id=event.instance_id,
                 machine_id=event.machine_id,
                 generation=event.generation,
+                restored_at=event.restored_at,
             )
+        case InstanceRecovering() as event if event.rung != "warm_pool":
+            # The warm pool says itself what it has set aside.
+            yield NoteClaimed(
+                now=heard.at,
+                instance_id=event.instance_id,
+                failover_id=event.failover_id,
+                rung=as_rung(event.rung),
+                machine_id=event.machine_id,
+            )
+        case SnapshotCompleted() as event:
+            yield NoteSnapshot(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
         case InstanceStopping() as event:
             yield AbandonFailover(
                 now=heard.at, instance_id=event.instance_id, account_id=event.account_id, error="instance_stopped"
@@ -97,7 +116,7 @@ def react(heard: Heard) -> Iterator[Command]:
                 now=heard.at,
                 instance_id=event.instance_id,
                 failover_id=event.failover_id,
-                rung="warm_pool",
+                rung=as_rung(event.rung),
                 reason=event.reason,
                 was_tried=True,
             )

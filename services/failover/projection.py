@@ -27,6 +27,7 @@ from proto.failover.events import (
     RungSkipped,
     RungTried,
     SettingsUpdated,
+    SnapshotNoted,
 )
 
 GIVE_UP = "give_up_rung"
@@ -43,6 +44,8 @@ def project(heard: Heard) -> Iterator[Row]:
             yield from _project_end(heard)
         case PoolNoted() as event:
             yield _guard(heard, account_id=event.account_id, pool=event.pool)
+        case SnapshotNoted() as event:
+            yield _guard(heard, account_id=event.account_id, has_snapshot=True)
         case MachineSettingsUpdated() as event:
             yield _guard(heard, account_id=event.account_id, settings=event.settings)
         case GuardClosed():
@@ -92,7 +95,8 @@ def _project_climb(heard: Heard) -> Iterator[Row]:
             }
             yield deadline(heard.aggregate_id, GIVE_UP, due_at, msgspec.json.encode(command).decode())
         case RungClaimed() as event:
-            yield _failover(event.failover_id, phase=f"{event.rung}_failover", machine_id=event.machine_id)
+            phase = "snapshot_restore" if event.rung == "cloud_storage" else f"{event.rung}_failover"
+            yield _failover(event.failover_id, phase=phase, machine_id=event.machine_id)
         case RungSkipped() | RungFailed():
             yield no_deadline(heard.aggregate_id, GIVE_UP)
         case _:

@@ -31,6 +31,7 @@ CREATE TABLE guards (
     account_id text,
     settings jsonb,
     pool jsonb,
+    has_snapshot boolean,
     closed boolean
 );
 CREATE INDEX guards_of_account ON guards (account_id, instance_id);

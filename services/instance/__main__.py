@@ -9,6 +9,7 @@ from libs import config, process
 from libs.hosting import Ground, host
 from libs.runtime.service import Service
 from services.instance.config import InstanceSettings
+from services.instance.effects.storing import storage_of
 from services.instance.effects.world import World
 from services.instance.providers.sandbox import SandboxProvider
 from services.instance.rooms import ROOMS, SERVICE
@@ -24,9 +25,8 @@ async def serve(running: process.Running) -> None:
         async def build(ground: Ground) -> tuple[Service, World]:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
-            patience = (settings.provider_poll_s, settings.orphan_seen_s, settings.orphan_grace_s)
-            heartbeats = (settings.heartbeat_s, settings.heartbeat_misses_max, settings.heartbeat_loss_s)
-            return SERVICE, World({sandbox.name: sandbox}, *about, *patience, *heartbeats)
+            snapshots = (storage_of(settings, http), settings.snapshot_interval_s)
+            return SERVICE, World({sandbox.name: sandbox}, *about, *settings.patience, *snapshots)
 
         await host(SERVICE.name, ROOMS, build, running)
 

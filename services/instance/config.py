@@ -30,7 +30,25 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     heartbeat_s: Annotated[
         int, setting("agents are told to report this often (contract: 30)", unit="s", ge=1, le=3_600)
     ] = 30
+    storage_url: Annotated[
+        str, setting("S3-compatible storage for snapshots; empty: none", example="http://127.0.0.1:3200")
+    ] = ""
+    storage_bucket: Annotated[str, setting("bucket for snapshots, made if it is not there")] = "dumont"
+    storage_region: Annotated[str, setting("region that requests to the storage are signed for")] = "us-east-1"
+    storage_access_key: Annotated[str, setting("who we are at the storage")] = ""
+    storage_secret_key: Annotated[Secret, setting("key of the storage; stays here, machines get signed URLs")] = Secret(
+        ""
+    )
+    snapshot_interval_s: Annotated[
+        int, setting("ready instances are copied to the storage this often; 0: only when asked", unit="s", ge=0)
+    ] = 0
     heartbeat_misses_max: Annotated[int, setting("after so many missed heartbeats an agent is silent", ge=1)] = 3
     heartbeat_loss_s: Annotated[
         int, setting("a machine whose agent is silent for so long counts as lost", unit="s", ge=1)
     ] = 300
+
+    @property
+    def patience(self) -> tuple[int, int, int, int, int, int]:
+        """How long the watches wait, in the order in which the World takes them."""
+        clouds = (self.provider_poll_s, self.orphan_seen_s, self.orphan_grace_s)
+        return (*clouds, self.heartbeat_s, self.heartbeat_misses_max, self.heartbeat_loss_s)

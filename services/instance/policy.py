@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from libs.ids import derive_id
 from proto.base import Command, Heard
-from proto.instance.commands import PromoteMachine, RecordAttempt, ReleaseStandby, RequestStandby
+from proto.failover.events import RungTried
+from proto.instance.commands import PromoteMachine, RecordAttempt, ReleaseStandby, ReplaceMachine, RequestStandby
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
 from proto.instance.words import AttemptOutcome, AttemptStage, Offer
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
@@ -51,6 +53,16 @@ def react(heard: Heard) -> Iterator[Command]:
                 host_id=event.host_id,
                 mode=event.mode,
                 volume_gb=event.volume_gb,
+            )
+        case RungTried(rung="cloud_storage") as event:
+            yield ReplaceMachine(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=derive_id("mach", event.failover_id, event.rung),
+                replaces=event.machine_id,
+                failover_id=event.failover_id,
+                give_up_at=event.give_up_at,
+                rung=event.rung,
             )
         case StandbyReleased() as event:
             yield ReleaseStandby(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from libs.runtime.service import Service
+from proto.failover.events import RungTried
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 from services.instance import policy, projection
@@ -12,8 +13,13 @@ from services.instance.decider import AGGREGATES
 from services.instance.effects import EFFECTS, INTAKE, TASKS
 from services.instance.queries import QUERIES, SIGNALS
 
-HEARS = ("pub.*.warmpool.standby_wanted", "pub.*.warmpool.standby_released", "pub.*.warmpool.claimed")
-HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed
+HEARS = (
+    "pub.*.warmpool.standby_wanted",
+    "pub.*.warmpool.standby_released",
+    "pub.*.warmpool.claimed",
+    "pub.*.failover.rung_tried",
+)
+HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed | RungTried
 ROOMS = Path(__file__).parent
 SERVICE = Service(
     name="instance",

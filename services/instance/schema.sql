@@ -42,6 +42,8 @@ CREATE TABLE machines (
     endpoints jsonb,
     offer jsonb,
     gone boolean,
+    restore text,               -- the snapshot it is to be filled from; '': nothing
+    restored_at timestamptz,    -- its files are those of then
     silent_since timestamptz,   -- its agent was last heard of then, and called silent
     requested_at timestamptz,
     rented_at timestamptz,
@@ -102,6 +104,29 @@ CREATE TABLE orphans (
     gone_at timestamptz,
     PRIMARY KEY (provider, provider_machine_id)
 );
+
+CREATE TABLE snapshots (
+    snapshot_id text PRIMARY KEY,
+    instance_id text,
+    account_id text,
+    machine_id text,
+    generation bigint,
+    base_id text,
+    status text,                -- requested, completed, failed, expired
+    reason text,
+    requested_at timestamptz,
+    captured_at timestamptz,
+    completed_at timestamptz,
+    files bigint,
+    bytes bigint,
+    stored_bytes bigint,
+    took_ms bigint,
+    is_point_in_time boolean,
+    packs jsonb,
+    error text
+);
+CREATE INDEX snapshots_of_instance ON snapshots (instance_id, requested_at DESC);
+CREATE INDEX snapshots_requested ON snapshots (machine_id) WHERE status = 'requested';
 
 CREATE TABLE auto_stops (
     event_id text PRIMARY KEY,

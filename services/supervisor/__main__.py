@@ -88,7 +88,9 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
 def _boot(plan: Plan, watch: Watch, lock: int) -> None:
     """Servers first; while they come up, import what services need, so that every fork shares those pages."""
     servers = [
-        ServerMember(name, server) for name, server in (("nats", plan.nats), ("postgres", plan.postgres)) if server
+        ServerMember(name, server)
+        for name, server in (("nats", plan.nats), ("postgres", plan.postgres), ("storage", plan.storage))
+        if server
     ]
     for server in servers:
         watch.spawn(server)

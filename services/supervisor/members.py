@@ -20,7 +20,7 @@ from typing import Protocol
 import psutil
 
 from libs import config
-from libs.embedded import NatsServer, PostgresServer, ServerDied
+from libs.embedded import NatsServer, PostgresServer, ServerDied, StorageServer
 from libs.embedded.child import rotated
 from libs.process import READY_LINE, die_with_parent, name_process
 
@@ -57,9 +57,9 @@ class Member(Protocol):
 
 
 class ServerMember:
-    """nats-server or PostgreSQL."""
+    """nats-server, PostgreSQL or the object storage."""
 
-    def __init__(self, name: str, server: NatsServer | PostgresServer) -> None:
+    def __init__(self, name: str, server: NatsServer | PostgresServer | StorageServer) -> None:
         self.name = name
         self.grace_s = SERVER_GRACE_S
         self._server = server

@@ -50,6 +50,10 @@ class Outside(Struct, frozen=True):
         Secret | None,
         setting("an outside PostgreSQL to use instead of starting one", example="postgresql://u:p@10.0.0.1/dumont"),
     ] = None
+    storage_url: Annotated[
+        str,
+        setting("an outside S3-compatible storage to use instead of starting one", example="https://s3.example.com"),
+    ] = ""
     sandbox_options: Annotated[
         str, setting("pace, luck and size of the sandbox cloud, one JSON object", example='{"seed": 7}')
     ] = ""

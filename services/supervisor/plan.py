@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from libs.config import surroundings
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded import NatsServer, PostgresServer, StorageServer
 from libs.embedded.files import (
     LOOPBACK,
     is_free,
@@ -21,6 +21,7 @@ from libs.embedded.files import (
     remembered_secret,
     replace_private,
 )
+from libs.embedded.rclone import ACCESS_KEY
 from services.supervisor.options import Options, Outside
 
 LOOPBACK_HOSTS = (LOOPBACK, "::1", "localhost")
@@ -39,6 +40,7 @@ class Plan:
     api_url: str
     nats: NatsServer | None
     postgres: PostgresServer | None
+    storage: StorageServer | None
     nats_url: str
     postgres_url: str
     sandbox_url: str
@@ -67,6 +69,11 @@ def make_plan(options: Options, around: Outside) -> Plan:
         postgres = PostgresServer(
             data_dir / "postgres", password=remembered_secret(secrets / "postgres"), log_path=logs / "postgres.log"
         )
+    storage = None
+    if not around.storage_url and "instance" in options.services:
+        storage = StorageServer(
+            data_dir / "storage", secret_key=remembered_secret(secrets / "storage"), log_path=logs / "storage.log"
+        )
     nats_url = nats.url if nats else _revealed(around.nats_url)
     postgres_url = postgres.url if postgres else _revealed(around.postgres_url)
     port = _gateway_port(options, data_dir)
@@ -80,6 +87,7 @@ def make_plan(options: Options, around: Outside) -> Plan:
         "DUMONT_SANDBOX_URL": f"http://{LOOPBACK}:{sandbox_port}",
         "DUMONT_SANDBOX_KEY": remembered_secret(secrets / "sandbox"),
         "DUMONT_SANDBOX_OPTIONS": _sandbox_options(options, around),
+        **_storage_environment(storage),
         "DUMONT_GATEWAY_HOST": options.host,
         "DUMONT_GATEWAY_PORT": str(port),
         "DUMONT_GATEWAY_URL": api_url,
@@ -95,11 +103,23 @@ def make_plan(options: Options, around: Outside) -> Plan:
         api_url=api_url,
         nats=nats,
         postgres=postgres,
+        storage=storage,
         nats_url=nats_url,
         postgres_url=postgres_url,
         sandbox_url=ours["DUMONT_SANDBOX_URL"],
         environment={**surroundings(), **ours},
     )
+
+
+def _storage_environment(storage: StorageServer | None) -> dict[str, str]:
+    """An outside storage is described by the caller's own environment, which services inherit."""
+    if storage is None:
+        return {}
+    return {
+        "DUMONT_STORAGE_URL": storage.url,
+        "DUMONT_STORAGE_ACCESS_KEY": ACCESS_KEY,
+        "DUMONT_STORAGE_SECRET_KEY": storage.secret_key,
+    }
 
 
 def _revealed(url: object) -> str:

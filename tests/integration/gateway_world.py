@@ -126,6 +126,10 @@ class Owner:
             case commands.Unblacklist():
                 if self.blacklist.pop((wish.provider, wish.host_id), None) is None:
                     raise Refused("BLACKLIST_ENTRY_NOT_FOUND", provider=wish.provider, host_id=wish.host_id)
+            case commands.RequestSnapshot():
+                self.owned(wish)
+            case commands.ReportSnapshot() | commands.ReportSnapshotFailed() | commands.ReportRestored():
+                pass
             case _:
                 raise AssertionError(wish)
 
@@ -189,7 +193,13 @@ class Owner:
             case queries.GetStats():
                 return queries.InstanceStats({"creating": 1, "ready": 2}, 1, 2, 3, 0, 5, 20, datetime.now(UTC), 7)
             case queries.AgentReport():
-                return queries.AgentAnswer("none", "", 30)
+                return queries.AgentAnswer("none", "", 30, queries.SnapshotOrder("snap_2", "snap_1"))
+            case queries.ListSnapshots():
+                self.owned(question)
+                now = datetime.now(UTC)
+                return queries.SnapshotList([queries.SnapshotView("snap_1", "inst_1", "completed", captured_at=now)])
+            case queries.SignStorage():
+                return queries.SignedUrls(("http://127.0.0.1:1/dumont/x?X-Amz-Signature=0",), 900)
             case _:
                 raise AssertionError(question)
 

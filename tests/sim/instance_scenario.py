@@ -26,7 +26,8 @@ from proto.instance.commands import AnyCommand, CreateInstance, DeleteInstance, 
 from proto.instance.words import HealthCheck, MachineSpec, Port
 from services.instance import policy, projection
 from services.instance.decider import AGGREGATES, INSTANCE
-from services.instance.decider.instance import LIVE, Instance
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import LIVE
 from services.instance.effects import EFFECTS, INTAKE, TASKS
 from services.instance.effects import World as InstanceWorld
 from services.instance.rooms import HEARS, HEARS_EVENTS

@@ -72,7 +72,7 @@ def _left(store: MemoryStore, machine_id: str, status: str, since: Any) -> list[
 
 def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
     return [
-        (msgspec.json.encode(row["spec"]).decode(), (row.get("volume") or {}).get("host_id"))
+        (msgspec.json.encode(row["spec"]).decode(), (row.get("volume") or {}).get("host_id"), row["account_id"])
         for row in store.rows("instances")
         if row["instance_id"] == instance_id and row.get("spec") is not None
     ]

@@ -24,9 +24,11 @@ from proto.failover.commands import (
     NotePool,
     NoteReady,
     NoteRungFailed,
+    NoteSnapshot,
     UpdateMachineSettings,
 )
 from proto.failover.events import (
+    CloudStorageSucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -39,6 +41,7 @@ from proto.failover.events import (
     RungFailed,
     RungSkipped,
     RungTried,
+    SnapshotNoted,
     WarmPoolSucceeded,
 )
 from proto.failover.words import RUNGS_OF, Attempt, Phase, Rung, Strategy, milliseconds_between
@@ -46,8 +49,14 @@ from services.failover.decider import ladder, settings
 from services.failover.decider.guard import DAY, Guard, Run, evolve
 
 Start: TypeAlias = ExecuteFailover | AnswerInterruption
+_SUCCESS = {"warm_pool": WarmPoolSucceeded, "cloud_storage": CloudStorageSucceeded}
+_PHASE_OF: dict[Rung, str] = {"warm_pool": "warm_pool_failover", "cloud_storage": "snapshot_restore"}
 # The shared volume is the workspace itself: what was written is there, so nothing written is missing.
 SHARED_VOLUME_LOSS_S = 0
+
+
+# A machine that is rented and filled takes longer than one that waits: 10 minutes to come up, 30 s per GB (contract 3).
+_RUNG_TIMEOUT_S: dict[Rung, int] = {"cloud_storage": 3_600}
 
 
 def decide(state: Guard, command: GuardCommand) -> Sequence[Event]:
@@ -69,6 +78,8 @@ def decide(state: Guard, command: GuardCommand) -> Sequence[Event]:
             return _note_ready(state, command)
         case NotePool():
             return _note_pool(state, command)
+        case NoteSnapshot():
+            return _note_snapshot(state, command)
         case AbandonFailover():
             return _abandon(state, command)
         case GiveUpRung():
@@ -210,7 +221,7 @@ def _try(state: Guard, run: Run, rung: Rung, now: datetime) -> RungTried:
         rung=rung,
         machine_id=run.machine_id,
         tried_at=now,
-        give_up_at=now + timedelta(seconds=run.rung_timeout_s),
+        give_up_at=now + timedelta(seconds=_RUNG_TIMEOUT_S.get(rung, run.rung_timeout_s)),
     )
 
 
@@ -279,11 +290,12 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
     run = state.run
     if run is None or command.machine_id == run.machine_id:
         return []
-    if run.rung != "warm_pool" or command.machine_id != run.claimed_id:
+    rung = run.rung
+    if rung not in _SUCCESS or command.machine_id != run.claimed_id:
         is_superseded = not _is_before(run, command.now)
         return [_failed(state, "superseded", command.now)] if is_superseded else []
     tried_at, claimed_at = run.tried_at or run.started_at, run.claimed_at or command.now
-    succeeded = WarmPoolSucceeded(
+    succeeded = _SUCCESS[rung](
         failover_id=run.failover_id,
         instance_id=state.instance_id,
         account_id=state.account_id,
@@ -295,18 +307,18 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
         failover_id=run.failover_id,
         instance_id=state.instance_id,
         account_id=state.account_id,
-        strategy="warm_pool",
+        strategy=rung,
         reason=run.reason,
         original_machine_id=run.machine_id,
         machine_id=command.machine_id,
         generation=command.generation,
         total_ms=milliseconds_between(run.started_at, command.now),
-        data_loss_window_s=SHARED_VOLUME_LOSS_S,
+        data_loss_window_s=_data_loss_window_s(run, command),
         phases=(
-            Phase("warm_pool_check", tried_at, claimed_at, rung="warm_pool"),
-            Phase("warm_pool_failover", claimed_at, command.now, rung="warm_pool"),
+            Phase(f"{rung}_check", tried_at, claimed_at, rung=rung),
+            Phase(_PHASE_OF[rung], claimed_at, command.now, rung=rung),
         ),
-        attempts=(*run.attempts, Attempt("warm_pool", "succeeded", tried_at, command.now)),
+        attempts=(*run.attempts, Attempt(rung, "succeeded", tried_at, command.now)),
         completed_at=command.now,
         gpu=run.gpu,
         test=run.test,
@@ -319,10 +331,24 @@ def _is_before(run: Run, heard_at: datetime) -> bool:
     return heard_at < run.started_at
 
 
+def _data_loss_window_s(run: Run, command: NoteReady) -> int:
+    """What was written after the files' instant and before the loss is missing: at most so many seconds."""
+    if command.restored_at is None:
+        return SHARED_VOLUME_LOSS_S
+    return max(0, ceil((run.started_at - command.restored_at).total_seconds()))
+
+
 def _note_pool(state: Guard, command: NotePool) -> Sequence[Event]:
     if state.closed or state.pool == command.pool:
         return []
     return [PoolNoted(instance_id=command.instance_id, account_id=command.account_id, pool=command.pool)]
+
+
+def _note_snapshot(state: Guard, command: NoteSnapshot) -> Sequence[Event]:
+    """Told once: the newest snapshot is never taken away."""
+    if state.closed or state.has_snapshot:
+        return []
+    return [SnapshotNoted(instance_id=command.instance_id, account_id=command.account_id)]
 
 
 def _abandon(state: Guard, command: AbandonFailover) -> Sequence[Event]:

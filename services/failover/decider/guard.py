@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.failover.events import (
+    CloudStorageSucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -27,6 +28,7 @@ from proto.failover.events import (
     RungFailed,
     RungSkipped,
     RungTried,
+    SnapshotNoted,
     WarmPoolSucceeded,
 )
 from proto.failover.words import Attempt, Limits, MachineSettings, PoolSeen, Rung, Strategy
@@ -72,6 +74,7 @@ class Guard(Struct, frozen=True):
     account_id: str = ""
     settings: MachineSettings = MachineSettings()
     pool: PoolSeen = PoolSeen()
+    has_snapshot: bool = False
     run: Run | None = None
     answered: tuple[str, ...] = ()
     started: tuple[datetime, ...] = ()
@@ -105,6 +108,10 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
             return _climbed(state, event)
         case WarmPoolSucceeded():
             return replace(state, breakers=_closed(state.breakers, "warm_pool"))
+        case CloudStorageSucceeded():
+            return replace(state, breakers=_closed(state.breakers, "cloud_storage"))
+        case SnapshotNoted():
+            return replace(state, instance_id=event.instance_id, account_id=event.account_id, has_snapshot=True)
         case FailoverCompleted() | FailoverFailed():
             return replace(state, run=None)
         case InterruptionJoined():

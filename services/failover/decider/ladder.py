@@ -19,10 +19,11 @@ from proto.failover.words import (
 from services.failover.decider.guard import Guard
 
 # Rungs somebody owns: others hear `failover.rung_tried` and answer it.
-OWNED: frozenset[Rung] = frozenset({"warm_pool"})
+OWNED: frozenset[Rung] = frozenset({"warm_pool", "cloud_storage"})
 NOT_IN_STRATEGY = "not_in_strategy"
 NOT_CONFIGURED = "not_configured"
 BREAKER_OPEN = "breaker_open"
+NO_SNAPSHOT = "no_snapshot"
 
 
 def effective_strategy(own: MachineSettings, account: GlobalSettings) -> Strategy:
@@ -73,7 +74,13 @@ def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime
         return NOT_CONFIGURED
     if guard.is_breaker_open(rung, now):
         return BREAKER_OPEN
-    return pool_objection(guard.pool)
+    match rung:
+        case "warm_pool":
+            return pool_objection(guard.pool)
+        case "cloud_storage":
+            return "" if guard.has_snapshot else NO_SNAPSHOT
+        case _:
+            return NOT_CONFIGURED
 
 
 def pool_objection(pool: PoolSeen) -> str:

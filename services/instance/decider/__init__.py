@@ -1,7 +1,8 @@
 """The rules of the instance service, pure: state, decide(state, command) -> events or Refused, evolve(state, event).
 
-Split by noun: `instance` (what is remembered), `lifecycle` (the customer's wishes), `machine` (what is reported about
-machines), `host` (attempts and blacklist), `orphan` (machines that no instance owns).
+Split by noun: `wishes` (the entry), `instance`, `machine_state` and `vault` (what is remembered), `lifecycle` (the
+customer's wishes), `machine` (what is reported about machines), `standby`, `snapshots`, `recovery`, `silence`, `host`
+(attempts and blacklist), `orphan` (machines that no instance owns).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from proto.instance.events import (
     InstanceEvent,
 )
 from proto.instance.host_events import HostEvent, OrphanEvent
-from services.instance.decider import host, instance, lifecycle, orphan
+from services.instance.decider import host, instance, orphan, wishes
 
-INSTANCE = Aggregate("instance", None, lifecycle.decide, instance.evolve, InstanceEvent)
+INSTANCE = Aggregate("instance", None, wishes.decide, instance.evolve, InstanceEvent)
 HOST = Aggregate("host", host.NO_HOST, host.decide, host.evolve, HostEvent)
 ORPHAN = Aggregate("orphan", None, orphan.decide, orphan.evolve, OrphanEvent)
 AGGREGATES = (INSTANCE, HOST, ORPHAN)

@@ -13,8 +13,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.instance.events import (
-    AgentHeartbeatLost,
-    AgentHeartbeatRestored,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
@@ -31,21 +29,14 @@ from proto.instance.events import (
     InstanceStopped,
     InstanceStopping,
     InstanceUsed,
-    MachineBooted,
-    MachineCancelled,
-    MachineDestroyed,
-    MachineDestroyRequested,
-    MachineFailed,
-    MachineHealthy,
-    MachineLost,
     MachinePromoted,
-    MachineRented,
     MachineRequested,
-    MachineStartRequested,
-    MachineStopped,
-    MachineStopRequested,
     PromotionFailed,
     PromotionPlanned,
+    SnapshotCompleted,
+    SnapshotFailed,
+    SnapshotRequested,
+    SnapshotsExpired,
     StandbyFailed,
     StandbyReady,
     VolumeReleased,
@@ -53,50 +44,19 @@ from proto.instance.events import (
     VolumeShared,
 )
 from proto.instance.words import (
-    Endpoint,
     HealthCheck,
     InstanceStatus,
-    MachineRole,
     MachineSpec,
-    MachineStatus,
-    Offer,
-    StandbyMode,
     Volume,
 )
+from services.instance.decider import machine_state, vault
+from services.instance.decider.machine_state import LIVE, MACHINE_EVENTS, Machine
+from services.instance.decider.vault import Vault
 
 # A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
 REFUSALS_REMEMBERED_MAX = 16
-# A claim is repeated within a redelivery; five failovers are a day's worth.
-PROMOTIONS_REMEMBERED_MAX = 64
-
-# A live machine carries the instance or may carry it again; the others are on their way out or have ended.
-LIVE: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
-COMING_UP: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted"})
-ON: frozenset[MachineStatus] = frozenset({"rented", "booted", "healthy"})
-
-
-class Machine(Struct, frozen=True):
-    """One contract with a provider. `gone`: the provider has nothing of it; `was_healthy`: its disk may hold work."""
-
-    machine_id: str
-    role: MachineRole
-    generation: int
-    status: MachineStatus
-    requested_at: datetime
-    give_up_at: datetime
-    provider: str = ""
-    provider_machine_id: str = ""
-    offer: Offer | None = None
-    endpoints: tuple[Endpoint, ...] = ()
-    was_healthy: bool = False
-    gone: bool = False
-    mode: StandbyMode | None = None
-    silent_since: datetime | None = None
-
-    @property
-    def has_contract(self) -> bool:
-        """The provider may still charge for it."""
-        return bool(self.provider_machine_id) and not self.gone
+# A claim is repeated within a redelivery; five failovers of at most four rungs are a day's worth.
+RUNGS_REMEMBERED_MAX = 64
 
 
 class Plan(Struct, frozen=True):
@@ -126,9 +86,10 @@ class Instance(Struct, frozen=True):
     keep_alive_until: datetime | None = None
     machines: tuple[Machine, ...] = ()
     volume: Volume | None = None
-    promotions: tuple[str, ...] = ()  # failovers that were answered, newest last
+    rungs_answered: tuple[str, ...] = ()  # failover and rung, newest last
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
+    vault: Vault = Vault()
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -136,7 +97,12 @@ class Instance(Struct, frozen=True):
     @property
     def last_promotion(self) -> str:
         """The failover that was answered last; empty: none ever was."""
-        return self.promotions[-1] if self.promotions else ""
+        return self.rungs_answered[-1].partition("/")[0] if self.rungs_answered else ""
+
+    @property
+    def last_rung(self) -> str:
+        """By which rung."""
+        return self.rungs_answered[-1].partition("/")[2] if self.rungs_answered else ""
 
     @property
     def primary(self) -> Machine | None:
@@ -152,6 +118,10 @@ class Instance(Struct, frozen=True):
     def ready_standby(self) -> Machine | None:
         """A standby that can take over now."""
         return next((m for m in self.standbys if m.was_healthy and m.status in ("healthy", "stopped")), None)
+
+    def has_answered(self, failover_id: str, rung: str) -> bool:
+        """Whether this rung of this failover has been told yes or no."""
+        return f"{failover_id}/{rung}" in self.rungs_answered
 
     @property
     def generation(self) -> int:
@@ -186,97 +156,24 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
             requested_at=event.requested_at,
             give_up_at=event.give_up_at,
             mode=event.mode,
+            restore=event.restore,
         )
         return replace(state, machines=(*state.machines, requested))
     if isinstance(event, MACHINE_EVENTS):
-        machines = tuple(_evolve_machine(m, event) if m.machine_id == event.machine_id else m for m in state.machines)
+        machines = tuple(
+            machine_state.evolve(m, event) if m.machine_id == event.machine_id else m for m in state.machines
+        )
         if isinstance(event, MachinePromoted):
-            return replace(_answered(state, event.failover_id), machines=machines, plan=None)
+            return replace(state, machines=machines, plan=None)
         return replace(state, machines=machines)
+    if isinstance(event, SNAPSHOT_EVENTS):
+        return replace(state, vault=vault.evolve(state.vault, event))
     if isinstance(event, STANDBY_EVENTS):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)
 
 
-_MachineEvent: TypeAlias = (
-    MachineRented
-    | MachineBooted
-    | MachineHealthy
-    | MachineFailed
-    | MachineCancelled
-    | MachineStopRequested
-    | MachineStopped
-    | MachineStartRequested
-    | MachineDestroyRequested
-    | MachineDestroyed
-    | MachineLost
-    | MachinePromoted
-    | AgentHeartbeatLost
-    | AgentHeartbeatRestored
-)
-MACHINE_EVENTS = (
-    MachineRented,
-    MachineBooted,
-    MachineHealthy,
-    MachineFailed,
-    MachineCancelled,
-    MachineStopRequested,
-    MachineStopped,
-    MachineStartRequested,
-    MachineDestroyRequested,
-    MachineDestroyed,
-    MachineLost,
-    MachinePromoted,
-    AgentHeartbeatLost,
-    AgentHeartbeatRestored,
-)
-_MACHINE_STATUS_AFTER: dict[type[_MachineEvent], MachineStatus] = {
-    MachineRented: "rented",
-    MachineBooted: "booted",
-    MachineHealthy: "healthy",
-    MachineFailed: "failed",
-    MachineCancelled: "cancelled",
-    MachineStopRequested: "stopping",
-    MachineStopped: "stopped",
-    MachineStartRequested: "rented",
-    MachineDestroyRequested: "destroying",
-    MachineDestroyed: "destroyed",
-    MachineLost: "lost",
-}
-
-
-def _evolve_machine(machine: Machine, event: _MachineEvent) -> Machine:
-    changed = replace(machine, status=_MACHINE_STATUS_AFTER.get(type(event), machine.status))
-    match event:
-        case MachinePromoted():
-            return replace(
-                changed,
-                role="primary",
-                generation=event.generation,
-                status="booted" if machine.status in ON else machine.status,
-                requested_at=event.promoted_at,
-                give_up_at=event.give_up_at,
-            )
-        case AgentHeartbeatLost():
-            return replace(changed, silent_since=event.last_seen_at)
-        case AgentHeartbeatRestored():
-            return replace(changed, silent_since=None)
-        case MachineRented():
-            return replace(
-                changed, provider=event.provider, provider_machine_id=event.provider_machine_id, offer=event.offer
-            )
-        case MachineBooted():
-            return replace(changed, endpoints=event.endpoints)
-        case MachineHealthy():
-            return replace(changed, was_healthy=True)
-        case MachineStartRequested():
-            return replace(changed, requested_at=event.requested_at, give_up_at=event.give_up_at, silent_since=None)
-        case MachineDestroyed() | MachineLost(gone=True):
-            return replace(changed, gone=True)
-        case _:
-            return changed
-
-
+SNAPSHOT_EVENTS = (SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired)
 _InstanceEvent: TypeAlias = (
     InstanceStarting
     | InstanceRunning
@@ -328,11 +225,12 @@ STANDBY_EVENTS = (
 )
 
 
-def _answered(state: Instance, failover_id: str) -> Instance:
-    """A failover that has its answer. One whose promoted machine failed is answered twice and remembered once."""
-    if not failover_id or failover_id in state.promotions[-1:]:
+def _answered(state: Instance, failover_id: str, rung: str) -> Instance:
+    """A rung of a failover that has its answer. One whose machine failed is answered twice and remembered once."""
+    name = f"{failover_id}/{rung}"
+    if not failover_id or name in state.rungs_answered[-1:]:
         return state
-    return replace(state, promotions=(*state.promotions, failover_id)[-PROMOTIONS_REMEMBERED_MAX:])
+    return replace(state, rungs_answered=(*state.rungs_answered, name)[-RUNGS_REMEMBERED_MAX:])
 
 
 def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
@@ -342,7 +240,7 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
             return replace(state, standbys_refused=refused[-REFUSALS_REMEMBERED_MAX:])
         case PromotionFailed():
             status = "interrupted" if event.was_promoted else state.status
-            return replace(_answered(state, event.failover_id), status=status, plan=None)
+            return replace(_answered(state, event.failover_id, event.rung), status=status, plan=None)
         case PromotionPlanned():
             return replace(state, plan=Plan(event.machine_id, event.replaces, event.failover_id, event.give_up_at))
         case VolumeShared():
@@ -361,6 +259,8 @@ def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
             return replace(changed, health_check=health_check)
         case InstanceReady():
             return replace(changed, ready_at=event.ready_at)
+        case InstanceRecovering():
+            return _answered(changed, event.failover_id, event.rung)
         case InstanceStopping() | InstanceDeleting():
             return replace(changed, reason=event.reason)
         case InstanceUsed():

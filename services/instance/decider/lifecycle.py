@@ -1,6 +1,6 @@
-"""The customer's wishes for an instance (create, start, stop, delete, keep) and the entry `decide` of its aggregate.
+"""The customer's wishes for an instance: create, start, stop, delete, keep.
 
-Called by the runtime. Reports about machines are decided in `machine`. Rules: contract dumont 1, novita A3-A7.
+Called by `wishes.decide`. Reports about machines are decided in `machine`. Rules: contract dumont 1, novita A3-A7.
 """
 
 from __future__ import annotations
@@ -13,23 +13,9 @@ from proto.base import Event
 from proto.instance.commands import (
     CreateInstance,
     DeleteInstance,
-    GiveUpMachine,
     InstanceCommand,
     KeepAlive,
     MarkUsed,
-    PromoteMachine,
-    ReleaseStandby,
-    ReportBooted,
-    ReportDestroyed,
-    ReportFailed,
-    ReportHealthy,
-    ReportHeard,
-    ReportRented,
-    ReportSilence,
-    ReportStopped,
-    ReportVolumeReleased,
-    ReportVolumeShared,
-    RequestStandby,
     StartInstance,
     StopIfIdle,
     StopInstance,
@@ -51,75 +37,19 @@ from proto.instance.events import (
 )
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider import machine as machines
-from services.instance.decider import silence, standby
-from services.instance.decider.instance import ON, Instance, InstanceState, Machine
+from services.instance.decider import standby
+from services.instance.decider.instance import Instance, InstanceState
+from services.instance.decider.machine_state import ON, Machine
 from services.instance.decider.market import CANDIDATES_MAX
 
 STARTUP_MINUTES_MAX = 10  # seed 001's STARTUP_TIMEOUT and seed 004's clients wait this long
 KEEP_ALIVE_MINUTES_MAX = 1440  # contract dumont 6
 
 
-def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
-    """What follows from a wish or report about one instance. Raises Refused. The same command again gives nothing."""
-    if isinstance(command, CreateInstance):
-        return _create(state, command)
-    if state is None:
-        raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
-    match command:
-        case StartInstance():
-            return _start(_owned(state, command.account_id), command)
-        case StopInstance():
-            return _stop(_owned(state, command.account_id), command)
-        case DeleteInstance():
-            return _delete(_owned(state, command.account_id), command)
-        case MarkUsed():
-            return _mark_used(_owned(state, command.account_id), command)
-        case KeepAlive():
-            return _keep_alive(_owned(state, command.account_id), command)
-        case StopIfIdle():
-            return _stop_if_idle(state, command)
-        case ReportRented():
-            return machines.rented(state, command)
-        case ReportBooted():
-            return machines.booted(state, command)
-        case ReportHealthy():
-            return machines.healthy(state, command)
-        case ReportFailed():
-            return machines.failed(state, command)
-        case GiveUpMachine():
-            return machines.give_up(state, command)
-        case ReportStopped():
-            return machines.stopped(state, command)
-        case ReportDestroyed():
-            return machines.destroyed(state, command)
-        case RequestStandby():
-            return standby.request(state, command)
-        case ReleaseStandby():
-            return standby.release(state, command)
-        case PromoteMachine():
-            return standby.promote(state, command)
-        case ReportVolumeShared():
-            return standby.volume_shared(state, command)
-        case ReportVolumeReleased():
-            return standby.volume_released(state, command)
-        case ReportSilence():
-            return silence.silent(state, command)
-        case ReportHeard():
-            return silence.heard(state, command)
-        case _:
-            raise TypeError(f"{type(command).__name__} is not a wish for an instance")
-
-
-def _owned(state: Instance, account_id: str) -> Instance:
-    """To another account the instance does not exist."""
-    if state.account_id != account_id:
-        raise Refused("INSTANCE_NOT_FOUND", instance_id=state.instance_id)
-    return state
-
-
-def _create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
+def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
     if state is not None:
-        _owned(state, command.account_id)
+        if state.account_id != command.account_id:
+            raise Refused("INSTANCE_NOT_FOUND", instance_id=state.instance_id)
         if state.request_hash != command.request_hash:
             raise Refused("IDEMPOTENCY_CONFLICT", instance_id=state.instance_id)
         return []
@@ -164,6 +94,7 @@ def _request_machine(
     spec: MachineSpec,
     offers: Sequence[Offer],
     exact: bool = False,
+    restore: str = "",
 ) -> MachineRequested:
     return MachineRequested(
         instance_id=command.instance_id,
@@ -176,6 +107,7 @@ def _request_machine(
         requested_at=command.now,
         give_up_at=_give_up_at(command.now),
         exact=exact,
+        restore=restore,
     )
 
 
@@ -183,7 +115,7 @@ def _give_up_at(now: datetime) -> datetime:
     return now + timedelta(minutes=STARTUP_MINUTES_MAX)
 
 
-def _start(state: Instance, command: StartInstance) -> Sequence[Event]:
+def start(state: Instance, command: StartInstance) -> Sequence[Event]:
     if state.status in ("creating", "starting", "running", "health_checking", "ready"):
         return []
     if state.status not in ("stopped", "failed", "interrupted"):
@@ -245,6 +177,7 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         generation=state.generation + 1,
         spec=state.spec,
         offers=command.offers,
+        restore=state.vault.latest.snapshot_id if state.vault.latest else "",
     )
     return [_starting(state, command, command.machine_id), *left_over, *standbys, request]
 
@@ -255,7 +188,7 @@ def _start_on_standby(state: Instance, machine: Machine, command: StartInstance)
     return [_starting(state, command, machine.machine_id), *taken]
 
 
-def _stop(state: Instance, command: StopInstance) -> Sequence[Event]:
+def stop(state: Instance, command: StopInstance) -> Sequence[Event]:
     if state.status in ("stopping", "stopped"):
         return []
     primary = state.primary
@@ -297,7 +230,7 @@ def _stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]
     ]
 
 
-def _delete(state: Instance, command: DeleteInstance) -> Sequence[Event]:
+def delete(state: Instance, command: DeleteInstance) -> Sequence[Event]:
     if state.status in ("deleting", "deleted"):
         return []
     deleting = InstanceDeleting(
@@ -337,7 +270,7 @@ def _deleted(state: Instance, reason: str) -> InstanceDeleted:
     )
 
 
-def _mark_used(state: Instance, command: MarkUsed) -> Sequence[Event]:
+def mark_used(state: Instance, command: MarkUsed) -> Sequence[Event]:
     """Only forward, and not into the future: a clock ahead of ours must not keep an instance alive for ever."""
     _refuse_if_ending(state)
     used_at = min(command.used_at, command.now)
@@ -347,7 +280,7 @@ def _mark_used(state: Instance, command: MarkUsed) -> Sequence[Event]:
     return [InstanceUsed(instance_id=state.instance_id, used_at=used_at, auto_stop_at=stop_at)]
 
 
-def _keep_alive(state: Instance, command: KeepAlive) -> Sequence[Event]:
+def keep_alive(state: Instance, command: KeepAlive) -> Sequence[Event]:
     if not 1 <= command.minutes <= KEEP_ALIVE_MINUTES_MAX:
         raise Refused("VALIDATION_ERROR", field="minutes", reason=f"must be 1 to {KEEP_ALIVE_MINUTES_MAX}")
     _refuse_if_ending(state)
@@ -364,7 +297,7 @@ def _refuse_if_ending(state: Instance) -> None:
         raise Refused("INVALID_STATE", instance_id=state.instance_id, status=state.status, advice=advice)
 
 
-def _stop_if_idle(state: Instance, command: StopIfIdle) -> Sequence[Event]:
+def stop_if_idle(state: Instance, command: StopIfIdle) -> Sequence[Event]:
     primary = state.primary
     if state.status != "ready" or primary is None:
         return []

@@ -1,6 +1,6 @@
 """What follows from a report about one machine: it came up, failed, stopped, was lost or is gone.
 
-Called by `lifecycle.decide`. Late and repeated reports change nothing, except that a contract made for a machine that
+Called by `wishes.decide`. Late and repeated reports change nothing, except that a contract made for a machine that
 is no longer wanted is given back: nothing that costs money is forgotten.
 """
 
@@ -42,7 +42,8 @@ from proto.instance.events import (
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
 from services.instance.decider import standby
-from services.instance.decider.instance import COMING_UP, ON, Instance, Machine
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import COMING_UP, ON, Machine
 
 REASON_CHARS_MAX = 500  # contract dumont 7: failure_reason
 # Where a machine stood when its time ran out.
@@ -61,6 +62,7 @@ def rented(state: Instance, command: ReportRented) -> Sequence[Event]:
         offer=command.offer,
         adopted=command.adopted,
         rejected=command.rejected,
+        has_volume=command.has_volume,
     )
     if machine.status != "requested":
         give_back = MachineDestroyRequested(
@@ -106,7 +108,7 @@ def booted(state: Instance, command: ReportBooted) -> Sequence[Event]:
 
 def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
     machine = _machine(state, command.machine_id)
-    if machine.status != "booted":
+    if machine.status != "booted" or is_being_restored(machine):
         return []
     offer = _offer(machine)
     healthy = MachineHealthy(
@@ -144,6 +146,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             price_usd_micros_per_hour=offer.price_usd_micros_per_hour,
             provider=machine.provider,
             host_id=offer.host_id,
+            restored_at=machine.restored_at,
         ),
         InstanceStarted(
             instance_id=state.instance_id,
@@ -153,6 +156,11 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             endpoints=machine.endpoints,
         ),
     ]
+
+
+def is_being_restored(machine: Machine) -> bool:
+    """Its files are not back yet: probes would prove nothing."""
+    return bool(machine.restore) and machine.restored_at is None
 
 
 def auto_stop_at(

@@ -1,6 +1,6 @@
 """An agent that is not heard of: told once, and after long enough, or when the cloud agrees, the machine is lost.
 
-Called by `lifecycle.decide`. Rule: contract dumont 6. Silence alone proves little, because heartbeats travel through
+Called by `wishes.decide`. Rule: contract dumont 6. Silence alone proves little, because heartbeats travel through
 our own gateway; the watch that reports it (`effects/silence.py`) has asked the cloud first.
 """
 

@@ -1,6 +1,6 @@
 """Standby machines: asked for, given back, and promoted to carry the instance when its primary is lost.
 
-Called by `lifecycle.decide` and `machine`. The rule that only one machine is ever primary is kept here: a promotion is
+Called by `wishes.decide` and `machine`. The rule that only one machine is ever primary is kept here: a promotion is
 one commit that ends the old primary before it makes the new one, and every standby was given a generation above all
 before it, so the old machine's agent is told to shut down from that commit on.
 """
@@ -36,10 +36,12 @@ from proto.instance.events import (
     VolumeReleased,
     VolumeShared,
 )
-from services.instance.decider.instance import LIVE, Instance, Machine
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import LIVE, Machine
 
 STANDBY_MINUTES_MAX = 10  # as long as any machine may take to come up
 RELEASED = "released"
+WARM_POOL = "warm_pool"
 
 
 def request(state: Instance, command: RequestStandby) -> Sequence[Event]:
@@ -125,12 +127,12 @@ def give_back_all(state: Instance, reason: str) -> Sequence[Event]:
 def promote(state: Instance, command: PromoteMachine) -> Sequence[Event]:
     """Answered once per failover: with the promotion, or with why not."""
     is_planned = state.plan is not None and state.plan.failover_id == command.failover_id
-    if command.failover_id in state.promotions or is_planned:
+    if state.has_answered(command.failover_id, WARM_POOL) or is_planned:
         return []
     machine = state.machine(command.machine_id)
     if machine is not None and machine.role == "primary" and machine.status in LIVE:
         return []  # the customer's start was first
-    objection = _objection(state, state.primary or _last_lost(state), command.replaces)
+    objection = _objection(state, state.primary or last_lost(state), command.replaces)
     if machine is None or machine != state.ready_standby:
         return [_declined(state, command.machine_id, command.failover_id, "standby_not_ready")]
     if objection:
@@ -152,7 +154,7 @@ def planned_promotion(state: Instance, machine: Machine, now: datetime) -> Seque
     plan = state.plan
     if plan is None or plan.machine_id != machine.machine_id:
         return None
-    objection = _objection(state, state.primary or _last_lost(state), plan.replaces)
+    objection = _objection(state, state.primary or last_lost(state), plan.replaces)
     if objection:
         return [_declined(state, machine.machine_id, plan.failover_id, objection)]
     return _promotion(state, machine, plan.failover_id, now, plan.give_up_at)
@@ -183,7 +185,8 @@ def _objection(state: Instance, current: Machine | None, replaces: str) -> str:
     return ""
 
 
-def _last_lost(state: Instance) -> Machine | None:
+def last_lost(state: Instance) -> Machine | None:
+    """The primary that was lost last."""
     return next((m for m in reversed(state.machines) if m.role == "primary" and m.status != "failed"), None)
 
 
@@ -209,7 +212,7 @@ def take_over(
     state: Instance, machine: Machine, *, failover_id: str, now: datetime, give_up_at: datetime
 ) -> Sequence[Event]:
     """The standby becomes the primary; what lost machines left at the cloud is given back."""
-    current = state.primary or _last_lost(state)
+    current = state.primary or last_lost(state)
     events: list[Event] = [
         MachinePromoted(
             instance_id=state.instance_id,
@@ -238,7 +241,8 @@ def ended(state: Instance, machine: Machine, reason: str, detail: str) -> Sequen
 
 def fell_back(state: Instance, machine: Machine, reason: str) -> PromotionFailed:
     """The promoted machine did not come up."""
-    return replace(_declined(state, machine.machine_id, state.last_promotion, reason), was_promoted=True)
+    declined = _declined(state, machine.machine_id, state.last_promotion, reason)
+    return replace(declined, was_promoted=True, rung=state.last_rung)
 
 
 def _declined(state: Instance, machine_id: str, failover_id: str, reason: str) -> PromotionFailed:

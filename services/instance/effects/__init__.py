@@ -1,8 +1,8 @@
 """The outside world of the instance service: clouds, probes, background watch. Outcomes come back as commands.
 
 Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `sharing` (volumes),
-`probing` (health), `watching` (differences and orphans), `silence` (agents that are not heard of). Wired by `__main__`;
-nothing here writes state.
+`storing` (snapshots), `probing` (health), `watching` (differences and orphans), `silence` (agents that are not heard
+of). Wired by `__main__`; nothing here writes state.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from typing import Any
 
 from libs.runtime.service import Effect, Handle
 from proto.base import Command, Event
-from proto.instance.commands import CreateInstance, RequestStandby, StartInstance
+from proto.instance.commands import CreateInstance, ReplaceMachine, RequestSnapshot, RequestStandby, StartInstance
 from proto.instance.events import (
+    InstanceDeleted,
     MachineBooted,
     MachineDestroyRequested,
     MachinePromoted,
     MachineRequested,
+    MachineRestored,
     MachineStartRequested,
     MachineStopRequested,
+    SnapshotFailed,
+    SnapshotsExpired,
     VolumeReleaseRequested,
 )
 from proto.instance.host_events import OrphanDestroyRequested
-from services.instance.effects import intake, probing, renting, sharing, silence, watching
+from services.instance.effects import intake, probing, renting, sharing, silence, storing, watching
 from services.instance.effects.world import World
 
 __all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
@@ -43,10 +47,21 @@ EFFECTS: Mapping[type[Event], Effect] = {
     VolumeReleaseRequested: Effect(sharing.release_volumes, lane="give_back_volumes", tries_max=GIVE_BACK_TRIES_MAX),
     MachineBooted: Effect(probing.probe, lane="probe"),
     MachinePromoted: Effect(probing.probe, lane="probe"),
+    MachineRestored: Effect(probing.probe, lane="probe"),
+    SnapshotFailed: Effect(storing.forget_failed, lane="storage"),
+    SnapshotsExpired: Effect(storing.forget_expired, lane="storage"),
+    InstanceDeleted: Effect(storing.forget_all, lane="storage"),
 }
 INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     CreateInstance: intake.with_offers,
     StartInstance: intake.with_offers_for_start,
     RequestStandby: intake.with_offers_on_host,
+    ReplaceMachine: intake.with_offers_for_replacement,
+    RequestSnapshot: intake.with_storage,
 }
-TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (watching.watch_providers, silence.watch_agents)
+TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
+    watching.watch_providers,
+    silence.watch_agents,
+    storing.keep_bucket,
+    storing.take_in_time,
+)

@@ -1,6 +1,6 @@
 """Fill a wish with the market as it stands, before it is decided: deciders see offers, never clouds.
 
-Called by the runtime for CreateInstance, StartInstance and RequestStandby. Refuses nothing itself: it says why there is
+Called by the runtime for the commands named in `INTAKE`. Refuses nothing itself: it says why there is
 no offer, and the decider refuses only if it needs one (a repeated create does not).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.refusal import Transient
-from proto.instance.commands import CreateInstance, RequestStandby, StartInstance
+from proto.instance.commands import CreateInstance, ReplaceMachine, RequestSnapshot, RequestStandby, StartInstance
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.market import Choice, choose
 from services.instance.effects.world import World
@@ -42,6 +42,19 @@ async def with_offers_on_host(command: RequestStandby, world: World) -> RequestS
     if wanted is None:
         return command
     return replace(command, offers=await _offers_on_host(wanted.spec, command.host_id, world))
+
+
+async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> ReplaceMachine:
+    """Candidates anywhere: the files come from storage."""
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
+        return command
+    choice = await choose_offers(wanted.spec, wanted.account_id, world)
+    return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
+async def with_storage(command: RequestSnapshot, world: World) -> RequestSnapshot:
+    return replace(command, has_storage=world.storage is not None)
 
 
 async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple[Offer, ...]:

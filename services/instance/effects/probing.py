@@ -1,6 +1,7 @@
 """The hand that proves a booted machine healthy: connects to its tcp ports and asks its http ports.
 
-Called by the runtime for MachineBooted, and for MachinePromoted when the standby is up already. Rules (contract novita
+Called by the runtime for MachineBooted, for MachineRestored (a machine that is being filled is not probed before), and
+for MachinePromoted when the standby is up already. Rules (contract novita
 A7): every endpoint, or only the target port, must answer; 200-399 is healthy; refusals, timeouts and 5xx are tried
 again with a growing, jittered pause; 4xx is final; without a port it is healthy at once.
 """
@@ -16,8 +17,9 @@ import aiohttp
 from libs.runtime.service import Job
 from proto.base import Command, Heard
 from proto.instance.commands import ReportFailed, ReportHealthy
-from proto.instance.events import MachineBooted, MachinePromoted
+from proto.instance.events import MachineBooted, MachinePromoted, MachineRestored
 from proto.instance.words import Endpoint, HealthCheck
+from services.instance.decider.machine import is_being_restored
 from services.instance.effects.renting import machine_of
 from services.instance.effects.world import World
 from services.instance.queries import contracts
@@ -27,16 +29,16 @@ PROXY_ERRORS = (b"bad gateway", b"upstream error")
 JITTER_MIN, JITTER_MAX = 0.5, 1.5
 PAUSE_MAX_S = 30.0  # a service that takes minutes to load should not wait as long again to be noticed
 
-Proven: TypeAlias = MachineBooted | MachinePromoted
+Proven: TypeAlias = MachineBooted | MachinePromoted | MachineRestored
 Verdict = Literal["healthy", "not_yet", "broken", "unwanted"]
 
 
 async def probe(job: Job, world: World) -> Sequence[Command]:
     """Report healthy or failed; nothing when the machine is no longer wanted."""
     event = job.heard.event
-    assert isinstance(event, MachineBooted | MachinePromoted)
+    assert isinstance(event, MachineBooted | MachinePromoted | MachineRestored)
     machine = machine_of(job, event.machine_id)
-    if machine is None or machine.status != "booted":
+    if machine is None or machine.status != "booted" or is_being_restored(machine):
         return []
     targets = _targets(machine.endpoints, event.health_check)
     if targets is None:

@@ -31,7 +31,8 @@ from proto.instance.events import (
 )
 from proto.instance.host_events import OrphanDestroyRequested
 from proto.instance.words import MachineSpec, Offer, Volume
-from services.instance.decider.instance import Instance, Machine
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import Machine
 from services.instance.effects.intake import choose_offers
 from services.instance.effects.sharing import report_shared
 from services.instance.effects.world import World
@@ -166,6 +167,10 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
     }
     is_here = volume is not None and (volume.provider, volume.host_id) == (offer.provider, offer.host_id)
     spec = event.spec if event.role == "primary" else _without_command(event.spec)
+    if event.restore and not is_here:
+        # The customer's command needs the files: the agent runs it when they are back.
+        environment |= {"DUMONT_AGENT_RESTORE": event.restore, "DUMONT_AGENT_START_COMMAND": spec.start_command}
+        spec = _without_command(spec)
     return MachineOrder(event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "")
 
 
@@ -220,6 +225,7 @@ def _rented(
         provider_machine_id=machine.provider_machine_id,
         offer=offer,
         adopted=adopted,
+        has_volume=bool(machine.volume_id),
         rejected=tuple(rejected),
     )
     return [rented, *_booted_if_running(event.instance_id, event.machine_id, machine, world)]

@@ -24,7 +24,8 @@ from proto.instance.commands import (
     ReportStopped,
 )
 from proto.instance.words import MachineStatus
-from services.instance.decider.instance import Instance, Machine
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import Machine
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderMachine, ProviderStatus
 from services.instance.queries import contracts

@@ -17,6 +17,7 @@ from libs.clock import Clock
 from libs.config import Secret
 from libs.postgres import Database
 from libs.refusal import Transient
+from libs.s3 import Objects
 from libs.telemetry import Logger
 from proto.instance.words import Offer
 from services.instance.decider.market import Stock
@@ -54,6 +55,8 @@ class World:
     heartbeat_s: float = 30.0
     heartbeat_misses_max: int = 3
     heartbeat_loss_s: float = 300.0
+    storage: Objects | None = None  # where snapshots go; None: this installation takes none
+    snapshot_interval_s: float = 0.0  # 0: only when asked for
     market: Market = field(default_factory=Market)
     blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
 

@@ -3,7 +3,7 @@
 The runtime calls `QUERIES[type](query, context)` and `SIGNALS[type](signal, context)`; `context.pool` is this
 service's database (active projection first, then the live schema), `context.world` its World. Split by noun:
 `instances`, `hosts` (offers, blacklist, history), `pool_hosts` (for warm pools), `agents` (heartbeats),
-`contracts` (what effects need to know). Nothing here writes facts.
+`storage` (snapshots), `contracts` (what effects need to know). Nothing here writes facts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from proto.instance.queries import (
     ListHosts,
     ListInstances,
     ListOffers,
+    ListSnapshots,
+    SignStorage,
     SummarizeHistory,
 )
-from services.instance.queries import agents, hosts, instances, pool_hosts
+from services.instance.queries import agents, hosts, instances, pool_hosts, storage
 
 QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     GetInstance: instances.get_instance,
@@ -36,5 +38,7 @@ QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     CheckBlacklist: hosts.check_blacklist,
     SummarizeHistory: hosts.summarize_history,
     ListAgents: agents.list_agents,
+    ListSnapshots: storage.list_snapshots,
+    SignStorage: storage.sign_storage,
 }
 SIGNALS: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = {AgentReport: agents.agent_report}

@@ -11,7 +11,7 @@ from typing import Protocol
 from asyncpg import Record
 
 from libs.postgres import Database
-from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, ListAgents
+from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, ListAgents, SnapshotOrder
 
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
 AGENTS_MAX = 1_000
@@ -41,8 +41,9 @@ class Context(Protocol):
 _REPORT_SQL = """
 with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
-           i.status as instance_status
+           i.status as instance_status, s.snapshot_id, s.base_id
     from instances i left join machines m on m.machine_id = $1
+    left join snapshots s on s.machine_id = $1 and s.status = 'requested'
     where i.instance_id = $2
 ), said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
@@ -98,7 +99,9 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
         IDLE_GPU_PERCENT,
     )
     reason = shutdown_reason(report, row)
-    return AgentAnswer("shutdown" if reason else "none", reason, int(context.world.heartbeat_s))
+    order = None if row is None or not row["snapshot_id"] else SnapshotOrder(row["snapshot_id"], row["base_id"] or "")
+    pace_s = int(context.world.heartbeat_s)
+    return AgentAnswer("shutdown" if reason else "none", reason, pace_s, None if reason else order)
 
 
 def shutdown_reason(report: AgentReport, row: Record | None) -> str:

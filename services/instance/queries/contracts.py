@@ -30,6 +30,7 @@ class Wanted(Struct, frozen=True):
 
     spec: MachineSpec
     volume_host_id: str
+    account_id: str
 
 
 class Silent(Struct, frozen=True):
@@ -55,7 +56,7 @@ where provider = $1 and provider_machine_id = any($2)
 """
 _INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
 _LEFT_SQL = "select exists (select from machines where machine_id = $1 and status <> $2 and changed_at > $3)"
-_WANTED_SPEC_SQL = "select spec, volume->>'host_id' from instances where instance_id = $1"
+_WANTED_SPEC_SQL = "select spec, volume->>'host_id', account_id from instances where instance_id = $1"
 # $1 heard of before, $2 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
 _SILENT_SQL = """
 select m.machine_id, m.instance_id, m.provider, m.provider_machine_id, greatest(a.last_seen_at, m.changed_at),
@@ -110,7 +111,7 @@ async def wanted_of(pool: Database, instance_id: str) -> Wanted | None:
     row = await pool.fetchrow(_WANTED_SPEC_SQL, instance_id)
     if row is None or row[0] is None:
         return None
-    return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "")
+    return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "", row[2])
 
 
 async def silent_agents(pool: Database, before: datetime) -> list[Silent]:

@@ -13,6 +13,7 @@ from proto.failover.commands import (
     NotePool,
     NoteReady,
     NoteRungFailed,
+    NoteSnapshot,
 )
 from proto.failover.words import PoolSeen
 
@@ -36,6 +37,7 @@ EXECUTE = ExecuteFailover(
     now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, failover_id=FAILOVER, machine_id=PRIMARY, test=True
 )
 POOL_READY = NotePool(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, pool=READY_POOL)
+SNAPSHOT = NoteSnapshot(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT)
 CLAIMED = NoteClaimed(
     now=NOW + timedelta(milliseconds=10),
     instance_id=INSTANCE_ID,

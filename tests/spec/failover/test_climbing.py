@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from libs.spec.given import Given, spec
 from proto.failover.commands import UpdateMachineSettings
 from proto.failover.events import (
+    CloudStorageSucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -19,6 +20,7 @@ from proto.failover.events import (
     RungFailed,
     RungSkipped,
     RungTried,
+    SnapshotNoted,
     WarmPoolSucceeded,
 )
 from proto.failover.words import GlobalSettings, Limits, MachinePatch, PoolSeen, WarmPoolSettings
@@ -38,6 +40,7 @@ from tests.spec.failover.controls import (
     PRIMARY,
     PROMOTION_FAILED,
     READY,
+    SNAPSHOT,
     STANDBY,
     STOPPED,
     seconds,
@@ -219,3 +222,22 @@ def test_to_another_account_the_instance_does_not_exist() -> None:
 def test_a_pool_that_says_the_same_again_is_not_noted_again() -> None:
     story = protected().when(POOL_READY).then_nothing()
     story.when(replace(POOL_READY, pool=PoolSeen())).then_kinds(PoolNoted)
+
+
+def test_a_new_machine_filled_from_a_snapshot_completes_the_failover_with_what_is_missing() -> None:
+    noted = spec(GUARD).given().when(SNAPSHOT).then_kinds(SnapshotNoted)
+    noted.when(SNAPSHOT).then()
+    everything = replace(LOST, settings=GlobalSettings(default_strategy="all"))
+    said = noted.when(everything)
+    asked = said.events[-1]
+    assert isinstance(asked, RungTried)
+    assert (asked.rung, asked.give_up_at) == ("cloud_storage", seconds(3_600))
+    claimed = replace(CLAIMED, rung="cloud_storage", machine_id="mach_9")
+    ready = replace(READY, machine_id="mach_9", restored_at=seconds(-12.4))
+    climbed = said.then_kinds(FailoverStarted, LadderPlanned, RungSkipped, RungSkipped, RungSkipped, RungTried)
+    said = climbed.when(claimed).then_kinds(RungClaimed).when(ready)
+    said.then_kinds(CloudStorageSucceeded, FailoverCompleted)
+    completed = said.events[-1]
+    assert isinstance(completed, FailoverCompleted)
+    assert (completed.strategy, completed.data_loss_window_s) == ("cloud_storage", 13)
+    assert [phase.phase for phase in completed.phases] == ["cloud_storage_check", "snapshot_restore"]

@@ -11,11 +11,13 @@ from proto.instance.commands import (
     DeleteInstance,
     DestroyOrphan,
     GiveUpMachine,
+    GiveUpSnapshot,
     KeepAlive,
     MarkUsed,
     PromoteMachine,
     RecordAttempt,
     ReleaseStandby,
+    ReplaceMachine,
     ReportBooted,
     ReportDestroyed,
     ReportFailed,
@@ -23,9 +25,13 @@ from proto.instance.commands import (
     ReportOrphan,
     ReportOrphanGone,
     ReportRented,
+    ReportRestored,
     ReportSilence,
+    ReportSnapshot,
+    ReportSnapshotFailed,
     ReportStopped,
     ReportVolumeShared,
+    RequestSnapshot,
     RequestStandby,
     StartInstance,
     StopIfIdle,
@@ -33,9 +39,11 @@ from proto.instance.commands import (
     Unblacklist,
 )
 from services.instance.decider import HOST, INSTANCE, ORPHAN
-from services.instance.decider.instance import LIVE, InstanceState
+from services.instance.decider.instance import InstanceState
+from services.instance.decider.machine_state import LIVE
 from tests.spec.instance.controls import ACCOUNT, INSTANCE_ID, NOW, OFFER, OTHER_ACCOUNT, SPEC, minutes
 
+SNAPSHOTS = st.sampled_from(["snap_1", "snap_2"])
 MACHINES = st.sampled_from(["mach_1", "mach_2", "mach_3"])
 ACCOUNTS = st.sampled_from([ACCOUNT, ACCOUNT, ACCOUNT, OTHER_ACCOUNT])
 COMMON = {"now": st.just(NOW), "instance_id": st.just(INSTANCE_ID)}
@@ -114,6 +122,49 @@ INSTANCE_COMMANDS = st.one_of(
         size_gb=st.just(50),
     ),
     st.builds(
+        ReplaceMachine,
+        **COMMON,
+        machine_id=MACHINES,
+        replaces=MACHINES,
+        failover_id=st.sampled_from(["fo_1", "fo_2"]),
+        give_up_at=st.just(minutes(10_000)),
+        rung=st.just("cloud_storage"),
+        offers=OFFERS,
+    ),
+    st.builds(
+        RequestSnapshot,
+        **COMMON,
+        snapshot_id=SNAPSHOTS,
+        reason=st.sampled_from(["scheduled", "user_request"]),
+        account_id=st.sampled_from(["", ACCOUNT, OTHER_ACCOUNT]),
+        has_storage=st.sampled_from([True, True, True, False]),
+    ),
+    st.builds(
+        ReportSnapshot,
+        **COMMON,
+        machine_id=MACHINES,
+        generation=st.integers(1, 3),
+        snapshot_id=SNAPSHOTS,
+        captured_at=st.just(NOW),
+        files=st.just(1),
+        bytes=st.just(1),
+        stored_bytes=st.just(1),
+        packs=st.just(("snap_1",)),
+        took_ms=st.just(1),
+    ),
+    st.builds(ReportSnapshotFailed, **COMMON, machine_id=MACHINES, snapshot_id=SNAPSHOTS, code=st.just("x")),
+    st.builds(GiveUpSnapshot, **COMMON, snapshot_id=SNAPSHOTS),
+    st.builds(
+        ReportRestored,
+        **COMMON,
+        machine_id=MACHINES,
+        source=SNAPSHOTS,
+        captured_at=st.just(NOW),
+        files=st.just(1),
+        bytes=st.just(1),
+        took_ms=st.just(1),
+    ),
+    st.builds(
         ReportSilence,
         **COMMON,
         machine_id=MACHINES,
@@ -181,6 +232,35 @@ TAKEOVER = st.sampled_from(
         ),
     ]
 )
+# Likewise for a snapshot and a machine that is filled from it.
+REFILLED = st.sampled_from(
+    [
+        RequestSnapshot(now=NOW, instance_id=INSTANCE_ID, snapshot_id="snap_1", reason="scheduled", has_storage=True),
+        ReportSnapshot(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_1",
+            generation=1,
+            snapshot_id="snap_1",
+            captured_at=NOW,
+            files=1,
+            bytes=1,
+            stored_bytes=1,
+            packs=("snap_1",),
+            took_ms=1,
+        ),
+        ReplaceMachine(
+            now=NOW,
+            instance_id=INSTANCE_ID,
+            machine_id="mach_3",
+            replaces="mach_1",
+            failover_id="fo_2",
+            give_up_at=minutes(10_000),
+            rung="cloud_storage",
+            offers=(OFFER,),
+        ),
+    ]
+)
 
 
 def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
@@ -207,7 +287,10 @@ def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
 
 def test_every_wish_for_an_instance_twice_is_once() -> None:
     every_command_twice_is_once(
-        INSTANCE, USUAL | TAKEOVER | INSTANCE_COMMANDS, invariant=one_primary_and_no_contract_forgotten, steps_max=30
+        INSTANCE,
+        USUAL | TAKEOVER | REFILLED | INSTANCE_COMMANDS,
+        invariant=one_primary_and_no_contract_forgotten,
+        steps_max=30,
     )
 
 

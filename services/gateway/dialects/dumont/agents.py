@@ -64,6 +64,13 @@ class KeepAliveQuery(Struct, frozen=True, forbid_unknown_fields=True):
     minutes: Annotated[int, Meta(ge=1, le=1440)] | None = None
 
 
+class DumontSnapshotOrder(Struct, frozen=True):
+    """`base_id`: the snapshot that this one may add to, empty: none."""
+
+    snapshot_id: str
+    base_id: str
+
+
 class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
     received: bool
     success: bool
@@ -73,6 +80,7 @@ class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
     commands: list[str]
     hibernate_in_seconds: int | None
     next_heartbeat_in: int
+    snapshot: DumontSnapshotOrder | None = None
 
 
 class DumontAgent(Struct, frozen=True, kw_only=True):
@@ -104,6 +112,7 @@ async def heartbeat(call: Call) -> Answer:
     instance_id = str(body.instance_id).removeprefix(LEGACY_ID_PREFIX)
     identity = identify_agent(call.gateway, call.credential, instance_id)
     answer: AgentAnswer = await call.ask(_report(call, body, identity.machine_id, instance_id, identity.generation))
+    order = answer.snapshot
     return ok(
         DumontHeartbeatAnswer(
             received=True,
@@ -114,6 +123,7 @@ async def heartbeat(call: Call) -> Answer:
             commands=COMMANDS[answer.action],
             hibernate_in_seconds=0 if answer.action == "prepare_hibernate" else None,
             next_heartbeat_in=answer.next_heartbeat_s,
+            snapshot=None if order is None else DumontSnapshotOrder(order.snapshot_id, order.base_id),
         )
     )
 

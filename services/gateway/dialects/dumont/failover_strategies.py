@@ -15,6 +15,10 @@ ETA_S: dict[Rung, tuple[int, int]] = {
 }
 
 
+# Rungs that somebody owns.
+OWNED: frozenset[Rung] = frozenset({"warm_pool", "cloud_storage"})
+
+
 class DumontEta(Struct, frozen=True):
     min: int
     max: int
@@ -47,14 +51,14 @@ def _strategy(told: tuple[str, str, str, str, str], requirements: list[str], run
         cost=cost,
         requirements=requirements,
         eta_seconds=DumontEta(min(eta[0] for eta in etas), max(eta[1] for eta in etas)) if etas else None,
-        available=not rungs or "warm_pool" in rungs,
+        available=not rungs or any(rung in OWNED for rung in rungs),
     )
 
 
 _POOL = "a second free GPU on the machine's host and a provider with shared volumes"
 _VM = "a CPU standby (not part of this installation)"
 _REGION = "a regional volume (not part of this installation)"
-_BUCKET = "an object storage (not part of this installation)"
+_BUCKET = "a snapshot in object storage"
 STRATEGIES = [
     _strategy(
         ("warm_pool", "GPU warm pool", "A standby GPU on the same host takes over with the same volume.",

@@ -1,4 +1,4 @@
-"""Which rows of `schema.sql` follow from one event. Pure; called by the runtime for every own event, in log order.
+"""Rows of instances, machines, hosts and orphans, and which event goes where. Pure; called by the runtime.
 
 Rows are keyed so that a replay is harmless. Structured columns are jsonb. A due deadline always leads to an event
 that withdraws or moves it, because the decider computes the same instant from the same facts.
@@ -41,10 +41,15 @@ from proto.instance.events import (
     MachinePromoted,
     MachineRented,
     MachineRequested,
+    MachineRestored,
     MachineStartRequested,
     MachineStopped,
     MachineStopRequested,
     PromotionFailed,
+    SnapshotCompleted,
+    SnapshotFailed,
+    SnapshotRequested,
+    SnapshotsExpired,
     VolumeReleased,
     VolumeShared,
 )
@@ -57,6 +62,7 @@ from proto.instance.host_events import (
     OrphanFound,
 )
 from proto.instance.words import Volume
+from services.instance.projection import snapshots
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
 
@@ -177,6 +183,7 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
                 role=event.role,
                 generation=event.generation,
                 requested_at=event.requested_at,
+                restore=event.restore,
             )
             if event.role == "primary":
                 yield _instance(heard, machine_id=event.machine_id, generation=event.generation)
@@ -194,7 +201,10 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
                 offer=event.offer,
                 gone=False,
                 rented_at=heard.at,
+                **({"restore": ""} if event.has_volume else {}),
             )
+        case MachineRestored(machine_id=machine_id, captured_at=captured_at):
+            yield Row("machines", {"machine_id": machine_id}, {"restored_at": captured_at})
         case MachineBooted() as event:
             yield _machine(heard, event.machine_id, "booted", endpoints=event.endpoints)
         case MachineStartRequested() as event:
@@ -318,6 +328,7 @@ _MACHINES = (
     MachineBooted,
     MachineStartRequested,
     MachinePromoted,
+    MachineRestored,
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
     VolumeShared,
@@ -358,5 +369,6 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys(_MACHINES, _project_machine),
     **{kind: _machine_end_to(status) for kind, status in _MACHINE_ENDS.items()},
     **dict.fromkeys((AttemptRecorded, HostBlacklisted, HostUnblacklisted), _project_host),
+    **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
 }

