@@ -201,14 +201,16 @@ class FakeCloud:
         asyncio.get_running_loop().call_later(seconds, happen)
 
     def create_late(self, order: MachineOrder) -> None:
-        """The order is carried out when its sender has given up waiting: soon enough for a listing that lags."""
+        """The order is carried out some time after it was sent, and shows in lists no later than any other would."""
+        sent_s = self.now_s()
 
         def happen() -> None:
             self.trace.note("cloud lies", "late create of", order.label)
             with contextlib.suppress(OfferGone):
-                self.create(order)
+                machine = self.create(order)
+                machine.seen_from_s = min(machine.seen_from_s, sent_s + LIST_LAG_S)
 
-        asyncio.get_running_loop().call_later(self.draws.up_to(CALL_S_MAX), happen)
+        asyncio.get_running_loop().call_later(self.draws.up_to(LIST_LAG_S), happen)
 
     def shown_status(self, machine: Rented) -> ProviderStatus:
         """What the cloud says, which for a while may be what was."""
