@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 
 import msgspec
 
-from libs.refusal import Refused
+from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
 from libs.runtime.courtesy import Courtesy
@@ -22,11 +23,16 @@ from libs.runtime.service import Service
 from libs.runtime.surroundings import Surroundings
 from libs.telemetry import Histogram, start_span
 from proto.base import Command, Reply, Request
+from proto.codes import CODES
 from proto.health import MetricsText, ServiceHealth
 
 READ_YOUR_WRITES_MAX_S = 0.5  # design 4: then the answer is given with `stale`
 
 _encode = msgspec.json.Encoder().encode
+
+
+class RowsBehind(Transient):
+    """Something is not in the rows, and the asker knows of a commit that is not in them either."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,13 @@ class Serving:
             return Reply(body=_raw(MetricsText(self._metrics())))
         decoder, handler = self._queries[tag] if tag in self._queries else _unknown(subject)
         stale = not await self._caught_up(request)
-        return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)), stale=stale)
+        try:
+            return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)), stale=stale)
+        except Refused as refused:
+            code = CODES.get(refused.code)
+            if stale and code is not None and code.status == HTTPStatus.NOT_FOUND:
+                raise RowsBehind(f"{subject}: {refused.code}, but the rows are behind what was asked for") from refused
+            raise
 
     async def _command(self, request: Request, trace: str) -> Reply:
         command = cast(Command, self._commands.decode(request.body))  # the union holds nothing else

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from libs.process import die_with_parent, name_process
 from services.sandbox import pages, shell
 from services.sandbox.processes import MACHINE_VARIABLE, identity, send
 from services.sandbox.records import ProcessId, replace
@@ -35,7 +36,7 @@ SSH_PORT = 22
 LOOPBACK = "127.0.0.1"
 AGENT_RESTART_STATUS = 3  # the agent asked to be started anew
 AGENT_RETRY_MIN_S, AGENT_RETRY_MAX_S = 1.0, 60.0
-PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 15, 36, 4  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 36, 4  # linux/prctl.h
 # The standard library loads these on first use; its files may be out of reach for a machine's user.
 LAZY_MODULES = (
     "encodings.idna",
@@ -99,7 +100,7 @@ def run_machine(order: BootOrder, report_fd: int, agent: AgentMain) -> NoReturn:
 def _become_machine(order: BootOrder, report_fd: int) -> None:
     """Leave everything that was inherited: session, signals, descriptors, user."""
     os.setsid()
-    _libc.prctl(PR_SET_NAME, b"dumont-machine", 0, 0, 0)
+    name_process("dumont-machine")
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what detaches itself inside stays our descendant
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -259,7 +260,8 @@ def _become_agent(agent: AgentMain, order: BootOrder) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(2)
-        _libc.prctl(PR_SET_NAME, b"dumont-agent", 0, 0, 0)
+        die_with_parent(signal.SIGTERM)  # however the leader ends
+        name_process("dumont-agent")
         status = agent(order.agent_env)
     except BaseException:  # a fork must not unwind into the leader's loop
         traceback.print_exc()

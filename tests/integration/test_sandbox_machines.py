@@ -135,8 +135,10 @@ async def test_an_orderly_restart_brings_machines_back_as_they_were(daemon: Daem
 
 async def test_a_cloud_that_ends_while_machines_boot_leaves_none_of_them_running(daemon: Daemon) -> None:
     _, listed = await daemon.call("GET", "/v1/offers?gpu=RTX%204090&billing=spot")
+    agent = {"DUMONT_AGENT_TOKEN": "none", "DUMONT_GATEWAY_URL": daemon.url}
+    body = {"image": "pytorch", "agent_env": agent}
     orders = [
-        daemon.call("POST", "/v1/machines", {"label": f"m{n}", "offer_id": offer["offer_id"], "image": "pytorch"})
+        daemon.call("POST", "/v1/machines", {**body, "label": f"m{n}", "offer_id": offer["offer_id"]})
         for n, offer in enumerate(listed["offers"][:6])
     ]
     answers = await asyncio.gather(*orders)
