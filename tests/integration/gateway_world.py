@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from msgspec.structs import replace
 
-from libs.clock import SystemClock
+from libs.clock import Clock, SystemClock
 from libs.config import Secret
 from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
@@ -255,10 +255,11 @@ class Answered:
 
 @asynccontextmanager
 async def running_gateway(
-    *, mode: str = "dev", host: str = "127.0.0.1", plan: Plan = "operator", limits: str = ""
+    *, plan: Plan = "operator", clock: Clock | None = None, log: MemoryLog | None = None, **chosen: Any
 ) -> AsyncIterator[GatewayWorld]:
-    clock, exchange, bug = SystemClock(), MemoryExchange(), Bug()
-    log, owner = MemoryLog(), Owner()
+    """`chosen` are settings of the gateway. With the `log` of an earlier one, its accounts and keys are there again."""
+    clock, exchange, bug = clock or SystemClock(), MemoryExchange(), Bug()
+    log, owner = log or MemoryLog(), Owner()
     owner_bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     await owner_bus.serve("instance", owner.answer)
     await owner_bus.serve("webhook_dispatch", WebhookOwner().answer)
@@ -266,10 +267,7 @@ async def running_gateway(
     await owner_bus.serve("failover", survival.answer)
     await owner_bus.serve("warmpool", survival.answer)
     bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
-    settings = GatewaySettings(
-        nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_host=host, gateway_port=0, mode=mode,
-        limits=limits,
-    )  # fmt: skip
+    settings = GatewaySettings(nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_port=0, **chosen)
     peers = MemoryPeers("gw_test")
     gateway = make(settings, log=log, bus=bus, peers=peers, clock=clock, ids=SystemIds(), is_connected=lambda: True)
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()

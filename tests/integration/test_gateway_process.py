@@ -21,7 +21,7 @@ from libs.embedded import NatsServer
 from libs.eventlog.connection import open_connection
 from libs.rpc import NatsBus
 from proto.base import Command, Meta
-from proto.gateway.commands import IssueKey, RevokeKey
+from proto.gateway.commands import IssueKey, OpenAccount, RevokeKey
 from proto.gateway.words import fingerprint
 from tests.integration.gateway_world import KEY, SECRET, Owner
 
@@ -133,6 +133,44 @@ async def test_replicas_share_keys_and_an_outage_of_the_bus_is_503_until_it_is_o
             assert b"http.bug" not in log, log.decode()
     await bus.close()
     await connection.close()
+
+
+async def test_two_replicas_share_a_limit_and_a_revocation(fresh_nats: NatsServer) -> None:
+    """Half of the requests here, half there, all at once: together they let through what one would."""
+    connection = await open_connection(fresh_nats.url, name="test")
+    bus = NatsBus(connection, clock=SystemClock(), on_bug=lambda error: None)
+    async with (
+        gateway_process(fresh_nats) as (_, one),
+        gateway_process(fresh_nats) as (_, two),
+        aiohttp.ClientSession() as http,
+    ):
+        client = Client(http)
+        for url in (one, two):
+            await until(lambda url=url: _shows(http, url, "dumont_gateway_replicas", 2), "the replicas know each other")
+        await wish(bus, OpenAccount(now=datetime.now(UTC), account_id="acct_default", name="test", plan="free"))
+        await wish(bus, issue_key())
+        began = asyncio.get_running_loop().time()
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/api/v1/account"), 200), "the key works")
+        statuses = await asyncio.gather(*(client.status(f"{url}/api/v1/account") for url in (one, two) * 60))
+        took_s = asyncio.get_running_loop().time() - began
+        assert set(statuses) == {200, 429}
+        assert 57 <= statuses.count(200) + 2 <= 63 + took_s
+
+        await wish(bus, RevokeKey(now=datetime.now(UTC), key_id="key_1", account_id="acct_default"))
+        for url in (one, two):
+            await until(lambda url=url: _is(client.status(f"{url}/api/v1/account"), 401), "the key is refused")
+    await bus.close()
+    await connection.close()
+
+
+async def _shows(http: aiohttp.ClientSession, url: str, metric: str, value: int) -> bool:
+    try:
+        async with http.get(f"{url}/metrics") as response:
+            text = await response.text()
+    except aiohttp.ClientConnectionError:
+        return False
+    return f'{metric}{{service="gateway"}} {value}\n' in text
 
 
 async def _is(status: Awaitable[int], wanted: int) -> bool:

@@ -64,6 +64,11 @@ class Bucket:
             self.day, self.used = day, 0
         self.used += count
 
+    def change(self, old: Quota, new: Quota, now_us: int) -> None:
+        """Another plan: what was used stays used, counted at the new pace."""
+        used = max(self.full_at_us - now_us, 0) // old.interval_us
+        self.full_at_us = now_us + used * new.interval_us
+
     def standing(self, quota: Quota, now_us: int) -> Standing:
         """The tighter window; with no room in it, how long until there is."""
         left = self._period_left(quota, now_us)

@@ -179,7 +179,9 @@ class Limiter:
                 self._entries.popitem(last=False)
         else:
             self._entries.move_to_end(subject)
-            entry.quota = charge.quota
+            if entry.quota is not charge.quota and entry.quota != charge.quota:
+                entry.bucket.change(entry.quota, charge.quota, now_us)
+                entry.quota, entry.lease, entry.refused_until_us = charge.quota, 0, 0
         if entry.epoch != self._epoch:
             self._settle(subject, entry, now_us)
         return entry
