@@ -53,6 +53,11 @@ sim SEED *ARGS:
 chaos *ARGS:
     {{ python }} -m tests.journey.chaos {{ ARGS }}
 
+# kill -9 dispatcher, nats-server and postgres during 20,000 webhook deliveries to receivers that fail (two minutes)
+[group('check')]
+deliveries *ARGS:
+    {{ python }} -m tests.journey.deliveries {{ ARGS }}
+
 # take the machines of 1,000 instances away at once (virtual sandbox; a minute); then look for anything answered twice
 [group('check')]
 storm *ARGS:

@@ -107,7 +107,7 @@ class Hands:
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._start_patient())
-            group.create_task(self._listen("hands", self._own.follow, self._own_work, last_own_seq))
+            group.create_task(self._listen("hands", self._own.follow_heard, self._own_work, last_own_seq))
             if self._service.hears:
                 group.create_task(self._listen("hears", self._public.follow, self._public_work, 0))
 

@@ -29,6 +29,7 @@ class OwnStream:
         self.stream = stream_of(service.name)
         self._log = log
         self._courtesy = courtesy
+        self._unheard = {a.kind for a in service.aggregates if not a.is_heard}
         self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
 
     async def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
@@ -37,6 +38,16 @@ class OwnStream:
             async for batch in batches:
                 yield [(stored.seq, self.decode(stored)) for stored in batch]
                 await self._courtesy.let_gather()
+
+    async def follow_heard(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+        """The same without the events of aggregates that nobody hears of."""
+        async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
+            async for batch in batches:
+                yield [(stored.seq, self.decode(stored) if self._is_heard(stored) else []) for stored in batch]
+                await self._courtesy.let_gather()
+
+    def _is_heard(self, stored: Stored) -> bool:
+        return not self._unheard or stored.subject.split(".", 3)[2] not in self._unheard
 
     def decode(self, stored: Stored) -> list[Heard]:
         _, _, kind, aggregate_id = stored.subject.split(".", 3)

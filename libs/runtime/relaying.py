@@ -56,7 +56,7 @@ class Relay:
         self._public_seq = max(self._public_seq, companion)
         await self._find_published(companion)
         saved_at_s = self._clock.monotonic_s()
-        async for batch in self._own.follow(self.seq):
+        async for batch in self._own.follow_heard(self.seq):
             waves = self._waves([heard for _, events in batch for heard in events])
             for wave in waves:
                 outcomes = await asyncio.gather(*map(self._publish, wave), return_exceptions=True)

@@ -32,6 +32,7 @@ class Aggregate:
     decide: Callable[[State, Any], Sequence[Event]]
     evolve: Callable[[State, Any], State]
     events: Any  # the union of event structs this stream may hold
+    is_heard: bool = True  # False: its events are rows and no more; neither relay nor hands decode them
 
 
 class Row(Struct, frozen=True, gc=False):

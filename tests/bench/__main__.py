@@ -1,4 +1,4 @@
-"""`just bench [start|http|storage|failover …]`: run the named parts (default: all) and print one table."""
+"""`just bench [start|http|storage|failover|webhooks|sse …]`: run the named parts (default: all) and print one table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 
 from tests.bench.report import Line, show
 
-PARTS = ("start", "http", "storage", "failover")
+PARTS = ("start", "http", "storage", "failover", "webhooks", "sse")
 
 
 def main() -> None:

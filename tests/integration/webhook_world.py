@@ -130,9 +130,12 @@ class Speaker:
         self._clock = SystemClock()
         self._ids = SystemIds()
 
-    async def say(self, event: Event) -> str:
+    def fresh_id(self) -> str:
+        return f"{self._ids.fresh('cmt')}.0"
+
+    async def say(self, event: Event, event_id: str = "") -> str:
         """Returns the event's id."""
-        event_id = f"{self._ids.fresh('cmt')}.0"
+        event_id = event_id or self.fresh_id()
         about = getattr(event, "instance_id", "other")
         heard = Heard(event, event_id, about, self._clock.now(), "EVT_INSTANCE", 1, correlation="corr_1")
         subject, headers = envelope(heard, "/dumont/instance")

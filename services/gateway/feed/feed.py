@@ -22,7 +22,7 @@ from services.gateway.feed.ring import SLICE_EVENTS_MAX, Ring, Told, told
 from services.gateway.feed.stream import Stream, chunked
 
 FOLLOW_RETRY_S = 0.5
-GATHER_S = 0.02  # events of these milliseconds leave in one write per client; the first after a pause leaves at once
+GATHER_S = 0.01  # events of these milliseconds leave in one write per client; the first after a pause leaves at once
 BEAT_INTERVAL_S = 15.0  # proxies cut what is quiet for 30 to 60 s
 FOLLOWERS_MAX = 4_000  # about 20 kB each with their connections
 FOLLOWERS_OF_ACCOUNT_MAX = 1_000

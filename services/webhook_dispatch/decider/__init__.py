@@ -11,6 +11,6 @@ from proto.webhook_dispatch.events import AccountEvent, EndpointEvent, MailboxEv
 from services.webhook_dispatch.decider import account, endpoint, mailbox
 
 ENDPOINT = Aggregate("endpoint", None, endpoint.decide, endpoint.evolve, EndpointEvent)
-MAILBOX = Aggregate("mailbox", mailbox.EMPTY, mailbox.decide, mailbox.evolve, MailboxEvent)
+MAILBOX = Aggregate("mailbox", mailbox.EMPTY, mailbox.decide, mailbox.evolve, MailboxEvent, is_heard=False)
 ACCOUNT = Aggregate("account", account.NO_SECRET, account.decide, account.evolve, AccountEvent)
 AGGREGATES = (ENDPOINT, MAILBOX, ACCOUNT)
