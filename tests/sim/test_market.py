@@ -55,6 +55,7 @@ def is_near(one: Zone, other: Zone) -> bool:
 def test_no_strategy_ever_has_two_primaries(choice: Choice) -> None:
     outcome = replay(choice, **SMALL_MONTH)
     assert outcome.double_primary_s == 0
+    assert outcome.untrue_windows == 0
     assert (outcome.losses > 0) == (choice.billing == "spot")
     assert 0.5 < outcome.availability <= 1
     if choice.billing == "on_demand":

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(outcomes)
         took_s = time.perf_counter() - began_s
         print(f"{chosen.instances} instances, {chosen.days:g} days, seed {chosen.seed}; took {took_s:.0f} s")
-    return 1 if any(outcome.double_primary_s for outcome in outcomes) else 0
+    return 1 if any(outcome.double_primary_s or outcome.untrue_windows for outcome in outcomes) else 0
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:

@@ -21,7 +21,7 @@ from libs.sim.trace import Trace
 from proto.base import Command, Heard
 from proto.failover.commands import UpdateMachineSettings
 from proto.failover.events import FailoverFailed
-from proto.failover.words import GlobalSettings, Limits, MachinePatch
+from proto.failover.words import RUNGS_OF, GlobalSettings, Limits, MachinePatch
 from proto.instance.commands import CreateInstance, StartInstance
 from proto.instance.events import InstanceFailed
 from proto.instance.words import MachineSpec, Port
@@ -30,6 +30,7 @@ from services.failover.effects import World as FailoverWorld
 from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
+from tests.sim.market.agents import Agents, Storage
 from tests.sim.market.cloud import GPU, MarketCloud
 from tests.sim.market.platform import LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
@@ -68,12 +69,15 @@ class _Replay:
         life = Life("market", 1, chance)
         outside = instance_scenario.outside(life, self._cloud, self._stores["instance"])
         outside.poll_s = CENSUS_S
-        outside.heartbeat_s = days * DAY_S  # agents are not simulated
+        outside.heartbeat_s = days * DAY_S  # silence is not simulated
+        outside.storage = Storage()
         self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._stores["instance"])
         failover_world = FailoverWorld(_default_settings, self._platform.clock, Limits())
         self._platform.add(FAILOVER, failover_world, self._stores["failover"])
         self._platform.add(WARMPOOL, None, self._stores["warmpool"])
-        self._platform.said += [self._tally.said, self._look_after]
+        has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]
+        agents = Agents(self._platform, self._tally, chance.generator("agents"), snapshots=has_snapshots)
+        self._platform.said += [self._tally.said, agents.said, self._look_after]
 
     async def run(self, count: int) -> Outcome:
         until_s = self._days * DAY_S

@@ -1,7 +1,8 @@
 """Which strategies the market is replayed for, and how each is asked for: by the commands that the gateway sends.
 
-Used by the market simulation. A strategy of the failover service appears as soon as all of its rungs have owners
-(`services.failover.decider.ladder.OWNED`): nothing here imitates a rung.
+Used by the market simulation. A strategy of the failover service appears as soon as rungs of it have owners
+(`services.failover.decider.ladder.OWNED`): nothing here imitates a rung. One that comes to the same rungs as another
+is left out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proto.failover.words import RUNGS_OF, StandbyMode, Strategy
+from proto.failover.words import RUNGS_OF, Rung, StandbyMode, Strategy
 from proto.instance.words import BillingMode
 from services.failover.decider.ladder import OWNED
 
@@ -33,10 +34,13 @@ def choices() -> list[Choice]:
 
 
 def _of_the_ladder() -> Iterator[Choice]:
+    seen: set[tuple[Rung, ...]] = set()
     for strategy, rungs in RUNGS_OF.items():
-        if not rungs or not set(rungs) <= OWNED:
+        owned = tuple(rung for rung in rungs if rung in OWNED)
+        if not owned or owned in seen:
             continue
-        if "warm_pool" not in rungs:
+        seen.add(owned)
+        if "warm_pool" not in owned:
             yield Choice(strategy, strategy)
             continue
         yield Choice(f"{strategy}, stopped", strategy, pool="stopped")

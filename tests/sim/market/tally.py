@@ -1,8 +1,8 @@
 """What a month on the market came to: seen from the cloud and from the facts, not from what a strategy claims.
 
 Used by the market simulation. An instance is up from the moment it is ready until the cloud takes its machine, whether
-we know of it or not. Work is the time it was up; files survive when the next machine has the same workspace, or as far
-as the failover says that it restored them (`data_loss_window_s`).
+we know of it or not. Work is the time it was up; files survive when the next machine has the same workspace, or as they
+were in the snapshot that it was filled from; what a failover says of the loss is checked against that.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from msgspec import Struct
 
 from proto.base import Heard
 from proto.failover.events import FailoverCompleted, FailoverFailed, FailoverStarted
-from proto.instance.events import InstanceInterrupted, InstanceReady
-from services.instance.decider.instance import LIVE, Instance
+from proto.instance.events import InstanceInterrupted, InstanceReady, MachineRestored
+from services.instance.decider.instance import Instance
+from services.instance.decider.machine_state import LIVE
 from tests.sim.cloud import Rented
 from tests.sim.market.cloud import HOUR_S, ON_DEMAND_USD_MICROS, MarketCloud
 from tests.sim.market.platform import Member
+
+CLOCK_S = 11.0  # a window counts from when the loss was noticed, at most a poll after it; and in whole seconds
 
 
 class Outcome(Struct, frozen=True):
@@ -37,6 +40,7 @@ class Outcome(Struct, frozen=True):
     unavailable_p95_s: float
     work_lost_h_per_instance: float
     double_primary_s: float
+    untrue_windows: int  # failovers that lost more work than they said
     facts: int
 
 
@@ -49,7 +53,9 @@ class Life:
     down_since_s: float | None = None
     up_s: float = 0.0
     work_s: float = 0.0  # what is in the workspace now
-    at_stake_s: float = 0.0  # what is gone unless a failover says that it restored it
+    snapshots: dict[str, float] = field(default_factory=dict[str, float])  # work in each
+    filled_from: str = ""  # the snapshot that the next machine was filled from
+    lost_last_s: float = 0.0  # work that the last move cost
     twice_since_s: float | None = None
 
 
@@ -65,6 +71,7 @@ class Tally:
     failed: int = 0
     lost_s: float = 0.0
     twice_s: float = 0.0
+    untrue_windows: int = 0
     facts: int = 0
 
     def taken(self, machine: Rented) -> None:
@@ -85,10 +92,11 @@ class Tally:
                 self._goes_down(self.lives[event.instance_id])
             case FailoverStarted():
                 self.started += 1
+            case MachineRestored() as event:
+                self.lives[event.instance_id].filled_from = event.source
             case FailoverCompleted() as event:
                 self.completed += 1
-                life = self.lives[event.instance_id]
-                self._settle(life, min(life.at_stake_s, event.data_loss_window_s))
+                self.untrue_windows += self.lives[event.instance_id].lost_last_s > event.data_loss_window_s + CLOCK_S
             case FailoverFailed():
                 self.failed += 1
             case _:
@@ -99,10 +107,7 @@ class Tally:
         assert machine is not None, f"ready on a machine that it does not have: {event!r}"
         rented = self.cloud.rented[machine.provider_machine_id]
         life = self.lives.setdefault(event.instance_id, Life())
-        self._settle(life, life.at_stake_s)
-        if life.rented is not None and not _same_files(life.rented, rented):
-            life.at_stake_s, life.work_s = life.work_s, 0.0
-        life.rented = rented
+        self._move(life, rented)
         if rented.status != "running":
             return  # it was taken before we said so
         self.carried[rented.provider_machine_id] = event.instance_id
@@ -113,11 +118,25 @@ class Tally:
         if life.up_since_s is None:
             life.up_since_s = now_s
 
-    def _settle(self, life: Life, lost_s: float) -> None:
-        """The files are back, all but `lost_s` of work."""
-        life.work_s += life.at_stake_s - lost_s
-        self.lost_s += lost_s
-        life.at_stake_s = 0.0
+    def _move(self, life: Life, rented: Rented) -> None:
+        """The instance is on this machine now: with the same files, with those of a snapshot, or with none."""
+        work_s = life.work_s
+        if life.rented is not None and not _same_files(life.rented, rented):
+            life.work_s = life.snapshots.get(life.filled_from, 0.0)
+        life.lost_last_s = work_s - life.work_s
+        self.lost_s += life.lost_last_s
+        life.rented, life.filled_from = rented, ""
+
+    def capture(self, instance_id: str, snapshot_id: str) -> bool:
+        """A snapshot is taken now; False when there is no machine to take it."""
+        life = self.lives[instance_id]
+        if life.up_since_s is None:
+            return False
+        life.snapshots[snapshot_id] = life.work_s + self.cloud.now_s() - life.up_since_s
+        return True
+
+    def is_up(self, instance_id: str) -> bool:
+        return self.lives[instance_id].up_since_s is not None
 
     def _goes_down(self, life: Life) -> None:
         if life.up_since_s is None:
@@ -143,7 +162,6 @@ class Tally:
             if life.down_since_s is not None:
                 self.down_s.append(now_s - life.down_since_s)
             self._goes_down(life)
-            self._settle(life, life.at_stake_s)
         count = len(self.lives)
         down_s = sorted(self.down_s)
         return Outcome(
@@ -159,6 +177,7 @@ class Tally:
             unavailable_p95_s=_quantile(down_s, 0.95),
             work_lost_h_per_instance=self.lost_s / HOUR_S / count,
             double_primary_s=self.twice_s,
+            untrue_windows=self.untrue_windows,
             facts=self.facts,
         )
 
