@@ -27,11 +27,19 @@ DEEDS: dict[str, Deed] = {
 }
 
 
+class SnapshotOrder(Struct, frozen=True):
+    """Copy the workspace; `base_id`: the snapshot that this one may add to."""
+
+    snapshot_id: str
+    base_id: str = ""
+
+
 class _Said(Struct, frozen=True):
     action: str = "none"
     commands: list[Any] = []
     next_heartbeat_in: float | None = None
     hibernate_in_seconds: float | None = None
+    snapshot: SnapshotOrder | None = None
 
 
 class _Envelope(Struct, frozen=True):
@@ -44,6 +52,7 @@ class Answer(Struct, frozen=True):
     deeds: tuple[Deed, ...] = ()
     unknown: tuple[str, ...] = ()
     next_heartbeat_in_s: float | None = None
+    snapshot: SnapshotOrder | None = None
 
 
 def read_answer(body: bytes) -> Answer:
@@ -59,7 +68,7 @@ def read_answer(body: bytes) -> Answer:
     pause_s = said.next_heartbeat_in
     if pause_s is not None:
         pause_s = min(max(pause_s, INTERVAL_MIN_S), INTERVAL_MAX_S)
-    return Answer(deeds, tuple(word for word in words if word not in DEEDS), pause_s)
+    return Answer(deeds, tuple(word for word in words if word not in DEEDS), pause_s, said.snapshot)
 
 
 def _word(command: Any) -> str:

@@ -23,10 +23,13 @@ from libs.clock import Clock, SystemClock
 from services.agent.answers import ANSWER_BYTES_MAX, Answer, read_answer
 from services.agent.metrics import Meter
 from services.agent.settings import VERSION, AgentSettings, token_of
+from services.agent.transfer import Transfer
+from services.agent.work import Work
 
 STATUS_PATH = "/api/v1/agent/status"
 STATUS_FILE = "agent_status.json"
 RESTART = 3
+CONNECTIONS_MAX = 4  # a heartbeat never waits for a snapshot's questions
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 5.0, 15.0
 # The gateway is away: the first try again is soon, later ones at most this far apart, so that a thousand agents neither
 # trample a gateway that comes back nor leave it blind for long.
@@ -44,23 +47,34 @@ def run(environment: Mapping[str, str]) -> int:
 async def _live(settings: AgentSettings, token: str, clock: Clock) -> int:
     meter = Meter(settings, now_s=clock.now().timestamp(), monotonic_s=clock.monotonic_s())
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-    connector = aiohttp.TCPConnector(limit=1, force_close=False)
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, force_close=False)
     headers = {"Authorization": f"Bearer {token}", "User-Agent": f"dumont-agent/{VERSION}"}
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        agent = _Agent(settings, clock, meter, session)
-        while True:
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session,
+        aiohttp.ClientSession() as storage,
+        asyncio.TaskGroup() as group,
+    ):
+        work = Work(settings, Transfer(settings, clock, session, storage), clock, group)
+        work.begin()
+        agent = _Agent(settings, clock, meter, session, work)
+        status = None
+        while status is None:
             answer = await agent.beat()
             status = agent.carry_out(answer)
-            if status is not None:
-                return status
-            await clock.sleep(agent.pause_s(answer))
+            if status is None:
+                await clock.sleep(agent.pause_s(answer))
+        work.end()
+    return status
 
 
 class _Agent:
     """What the agent remembers between heartbeats."""
 
-    def __init__(self, settings: AgentSettings, clock: Clock, meter: Meter, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, settings: AgentSettings, clock: Clock, meter: Meter, session: aiohttp.ClientSession, work: Work
+    ) -> None:
         self._settings = settings
+        self._work = work
         self._clock = clock
         self._meter = meter
         self._session = session
@@ -88,7 +102,7 @@ class _Agent:
             return None
         self._failures = 0
         self._last_ok_at = payload["timestamp"]
-        self._status, self._message = "idle", ""
+        self._status, self._message = "syncing" if self._work.is_busy else "idle", self._work.message
         self._write_status()
         return read_answer(body)
 
@@ -102,6 +116,7 @@ class _Agent:
             # The disk is about to be copied: everything written so far must be on it.
             os.sync()
             self._status, self._message = "syncing", "ready to hibernate"
+        self._work.order(answer.snapshot)
         if "shutdown" in answer.deeds:
             self._message = "shutting down"
             self._write_status()

@@ -26,6 +26,9 @@ class AgentSettings(Struct, frozen=True):
     ] = 30.0
     agent_dir: Annotated[str, setting("where the agent keeps its status", unit="path")] = "."
     agent_workspace: Annotated[str, setting("the customer's files; their disk is reported", unit="path")] = "/workspace"
+    agent_restore: Annotated[str, setting("the snapshot that this machine is to be filled from; empty: none")] = ""
+    agent_start_command: Annotated[str, setting("the customer's command, run when the files are back")] = ""
+    agent_start_env: Annotated[str, setting("the customer's variables for it, one JSON object")] = ""
     agent_scope: Annotated[
         Literal["host", "parent"],
         setting("whose processes are the machine's: the whole host's, or those of the process that started the agent"),

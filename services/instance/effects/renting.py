@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from libs.refusal import OutcomeUnknown, Transient
@@ -169,7 +170,10 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
     spec = event.spec if event.role == "primary" else _without_command(event.spec)
     if event.restore and not is_here:
         # The customer's command needs the files: the agent runs it when they are back.
-        environment |= {"DUMONT_AGENT_RESTORE": event.restore, "DUMONT_AGENT_START_COMMAND": spec.start_command}
+        environment["DUMONT_AGENT_RESTORE"] = event.restore
+        if spec.start_command:
+            environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
+            environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
         spec = _without_command(spec)
     return MachineOrder(event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "")
 

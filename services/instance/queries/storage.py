@@ -58,7 +58,7 @@ select i.machine_id as current_machine_id, i.generation as current_generation, m
 from instances i join machines m on m.machine_id = $1 and m.instance_id = i.instance_id
 where i.instance_id = $2
 """
-# $1 heard of since, $2 last taken before, $3 limit. A snapshot under way or just failed counts as taken.
+# $1 heard of since, $2 last taken before, $3 limit. One that just failed counts as taken.
 _DUE_SQL = """
 select i.instance_id, coalesce(s.snapshot_id, '')
 from instances i
@@ -66,8 +66,8 @@ join agents a on a.machine_id = i.machine_id and a.last_seen_at > $1
 left join lateral (select snapshot_id, status, coalesce(completed_at, requested_at) as at from snapshots
                    where instance_id = i.instance_id
                    order by coalesce(requested_at, completed_at) desc limit 1) s on true
-where i.status = 'ready' and (s.snapshot_id is null or (s.status <> 'requested' and s.at < $2))
-order by s.at nulls first limit $3
+where i.status = 'ready' and coalesce(s.status, '') <> 'requested' and coalesce(s.at, i.ready_at) < $2
+order by coalesce(s.at, i.ready_at) limit $3
 """
 
 

@@ -1,0 +1,124 @@
+"""What the agent does beside its heartbeats: fill the machine once, take snapshots when asked. Used by `program`.
+
+One snapshot at a time. What the world does wrong ends a piece of work, not the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from libs.clock import Clock
+from libs.config import surroundings
+from services.agent import restoring, snapshotting
+from services.agent.answers import SnapshotOrder
+from services.agent.restoring import NotRestored, Restored
+from services.agent.settings import AgentSettings
+from services.agent.transfer import Transfer, TransferFailed
+
+INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
+COMMAND_FILE = "start_command"
+REPORT_PAUSE_S = 5.0
+
+
+class Work:
+    """`message` is the newest outcome, for the next heartbeat."""
+
+    def __init__(self, settings: AgentSettings, transfer: Transfer, clock: Clock, group: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self._transfer = transfer
+        self._clock = clock
+        self._group = group
+        self._snapshot: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
+        self.message = ""
+
+    @property
+    def is_busy(self) -> bool:
+        return any(task is not None and not task.done() for task in (self._snapshot, self._filling))
+
+    def begin(self) -> None:
+        """What this machine was ordered for."""
+        if self._settings.agent_restore:
+            self._filling = self._group.create_task(self._fill())
+
+    def order(self, order: SnapshotOrder | None) -> None:
+        """Asked for with every heartbeat until it is there, so one under way is left alone."""
+        if order is None or self.is_busy:
+            return
+        self._snapshot = self._group.create_task(self._take(order))
+
+    def end(self) -> None:
+        for task in (self._snapshot, self._filling):
+            if task is not None:
+                task.cancel()
+
+    async def _take(self, order: SnapshotOrder) -> None:
+        self.message = await snapshotting.take(
+            order.snapshot_id, order.base_id, settings=self._settings, transfer=self._transfer, clock=self._clock
+        )
+
+    async def _fill(self) -> None:
+        """Ends when the platform has heard of it; then the customer's command runs, once per boot."""
+        source = self._settings.agent_restore
+        done = restoring.restored(self._settings)
+        if done is None or done.source != source:
+            try:
+                done = await restoring.fill(source, settings=self._settings, transfer=self._transfer, clock=self._clock)
+            except (NotRestored, TransferFailed) as error:
+                self.message, why = f"not restored: {error}", str(error)
+                await self._tell(lambda: restoring.report_failure(source, why, self._transfer))
+                return
+        self._run_start_command()
+        self.message = f"restored {done.files} files"
+        if not done.reported:
+            found: Restored = done
+            await self._tell(lambda: restoring.report(found, settings=self._settings, transfer=self._transfer))
+
+    async def _tell(self, report: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await report()
+            except TransferFailed as error:
+                if error.code != "storage_unreachable":
+                    return  # the gateway has heard it, and wants nothing of it
+                await self._clock.sleep(REPORT_PAUSE_S)
+            else:
+                return
+
+    def _run_start_command(self) -> None:
+        command, boot = self._settings.agent_start_command, _boot(self._settings)
+        path = Path(self._settings.agent_dir, COMMAND_FILE)
+        if not command or (path.exists() and path.read_text() == boot):
+            return
+        path.write_text(boot)
+        with Path(self._settings.agent_dir, "start.log").open("ab") as log:
+            subprocess.Popen(  # noqa: S602 - the customer's own command in the customer's own machine
+                command,
+                shell=True,
+                cwd=self._settings.agent_workspace,
+                env=self._command_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _command_environment(self) -> dict[str, str]:
+        """The customer's variables, and nothing of ours."""
+        around = {name: value for name, value in surroundings().items() if name in INHERITED}
+        own: dict[str, str] = msgspec.json.decode(self._settings.agent_start_env or "{}", type=dict[str, str])
+        return {**around, "HOME": self._settings.agent_workspace, **own}
+
+
+def _boot(settings: AgentSettings) -> str:
+    """Tells one boot of this machine from another."""
+    if settings.agent_scope == "host":
+        return f"{psutil.boot_time():.0f}"
+    parent = psutil.Process().parent()
+    return "" if parent is None else f"{parent.pid}.{parent.create_time():.2f}"
