@@ -71,6 +71,8 @@ class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
 
     `version` counts the aggregate's events before this commit. `cause` is the id of the event or
     request that led here; `correlation` is shared by everything one outside request set in motion.
+    `whole_seq`: sequence of the aggregate's newest earlier commit that begins with its whole state (0: none), where
+    folding may begin; such a commit says `is_whole`.
     """
 
     id: str
@@ -80,6 +82,8 @@ class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
     cause: str = ""
     correlation: str = ""
     trace: str = ""
+    whole_seq: int = 0
+    is_whole: bool = False
 
 
 class Heard(Struct, frozen=True, gc=False):

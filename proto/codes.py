@@ -85,6 +85,22 @@ CODES: dict[str, Code] = {
     "INSUFFICIENT_BALANCE": Code(
         402, "The prepaid balance does not cover this.", False, "Add credits, then try again.",
         "Insufficient balance for this operation", "Saldo insuficiente para esta operacao"),
+    "REFERENCE_CONFLICT": Code(
+        409, "The payment reference was used before for another amount or method.", False,
+        "Use a new reference, or repeat the first amount and method.",
+        "This payment reference was already used[: {reference}]",
+        "Esta referência de pagamento já foi usada[: {reference}]"),
+    "PAYMENT_DECLINED": Code(
+        402, "The payment was declined.", False, "Use another method, or a new reference to try again.",
+        "The payment was declined[: {reason}]", "O pagamento foi recusado[: {reason}]"),
+    "INVOICE_NOT_FOUND": Code(
+        404, "No such month in this account.", False, "List the invoices to see which exist.",
+        "Invoice not found[: {month}]", "Fatura não encontrada[: {month}]"),
+    "QUOTA_EXCEEDED": Code(
+        429, "The account has as many running instances as one account may have.", False,
+        "Stop or delete instances, or use another account.",
+        "Too many instances in this account[: the limit is {limit}]",
+        "Instâncias demais nesta conta[: o limite é {limit}]"),
     # --- instances --------------------------------------------------------------------------------------------------
     "INSTANCE_NOT_FOUND": Code(
         404, "No such instance in this account.", False, _LOOK,

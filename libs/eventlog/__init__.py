@@ -83,6 +83,10 @@ class EventLog(Protocol):
         """
         ...
 
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        """The last message of one exact subject; in a cluster perhaps one that is a moment old."""
+        ...
+
     def follow(self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:
         """Batches (1..FOLLOW_BATCH_MAX) of messages after a sequence, in order, for ever; survives reconnects.
 

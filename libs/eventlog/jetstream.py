@@ -105,6 +105,17 @@ class JetStreamLog:
         request |= {"seq": after_seq + 1} if since is None or after_seq else {"start_time": since}
         return Page(*await self._read_page(stream, request, after_seq, newest))
 
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        _require_exact(subject)
+        request = msgspec.json.encode({"last_by_subj": subject})
+        answer = await self._connection.call(f"$JS.API.DIRECT.GET.{stream}", request, timeout_s=READ_TIMEOUT_S)
+        status = status_of(answer[1])
+        if status == NOT_FOUND:
+            return None
+        if status:
+            raise Transient(f"reading {subject}: the server answered {answer[1][9:60]!r}")
+        return _stored(answer)
+
     def follow(self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:
         return follow(self._connection, stream, after_seq=after_seq, subjects=subjects)
 

@@ -76,6 +76,11 @@ class MemoryLog:
         found = list(islice(fits, size + 1))
         return Page(found[:size], len(found) > size)
 
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        _require_exact(subject)
+        found = self._streams[stream].by_subject.get(subject)
+        return found[-1] if found else None
+
     async def follow(
         self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()
     ) -> AsyncIterator[Sequence[Stored]]:

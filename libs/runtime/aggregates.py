@@ -54,6 +54,7 @@ class _Folded:
     state: Any
     seq: int = 0
     version: int = 0
+    whole_seq: int = 0  # of the newest commit that begins with the whole state
     users: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -182,7 +183,16 @@ class Aggregates:
         """One attempt. None: not stored, but the state may have moved, so decide again."""
         commit_id = self._ids.fresh("cmt")
         attempt.commit_ids.add(commit_id)
-        data = encode_commit(commit_id, folded.version, self._clock.now(), events, **attempt.origin)
+        is_whole = kind.whole is not None and isinstance(events[0], kind.whole)
+        data = encode_commit(
+            commit_id,
+            folded.version,
+            self._clock.now(),
+            events,
+            whole_seq=folded.whole_seq,
+            is_whole=is_whole,
+            **attempt.origin,
+        )
         subject = subject_of(self._service, kind.kind, aggregate_id)
         started_s = self._clock.monotonic_s()
         try:
@@ -197,6 +207,7 @@ class Aggregates:
             if self._append_seconds is not None:
                 self._append_seconds.observe(self._clock.monotonic_s() - started_s, (kind.kind,))
             self._fold(kind, folded, events, seq)
+            folded.whole_seq = seq if is_whole else folded.whole_seq
             return Position(self._stream, seq)
         mine = (await self._catch_up(kind, aggregate_id, folded, looking_for=attempt.commit_ids)).mine
         return Position(self._stream, mine) if mine else None
@@ -207,12 +218,24 @@ class Aggregates:
         """Fold what was written since, by whomever."""
         mine, before = 0, folded.seq
         subject = subject_of(self._service, kind.kind, aggregate_id)
-        for stored in await self._log.read(self._stream, subject, after_seq=folded.seq):
+        after_seq = folded.seq or await self._before_whole(kind, subject)
+        for stored in await self._log.read(self._stream, subject, after_seq=after_seq):
             commit = decode_commit(stored.data)
             decoder = self._decoders[kind.kind]
+            if folded.seq == 0:
+                folded.version = commit.version
             self._fold(kind, folded, [decoder.decode(raw) for raw in commit.events], stored.seq)
+            folded.whole_seq = stored.seq if commit.is_whole else commit.whole_seq
             mine = stored.seq if commit.id in looking_for else mine
         return _Caught(folded.seq != before, mine)
+
+    async def _before_whole(self, kind: Aggregate, subject: str) -> int:
+        """After which sequence loading may begin: just before the newest commit that tells the whole state."""
+        newest = await self._log.newest(self._stream, subject) if kind.whole is not None else None
+        if newest is None:
+            return 0
+        commit = decode_commit(newest.data)
+        return max(0, (newest.seq if commit.is_whole else commit.whole_seq) - 1)
 
     @staticmethod
     def _fold(kind: Aggregate, folded: _Folded, events: Sequence[Event], seq: int) -> None:

@@ -34,12 +34,22 @@ def subject_of(service: str, kind: str, aggregate_id: str) -> str:
     return f"evt.{service}.{kind}.{aggregate_id}"
 
 
-def encode_commit(commit_id: str, version: int, at: datetime, events: Sequence[Event], **origin: str) -> bytes:
+def encode_commit(
+    commit_id: str,
+    version: int,
+    at: datetime,
+    events: Sequence[Event],
+    *,
+    whole_seq: int = 0,
+    is_whole: bool = False,
+    **origin: str,
+) -> bytes:
     """One message. `origin` is cause, correlation and trace. Raises ValueError over the named limits."""
     if len(events) > EVENTS_PER_COMMIT_MAX:
         raise ValueError(f"{len(events)} events in one commit, the limit is {EVENTS_PER_COMMIT_MAX}")
     raws = [msgspec.Raw(_encoder.encode(event)) for event in events]
-    data = _encoder.encode(Commit(id=commit_id, version=version, at=at, events=raws, **origin))
+    commit = Commit(id=commit_id, version=version, at=at, events=raws, whole_seq=whole_seq, is_whole=is_whole, **origin)
+    data = _encoder.encode(commit)
     if len(data) > COMMIT_BYTES_MAX:
         raise ValueError(f"commit of {len(data)} bytes, the limit is {COMMIT_BYTES_MAX}")
     return data

@@ -25,7 +25,11 @@ Answer: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One kind of stream: `evt.<service>.<kind>.<id>`, and the pure rules that write and fold it."""
+    """One kind of stream: `evt.<service>.<kind>.<id>`, and the pure rules that write and fold it.
+
+    `whole`: an event that tells the whole state. A commit that begins with one is where loading starts, so that an
+    aggregate which lives for years loads as fast as a young one (docs/adr/0015).
+    """
 
     kind: str
     initial: State
@@ -33,6 +37,7 @@ class Aggregate:
     evolve: Callable[[State, Any], State]
     events: Any  # the union of event structs this stream may hold
     is_heard: bool = True  # False: its events are rows and no more; neither relay nor hands decode them
+    whole: type[Event] | None = None
 
 
 class Row(Struct, frozen=True, gc=False):

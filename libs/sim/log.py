@@ -106,6 +106,12 @@ class SimLog:
         await self._life.step()
         return found
 
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        await self._maybe_fail("newest")
+        found = await self._inner.newest(stream, subject)
+        await self._life.step()
+        return found
+
     async def follow(
         self, stream: str, *, after_seq: int, subjects: Sequence[str] = ()
     ) -> AsyncIterator[Sequence[Stored]]:

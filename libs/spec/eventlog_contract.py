@@ -132,6 +132,16 @@ async def reads_start_after_a_sequence(log: EventLog) -> None:
     assert list(await log.read(STREAM, subject(1), after_seq=seqs[-1])) == []
 
 
+async def the_newest_message_of_a_subject_is_found(log: EventLog) -> None:
+    assert await log.newest(STREAM, subject(1)) is None
+    (*_, last) = await fill(log, 1, 3)
+    await fill(log, 2, 2)
+    newest = await log.newest(STREAM, subject(1))
+    assert newest is not None
+    stored = (await log.read(STREAM, subject(1)))[-1]
+    assert (newest.seq, newest.subject, newest.data) == (last, stored.subject, stored.data)
+
+
 async def a_read_goes_past_one_batch(log: EventLog) -> None:
     count = 2 * READ_BATCH_MAX + 500
     seqs = await fill(log, "long", count)
@@ -269,6 +279,7 @@ EVENTLOG_CONTRACT: Sequence[Check] = (
     writers_of_one_subject_lose_nothing,
     many_writers_side_by_side_all_land,
     reads_start_after_a_sequence,
+    the_newest_message_of_a_subject_is_found,
     a_read_goes_past_one_batch,
     large_commits_survive,
     only_exact_subjects_are_written_and_read,

@@ -35,6 +35,8 @@ class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=Tru
     host_id: str
     volume_id: str
     mode: StandbyMode
+    price_usd_micros_per_hour: int = 0
+    volume_gb: int = 0
 
 
 class StandbyFailed(Event, tag="instance.standby_failed", kw_only=True, frozen=True):

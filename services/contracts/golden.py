@@ -93,6 +93,8 @@ def _value(kind: inspect.Type, name: str, default: Any = msgspec.UNSET) -> Any:
             return (_value(item, name),)
         case inspect.ListType(item_type=item):
             return [_value(item, name)]
+        case inspect.DictType(key_type=inspect.LiteralType() as key, value_type=value):
+            return {_value(key, name): _value(value, name)}
         case inspect.DictType(value_type=value):
             return {"EXAMPLE": _value(value, name)}
         case _:

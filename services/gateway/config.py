@@ -43,6 +43,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         int, setting("proxies of ours in front that add to X-Forwarded-For; 0: the peer is the client", ge=0, le=10)
     ] = 0
+    prepaid: Annotated[
+        bool, setting("creates and starts need a hold at the billing service; false for a cloud of one's own")
+    ] = True
     stream_replicas: Annotated[int, setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
 
     @property

@@ -25,8 +25,9 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # one NATS subject token; contract novita A1
 NAME = re.compile(r"[^\x00-\x1f/]{1,100}")
+MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 # Path parameters that are not ids.
-PARAMETERS: Mapping[str, re.Pattern[str]] = {"gpu": NAME}
+PARAMETERS: Mapping[str, re.Pattern[str]] = {"gpu": NAME, "month": MONTH}
 PATH_CHARS_MAX = 2048  # the longest route with the longest ids is under 400
 
 

@@ -21,6 +21,7 @@ from libs.refusal import Refused, Transient
 from libs.runtime.bus import Bus
 from libs.telemetry import Metrics, merge_metrics, process_metrics
 from proto.base import Meta, Query
+from proto.billing.queries import GetBillingHealth, GetBillingMetrics
 from proto.failover.queries import GetFailoverHealth, GetFailoverMetrics
 from proto.health import GetInstanceHealth, GetInstanceMetrics, MetricsText, ServiceHealth
 from proto.instance.queries import GetStats, InstanceStats
@@ -32,6 +33,7 @@ VERSION = "1.0.0"
 BEHIND: dict[str, tuple[Query, Query]] = {
     "failover": (GetFailoverHealth(), GetFailoverMetrics()),
     "warmpool": (GetWarmpoolHealth(), GetWarmpoolMetrics()),
+    "billing": (GetBillingHealth(), GetBillingMetrics()),
     "webhook_dispatch": (GetWebhookDispatchHealth(), GetWebhookDispatchMetrics()),
 }
 WATCH_INTERVAL_S = 5.0

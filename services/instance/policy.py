@@ -13,8 +13,16 @@ from collections.abc import Iterator
 
 from libs.ids import derive_id
 from proto.base import Command, Heard
+from proto.billing.events import BalanceSuspended
 from proto.failover.events import RungTried
-from proto.instance.commands import PromoteMachine, RecordAttempt, ReleaseStandby, ReplaceMachine, RequestStandby
+from proto.instance.commands import (
+    PromoteMachine,
+    RecordAttempt,
+    ReleaseStandby,
+    ReplaceMachine,
+    RequestStandby,
+    StopInstance,
+)
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
 from proto.instance.words import AttemptOutcome, AttemptStage, Offer
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
@@ -66,6 +74,11 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case StandbyReleased() as event:
             yield ReleaseStandby(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)
+        case BalanceSuspended() as event:
+            for instance_id in event.instance_ids:
+                yield StopInstance(
+                    now=heard.at, instance_id=instance_id, account_id=event.account_id, reason=event.reason
+                )
         case StandbyClaimed() as event:
             yield PromoteMachine(
                 now=heard.at,

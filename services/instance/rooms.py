@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from libs.runtime.service import Service
+from proto.billing.events import BalanceSuspended
 from proto.failover.events import RungTried
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
@@ -18,8 +19,9 @@ HEARS = (
     "pub.*.warmpool.standby_released",
     "pub.*.warmpool.claimed",
     "pub.*.failover.rung_tried",
+    "pub.*.balance.suspended",
 )
-HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed | RungTried
+HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed | RungTried | BalanceSuspended
 ROOMS = Path(__file__).parent
 SERVICE = Service(
     name="instance",

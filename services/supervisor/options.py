@@ -17,6 +17,7 @@ SERVICES = {
     "instance": "services.instance.__main__",
     "failover": "services.failover.__main__",
     "warmpool": "services.warmpool.__main__",
+    "billing": "services.billing.__main__",
     "webhook_dispatch": "services.webhook_dispatch.__main__",
     "gateway": "services.gateway.__main__",
 }

@@ -25,6 +25,8 @@ from libs.embedded.rclone import ACCESS_KEY
 from services.supervisor.options import Options, Outside
 
 LOOPBACK_HOSTS = (LOOPBACK, "::1", "localhost")
+# What a run for trying out gives that a real one does not: money to create a first instance with.
+DEV_DEFAULTS = {"DUMONT_WELCOME_CREDIT_USD": "100"}
 
 
 class CannotStart(Exception):
@@ -107,7 +109,7 @@ def make_plan(options: Options, around: Outside) -> Plan:
         nats_url=nats_url,
         postgres_url=postgres_url,
         sandbox_url=ours["DUMONT_SANDBOX_URL"],
-        environment={**surroundings(), **ours},
+        environment={**(DEV_DEFAULTS if around.mode == "dev" else {}), **surroundings(), **ours},
     )
 
 

@@ -34,6 +34,7 @@ from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
 from services.gateway.server import make, serve
+from tests.integration.billing_owner import BillingOwner
 from tests.integration.survival_owner import SurvivalOwner
 from tests.integration.webhook_owner import WebhookOwner
 
@@ -221,6 +222,7 @@ class GatewayWorld:
 
     gateway: Gateway
     owner: Owner
+    money: BillingOwner
     owner_bus: MemoryBus
     log: MemoryLog
     url: str
@@ -255,7 +257,12 @@ class Answered:
 
 @asynccontextmanager
 async def running_gateway(
-    *, plan: Plan = "operator", clock: Clock | None = None, log: MemoryLog | None = None, **chosen: Any
+    *,
+    plan: Plan = "operator",
+    clock: Clock | None = None,
+    log: MemoryLog | None = None,
+    welcome_usd: int = 1_000,
+    **chosen: Any,
 ) -> AsyncIterator[GatewayWorld]:
     """`chosen` are settings of the gateway. With the `log` of an earlier one, its accounts and keys are there again."""
     clock, exchange, bug = clock or SystemClock(), MemoryExchange(), Bug()
@@ -266,6 +273,8 @@ async def running_gateway(
     survival = SurvivalOwner()
     await owner_bus.serve("failover", survival.answer)
     await owner_bus.serve("warmpool", survival.answer)
+    money = BillingOwner(welcome_usd)
+    await owner_bus.serve("billing", money.answer)
     bus = MemoryBus(clock=clock, on_bug=bug.report, exchange=exchange)
     settings = GatewaySettings(nats_url=Secret("nats://unused"), secret=Secret(SECRET), gateway_port=0, **chosen)
     peers = MemoryPeers("gw_test")
@@ -277,7 +286,7 @@ async def running_gateway(
         serving.result()
     try:
         async with aiohttp.ClientSession() as http:
-            world = GatewayWorld(gateway, owner, owner_bus, log, f"http://127.0.0.1:{port.result()}", http, stop)
+            world = GatewayWorld(gateway, owner, money, owner_bus, log, f"http://127.0.0.1:{port.result()}", http, stop)
             for account_id in ("acct_default", OTHER_ACCOUNT):
                 await gateway.keys.execute(
                     OpenAccount(now=datetime.now(UTC), account_id=account_id, name=account_id, plan=plan)

@@ -33,6 +33,7 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
             "instance",
             "failover",
             "warmpool",
+            "billing",
             "webhook_dispatch",
             "gateway",
         ]

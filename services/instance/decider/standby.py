@@ -84,6 +84,8 @@ def ready(state: Instance, machine: Machine) -> StandbyReady:
         host_id=machine.offer.host_id,
         volume_id=state.volume.volume_id if state.volume else "",
         mode=machine.mode or "hot",
+        price_usd_micros_per_hour=machine.offer.price_usd_micros_per_hour,
+        volume_gb=state.volume.size_gb if state.volume else 0,
     )
 
 

@@ -128,6 +128,8 @@ def test_a_hot_standby_comes_up_without_a_word_about_the_instance() -> None:
         host_id="host_1",
         volume_id="vol_1",
         mode="hot",
+        price_usd_micros_per_hour=380_000,
+        volume_gb=50,
     )
 
 

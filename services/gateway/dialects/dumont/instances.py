@@ -15,6 +15,7 @@ from services.gateway.dialects import MICROS, milliseconds
 from services.gateway.dialects.dumont import DIALECT, LIST_LIMIT_DEFAULT, ok, page
 from services.gateway.dialects.dumont.instance_object import ASKED, DumontInstance, instance
 from services.gateway.dialects.gpu_names import gpu_name
+from services.gateway.dialects.holds import command_with_hold
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
@@ -105,7 +106,7 @@ async def create_instance(call: Call) -> Answer:
         refuse("label", "name and label are the same field; send one of them")
     instance_id = call.derived_id("inst")
     wish = _create_command(call, body, instance_id)
-    await call.command(wish)
+    await command_with_hold(call, wish)
     is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
     view = created_view(wish) if is_known else await _view(call, instance_id)
     call.replayed = view.created_at < call.now
@@ -143,7 +144,7 @@ async def start_instance(call: Call) -> Answer:
         account_id=call.account_id,
         machine_id=call.next_machine_id(call.path["id"]),
     )
-    await call.command(wish)
+    await command_with_hold(call, wish)
     return await _settled(call, ("ready", "failed"), done=("ready", "running", "health_checking"))
 
 

@@ -16,6 +16,7 @@ from proto.instance.words import HealthCheck, MachineSpec
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds
 from services.gateway.dialects.gpu_names import gpu_name
+from services.gateway.dialects.holds import command_with_hold
 from services.gateway.dialects.novita import DIALECT
 from services.gateway.dialects.novita.instance_object import (
     ASKED,
@@ -137,7 +138,7 @@ class NovitaLastUsed(Struct, frozen=True, rename="camel"):
 async def create_instance(call: Call) -> Answer:
     body: NovitaCreateBody = call.body
     instance_id = call.derived_id("inst")
-    await call.command(_create_command(call, body, instance_id))
+    await command_with_hold(call, _create_command(call, body, instance_id))
     status, created_at = "creating", call.now
     if call.idempotency_key:
         view = await _view(call, instance_id)
@@ -212,7 +213,8 @@ async def mark_used(call: Call) -> Answer:
 
 async def _start(call: Call, instance_id: str) -> Answer:
     body: NovitaStartBody = call.body
-    position = await call.command(
+    position = await command_with_hold(
+        call,
         StartInstance(
             now=call.now,
             instance_id=instance_id,
@@ -220,7 +222,7 @@ async def _start(call: Call, instance_id: str) -> Answer:
             machine_id=call.next_machine_id(instance_id),
             health_check=_health_check(body),
             webhook_url=body.webhook_url or "",
-        )
+        ),
     )
     view = await _view(call, instance_id)
     if view.status in UP:

@@ -1,0 +1,1 @@
+"""What the billing service says, is asked to do, and answers."""

@@ -1,0 +1,1 @@
+"""The billing service: a prepaid ledger that is right to the micro-unit."""

@@ -1,0 +1,29 @@
+"""The billing service's process: its settings and its payment adapters. The rooms as one value are in `rooms.py`."""
+
+from libs import config, process
+from libs.hosting import Ground, host
+from libs.runtime.service import Service
+from services.billing.config import BillingSettings
+from services.billing.effects import PaymentAdapter, World, settle_by_hand
+from services.billing.rooms import ROOMS, SERVICE
+
+# Money that was received outside and is booked by its reference; an adapter of a payment provider takes its method.
+PAYMENTS: dict[str, PaymentAdapter] = dict.fromkeys(("manual", "card", "pix", "boleto", "wire"), settle_by_hand)
+
+
+async def serve(running: process.Running) -> None:
+    settings = config.read(BillingSettings)
+
+    async def build(ground: Ground) -> tuple[Service, World]:
+        about = (ground.clock, ground.database, settings, PAYMENTS, ground.logger, ground.metrics)
+        return SERVICE, World(*about)
+
+    await host(SERVICE.name, ROOMS, build, running)
+
+
+def main() -> None:
+    process.run(serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The billing service's settings, read once by `__main__`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from libs.config import setting
+
+
+class BillingSettings(Struct, frozen=True, kw_only=True):
+    """How the billing service is run. Each field is one variable, DUMONT_<FIELD>."""
+
+    welcome_credit_usd: Annotated[
+        int, setting("credit a new account is given (`./dumont up` in dev mode: 100)", unit="USD", ge=0, le=100_000)
+    ] = 0
+    volume_price_usd_micros_per_gb_hour: Annotated[
+        int, setting("what a warm pool's volume costs; 137 is about 0.10 USD per GB and month", unit="micro-USD", ge=0)
+    ] = 137
+    gpu_price_usd_micros_per_hour: Annotated[
+        int,
+        setting("what a hold reckons with for a GPU whose price is not known yet", unit="micro-USD", ge=1),
+    ] = 2_500_000
+    reconcile_every_s: Annotated[
+        int, setting("books are compared with providers' charges this often", unit="s", ge=1)
+    ] = 60
+    reconcile_after_s: Annotated[
+        int,
+        setting("a machine is compared this long after it ended: providers charge late", unit="s", ge=0),
+    ] = 7_200

@@ -1,0 +1,270 @@
+"""The rules of one customer's account: a prepaid double-entry ledger. Pure; called by the runtime.
+
+Here: credits, holds, and the order in which a wish is carried out. What time adds to the bill is in `charging`, what is
+said when money runs out in `ladder`, what a fact leaves behind in `folding`.
+
+Prepaid means: a hold is refused when less is available than it needs. So the balance can fall below zero only by what
+runs between the last look at it and the stop: at most one tick of burn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.refusal import Refused
+from libs.runtime.service import Aggregate
+from proto.base import Event
+from proto.billing.commands import (
+    AddCredits,
+    AdjustLedger,
+    ExpireCredits,
+    ExpireHold,
+    NoteEnd,
+    NoteRate,
+    NoteTopUpDeclined,
+    OpenAccount,
+    PlaceHold,
+    ReleaseHold,
+    SetAlerts,
+    Tick,
+)
+from proto.billing.events import (
+    AccountEvent,
+    AlertsSet,
+    BroughtForward,
+    CreditsAdded,
+    CreditsExpired,
+    CreditsGranted,
+    HoldPlaced,
+    HoldReleased,
+    LedgerAdjusted,
+    LedgerOpened,
+    TopUpFailed,
+)
+from proto.billing.ledger import Ledger
+from services.billing.decider import charging
+from services.billing.decider.folding import WELCOME, evolve
+from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
+from services.billing.decider.ladder import standing, steps
+from services.billing.decider.metering import rate_of
+from services.billing.decider.postings import stamped
+
+# A machine may take ten minutes to come up; then its hold lapses (or its meter has taken over long ago).
+HOLD_LIFETIME = timedelta(minutes=15)
+HOLDS_MAX = 1_000  # as many as there may be meters
+TOP_UP_RETRY = timedelta(hours=1)
+# About a day of ticks: what is read to load an account stays below this many facts.
+BROUGHT_FORWARD_EVERY = 256
+BROUGHT_FORWARD_BYTES_MAX = 200 * 1024  # beside the facts of the same commit, which may have 256 KB in all
+REASON_CHARS_MAX = 200
+
+AccountCommand = (
+    OpenAccount
+    | PlaceHold
+    | ReleaseHold
+    | SetAlerts
+    | AdjustLedger
+    | NoteRate
+    | NoteEnd
+    | AddCredits
+    | NoteTopUpDeclined
+    | Tick
+    | ExpireHold
+    | ExpireCredits
+)
+
+
+def decide(ledger: Ledger, command: AccountCommand) -> Sequence[Event]:
+    """What follows from a wish or a fact that was heard. Raises Refused. The same again gives nothing."""
+    said: list[AccountEvent] = []
+    before = ledger
+    for event in _opening(ledger, command):
+        said.append(stamped(ledger, event))
+        ledger = evolve(ledger, said[-1])
+    for event in _wished(ledger, command):
+        said.append(stamped(ledger, event))
+        ledger = evolve(ledger, said[-1])
+    if said:
+        is_refilled = any(isinstance(event, CreditsAdded | CreditsGranted | LedgerAdjusted) for event in said)
+        said += steps(ledger, command.now, is_refilled=is_refilled)
+    return _brought_forward(before, said)
+
+
+def _opening(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
+    """An account opens with the first thing that happens to it."""
+    said: list[AccountEvent] = []
+    if not ledger.account_id and not isinstance(command, Tick | ExpireHold | ExpireCredits | NoteTopUpDeclined):
+        said.append(LedgerOpened(account_id=command.account_id, currency="USD", opened_at=command.now))
+    welcome = command.welcome_usd_micros if isinstance(command, OpenAccount | PlaceHold) else 0
+    if welcome and not ledger.is_welcomed:
+        said.append(
+            CreditsGranted(
+                account_id=command.account_id,
+                credit_id=WELCOME,
+                granted_at=command.now,
+                usd_micros=welcome,
+                reason="welcome_credit",
+                repaid_usd_micros=min(welcome, -ledger.totals.get("owed", 0)),
+            )
+        )
+    return said
+
+
+def _wished(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
+    match command:
+        case OpenAccount():
+            return []
+        case PlaceHold():
+            return _hold(ledger, command)
+        case ReleaseHold():
+            return _release(ledger, command.instance_id, command.reason)
+        case ExpireHold():
+            hold = ledger.holds.get(command.instance_id)
+            is_due = hold is not None and command.now >= hold.expires_at
+            return _release(ledger, command.instance_id, "expired") if is_due else []
+        case NoteRate():
+            return charging.note_rate(ledger, command)
+        case NoteEnd():
+            return [*charging.note_end(ledger, command), *_release(ledger, command.instance_id, "instance_deleted")]
+        case Tick():
+            return charging.tick(ledger, command)
+        case AddCredits():
+            return _add_credits(ledger, command)
+        case _:
+            return _settled(ledger, command)
+
+
+def _settled(
+    ledger: Ledger, command: ExpireCredits | SetAlerts | AdjustLedger | NoteTopUpDeclined
+) -> Sequence[AccountEvent]:
+    match command:
+        case ExpireCredits():
+            return _expire(ledger, command)
+        case SetAlerts():
+            if command.alerts == ledger.alerts:
+                return []
+            return [AlertsSet(account_id=ledger.account_id, alerts=command.alerts)]
+        case AdjustLedger():
+            return _adjust(ledger, command)
+        case NoteTopUpDeclined():
+            if command.payment_id != ledger.top_up_id:
+                return []
+            again_at = command.now + TOP_UP_RETRY
+            return [TopUpFailed(account_id=ledger.account_id, payment_id=command.payment_id, again_at=again_at)]
+        case _:
+            assert_never(command)
+
+
+# --- holds --------------------------------------------------------------------------------------------------------
+
+
+def _hold(ledger: Ledger, command: PlaceHold) -> Sequence[AccountEvent]:
+    """Once per instance: what runs, or is about to, needs no second one."""
+    if any(rate_of(m) for m in ledger.meters.values() if m.instance_id == command.instance_id and m.line == "gpu"):
+        return []
+    known = ledger.holds.get(command.instance_id)
+    if known is not None and command.now < known.expires_at:
+        return []
+    if len(ledger.holds) + len(ledger.meters) >= HOLDS_MAX and known is None:
+        raise Refused("QUOTA_EXCEEDED", instance_id=command.instance_id, limit=HOLDS_MAX)
+    stands = standing(ledger, command.now)
+    free = stands.posted_usd_micros - stands.wanted_usd_micros + (known.usd_micros if known else 0)
+    if free < command.usd_micros:
+        raise Refused(
+            "INSUFFICIENT_BALANCE",
+            needed_usd_micros=command.usd_micros,
+            available_usd_micros=max(free, 0),
+        )
+    return [
+        HoldPlaced(
+            account_id=ledger.account_id,
+            instance_id=command.instance_id,
+            usd_micros=command.usd_micros,
+            expires_at=command.now + HOLD_LIFETIME,
+        )
+    ]
+
+
+def _release(ledger: Ledger, instance_id: str, reason: str) -> Sequence[AccountEvent]:
+    if instance_id not in ledger.holds:
+        return []
+    return [HoldReleased(account_id=ledger.account_id, instance_id=instance_id, reason=reason)]
+
+
+# --- credits ------------------------------------------------------------------------------------------------------
+
+
+def _add_credits(ledger: Ledger, command: AddCredits) -> Sequence[AccountEvent]:
+    if command.credit_id in ledger.credit_ids:
+        return []
+    bonus = bonus_of(command.usd_micros)
+    return [
+        CreditsAdded(
+            account_id=ledger.account_id,
+            credit_id=command.credit_id,
+            added_at=command.now,
+            usd_micros=command.usd_micros,
+            bonus_usd_micros=bonus,
+            bonus_expires_at=command.now + BONUS_LIFETIME if bonus else None,
+            repaid_usd_micros=min(command.usd_micros, -ledger.totals.get("owed", 0)),
+            method=command.method,
+            reference=command.reference,
+        )
+    ]
+
+
+def _expire(ledger: Ledger, command: ExpireCredits) -> Sequence[AccountEvent]:
+    for grant in ledger.grants:
+        if grant.grant_id != command.grant_id or grant.expired or grant.expires_at is None:
+            continue
+        if command.now >= grant.expires_at:
+            return [
+                CreditsExpired(
+                    account_id=ledger.account_id,
+                    grant_id=grant.grant_id,
+                    expired_at=grant.expires_at,
+                    usd_micros=grant.left_usd_micros,
+                )
+            ]
+    return []
+
+
+def _adjust(ledger: Ledger, command: AdjustLedger) -> Sequence[AccountEvent]:
+    if command.adjustment_id in ledger.credit_ids or not command.usd_micros:
+        return []
+    return [
+        LedgerAdjusted(
+            account_id=ledger.account_id,
+            adjustment_id=command.adjustment_id,
+            adjusted_at=command.now,
+            usd_micros=command.usd_micros,
+            reason=command.reason[:REASON_CHARS_MAX],
+            burns=burn(ledger, -command.usd_micros),
+            instance_id=command.instance_id,
+        )
+    ]
+
+
+# --- the account as a whole ---------------------------------------------------------------------------------------
+
+
+def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[Event]:
+    """Now and then a commit begins with the whole account, so that loading it does not take its whole life.
+
+    It must be the first fact of its commit: `libs.runtime.aggregates` starts to fold there (docs/adr/0015).
+    """
+    if not said or ledger.weight < BROUGHT_FORWARD_EVERY:
+        return said
+    whole = BroughtForward(ledger=replace(ledger, weight=0))
+    beside = sum(len(msgspec.json.encode(event)) for event in said)
+    if len(msgspec.json.encode(whole)) + beside > BROUGHT_FORWARD_BYTES_MAX:
+        return said
+    return [whole, *said]
+
+
+ACCOUNT = Aggregate("account", Ledger(), decide, evolve, AccountEvent, whole=BroughtForward)

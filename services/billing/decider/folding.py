@@ -1,0 +1,215 @@
+"""What each fact leaves behind in an account. Pure; used by `account` and, to look ahead, by `charging`.
+
+Folding never refuses: what is in the log has happened. It does check that every transaction balances, because a ledger
+that does not is worse than a stopped one.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from proto.billing.events import (
+    AccountEvent,
+    AlertRearmed,
+    AlertsSet,
+    BalanceExhausted,
+    BalanceLow,
+    BalanceRestored,
+    BalanceSuspended,
+    BroughtForward,
+    CreditsAdded,
+    CreditsExpired,
+    CreditsGranted,
+    HoldPlaced,
+    HoldReleased,
+    InstanceEnded,
+    LedgerAdjusted,
+    LedgerOpened,
+    MeterChanged,
+    TopUpFailed,
+    TopUpWanted,
+    UsageCharged,
+)
+from proto.billing.ledger import Boundary, Grant, Hold, Ledger, Meter
+from services.billing.decider import grants
+from services.billing.decider.metering import folded, horizon, is_over, with_boundary
+from services.billing.decider.postings import applied
+
+# A payment is repeated within a redelivery; the payment's own stream knows its reference for ever.
+CREDIT_IDS_MAX = 256
+TOP_UP_PAUSE = timedelta(minutes=10)  # after a refill that did not suffice
+WELCOME = "welcome"
+
+
+def evolve(ledger: Ledger, event: AccountEvent) -> Ledger:
+    """The account after one fact. Raises Unbalanced."""
+    if isinstance(event, BroughtForward):
+        return event.ledger
+    totals = applied(ledger, event)
+    return _evolve(replace(ledger, totals=totals, weight=ledger.weight + 1), ledger, event)
+
+
+def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
+    match event:
+        case UsageCharged():
+            return replace(ledger, grants=grants.burnt(ledger.grants, event.burns), charged_until=event.until)
+        case MeterChanged():
+            return _meter_changed(ledger, event)
+        case InstanceEnded():
+            return _with_facts_until(replace(ledger, ended={**ledger.ended, event.instance_id: event.at}), event)
+        case HoldPlaced():
+            hold = Hold(event.usd_micros, event.expires_at)
+            return replace(ledger, holds={**ledger.holds, event.instance_id: hold})
+        case HoldReleased():
+            return replace(ledger, holds=_without(ledger.holds, event.instance_id))
+        case LedgerOpened():
+            return replace(ledger, account_id=event.account_id)
+        case AlertsSet():
+            return replace(ledger, alerts=event.alerts)
+        case CreditsAdded() | CreditsGranted() | CreditsExpired() | LedgerAdjusted():
+            return _credited(ledger, event)
+        case TopUpWanted() | TopUpFailed():
+            return _topped_up(ledger, event)
+        case AlertRearmed() | BalanceLow() | BalanceExhausted() | BalanceSuspended() | BalanceRestored():
+            return _warned(ledger, event)
+        case BroughtForward():
+            return before
+        case _:
+            assert_never(event)
+
+
+def _meter_changed(ledger: Ledger, event: MeterChanged) -> Ledger:
+    known = ledger.meters.get(event.meter_id) or Meter(
+        event.meter_id, event.instance_id, event.line, ended_at=ledger.ended.get(event.instance_id)
+    )
+    if event.is_end:
+        changed = replace(known, ended_at=event.at)
+    else:
+        boundary = Boundary(event.at, event.rate_usd_micros_per_hour, event.machine_id)
+        changed = replace(with_boundary(known, boundary), label=event.label)
+    if event.meter_until > event.charged_until:
+        changed = replace(changed, paid_until=event.meter_until)
+    is_running = event.line == "gpu" and event.rate_usd_micros_per_hour > 0
+    ledger = replace(
+        ledger,
+        grants=grants.burnt(ledger.grants, event.burns),
+        meters={**ledger.meters, event.meter_id: changed},
+        holds=_without(ledger.holds, event.instance_id) if is_running or event.is_end else ledger.holds,
+        charged_until=event.charged_until,
+    )
+    return _with_facts_until(ledger, event)
+
+
+def _with_facts_until(ledger: Ledger, event: MeterChanged | InstanceEnded) -> Ledger:
+    """Remember how far facts have come, and fold away what is too old for a late one to change."""
+    newest = event.at if ledger.newest_fact_at is None else max(ledger.newest_fact_at, event.at)
+    ledger = replace(ledger, newest_fact_at=newest)
+    oldest = horizon(ledger)
+    if oldest is None:
+        return ledger
+    return replace(
+        ledger,
+        meters={key: folded(meter, oldest) for key, meter in ledger.meters.items() if not is_over(meter, oldest)},
+        ended={key: at for key, at in ledger.ended.items() if at >= oldest},
+    )
+
+
+def _without(holds: dict[str, Hold], instance_id: str) -> dict[str, Hold]:
+    if instance_id not in holds:
+        return holds
+    return {key: hold for key, hold in holds.items() if key != instance_id}
+
+
+def _credited(ledger: Ledger, event: CreditsAdded | CreditsGranted | CreditsExpired | LedgerAdjusted) -> Ledger:
+    match event:
+        case CreditsExpired():
+            return replace(
+                ledger,
+                grants=tuple(
+                    replace(grant, left_usd_micros=grant.left_usd_micros - event.usd_micros, expired=True)
+                    if grant.grant_id == event.grant_id
+                    else grant
+                    for grant in ledger.grants
+                ),
+            )
+        case LedgerAdjusted():
+            return _known(replace(ledger, grants=grants.burnt(ledger.grants, event.burns)), event.adjustment_id)
+        case CreditsGranted():
+            grant = Grant(
+                event.credit_id,
+                event.kind,
+                event.usd_micros - event.repaid_usd_micros,
+                used_usd_micros=event.repaid_usd_micros,
+                priority=grants.BONUS_PRIORITY if event.kind == "bonus" else grants.PAID_PRIORITY,
+                expires_at=event.expires_at,
+            )
+            granted = replace(ledger, grants=grants.with_grant(ledger.grants, grant))
+            if event.credit_id == WELCOME:
+                granted = replace(granted, is_welcomed=True)
+            return _known(granted, event.credit_id)
+        case CreditsAdded():
+            return _purchased(ledger, event)
+
+
+def _purchased(ledger: Ledger, event: CreditsAdded) -> Ledger:
+    held = grants.with_grant(
+        ledger.grants,
+        Grant(
+            event.credit_id,
+            "paid",
+            event.usd_micros - event.repaid_usd_micros,
+            used_usd_micros=event.repaid_usd_micros,
+            priority=grants.PAID_PRIORITY,
+        ),
+    )
+    if event.bonus_usd_micros:
+        bonus = Grant(
+            bonus_id(event.credit_id),
+            "bonus",
+            event.bonus_usd_micros,
+            priority=grants.BONUS_PRIORITY,
+            expires_at=event.bonus_expires_at,
+        )
+        held = grants.with_grant(held, bonus)
+    ledger = _known(replace(ledger, grants=held), event.credit_id)
+    if event.credit_id != ledger.top_up_id:
+        return ledger
+    return replace(ledger, top_up_id="", top_up_after=event.added_at + TOP_UP_PAUSE)
+
+
+def bonus_id(credit_id: str) -> str:
+    """The grant that a purchase brings along."""
+    return f"{credit_id}_bonus"
+
+
+def _known(ledger: Ledger, credit_id: str) -> Ledger:
+    return replace(ledger, credit_ids=(*ledger.credit_ids, credit_id)[-CREDIT_IDS_MAX:])
+
+
+def _topped_up(ledger: Ledger, event: TopUpWanted | TopUpFailed) -> Ledger:
+    if isinstance(event, TopUpWanted):
+        return replace(ledger, top_up_id=event.payment_id, top_ups=ledger.top_ups + 1)
+    return replace(ledger, top_up_id="", top_up_after=event.again_at)
+
+
+def _warned(
+    ledger: Ledger, event: AlertRearmed | BalanceLow | BalanceExhausted | BalanceSuspended | BalanceRestored
+) -> Ledger:
+    match event:
+        case AlertRearmed(reason="money"):
+            return replace(ledger, is_money_armed=True)
+        case AlertRearmed():
+            return replace(ledger, is_runway_armed=True)
+        case BalanceLow(reason="money"):
+            return replace(ledger, is_money_armed=False)
+        case BalanceLow():
+            return replace(ledger, is_runway_armed=False)
+        case BalanceExhausted():
+            return replace(ledger, stage="grace", grace_until=event.grace_until)
+        case BalanceSuspended():
+            return replace(ledger, stage="suspended", grace_until=None)
+        case BalanceRestored():
+            return replace(ledger, stage="ok", grace_until=None)

@@ -1,0 +1,181 @@
+"""Whether the money lasts: what is available, for how long, and what is said on the way down and up. Pure.
+
+ok -> grace -> suspended -> ok. The hold of ten minutes of burn is what grace lives on: it begins when nothing but the
+hold is left, and ends before that is used up. So the balance falls below zero by at most one tick of burn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from libs.ids import derive_id
+from libs.money import SECONDS_PER_HOUR, cost_micros
+from proto.billing.events import (
+    AlertRearmed,
+    BalanceExhausted,
+    BalanceLow,
+    BalanceRestored,
+    BalanceSuspended,
+    TopUpWanted,
+)
+from proto.billing.ledger import Ledger
+from proto.billing.words import LowReason
+from services.billing.decider.metering import burn_rate, paid_until, rate_of, usage_between
+
+Step: TypeAlias = AlertRearmed | BalanceExhausted | BalanceLow | BalanceRestored | BalanceSuspended | TopUpWanted
+
+HOLD_S = 600  # ten minutes of burn are set aside for whatever runs (design 7)
+GRACE_S_MAX = 300  # half of what the hold covers; the rest is for stopping and for the last tick
+TICK_S = 600  # a balance that lasts is charged this often; reads add what has run since
+TICK_SOON_S = 60  # one that may run out is watched closely: at most this much burn can be missing
+SOON_S = 7_200  # closer than this is soon; two ordinary ticks fit in many times
+RUNWAY_LOW_S = 86_400  # contract dumont 2: less than 24 hours left
+RUNWAY_REARM_S = 108_000  # 30 hours: a quarter above, so that a price change does not warn twice
+REASON = "insufficient_balance"
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """What an account comes to at one instant. `wanted`: what should be set aside; `held`: what is there for it."""
+
+    posted_usd_micros: int
+    wanted_usd_micros: int
+    burn_usd_micros_per_hour: int
+
+    @property
+    def held_usd_micros(self) -> int:
+        return min(self.wanted_usd_micros, max(self.posted_usd_micros, 0))
+
+    @property
+    def available_usd_micros(self) -> int:
+        return self.posted_usd_micros - self.held_usd_micros
+
+    @property
+    def runway_s(self) -> int | None:
+        """Seconds until nothing is left; None: nothing runs."""
+        if self.burn_usd_micros_per_hour == 0:
+            return None
+        return max(0, self.posted_usd_micros * SECONDS_PER_HOUR // self.burn_usd_micros_per_hour)
+
+
+def standing(ledger: Ledger, now: datetime) -> Standing:
+    """With what has run since the last tick, whether it is charged yet or not."""
+    accrued = 0
+    if ledger.charged_until is not None:
+        for meter in ledger.meters.values():
+            since = paid_until(meter, ledger.charged_until)
+            if now > since:
+                accrued += usage_between(meter, since, now)[1]
+    burn = burn_rate(ledger.meters.values())
+    pending = sum(hold.usd_micros for hold in ledger.holds.values())
+    return Standing(
+        posted_usd_micros=ledger.posted_usd_micros - accrued,
+        wanted_usd_micros=cost_micros(HOLD_S, burn) + pending,
+        burn_usd_micros_per_hour=burn,
+    )
+
+
+def next_tick_at(ledger: Ledger, now: datetime) -> datetime | None:
+    """When to charge next; None: nothing runs."""
+    stands = standing(ledger, now)
+    if stands.runway_s is None:
+        return None
+    tick_s = TICK_SOON_S if stands.runway_s < SOON_S else TICK_S
+    due_at = now + timedelta(seconds=tick_s)
+    if ledger.stage == "grace" and ledger.grace_until is not None and ledger.grace_until > now:
+        return min(due_at, ledger.grace_until)
+    return due_at
+
+
+def steps(ledger: Ledger, now: datetime, *, is_refilled: bool = False) -> Sequence[Step]:
+    """What is to be said about the balance as it stands. Asked again at once, it says no more but a suspension."""
+    stands = standing(ledger, now)
+    return [*_alerts(ledger, stands), *_stage(ledger, stands, now, is_refilled), *_top_up(ledger, stands, now)]
+
+
+def _alerts(ledger: Ledger, stands: Standing) -> Sequence[Step]:
+    said: list[Step] = []
+    threshold = ledger.alerts.low_usd_micros
+    if stands.posted_usd_micros >= threshold:
+        if not ledger.is_money_armed:
+            said.append(AlertRearmed(account_id=ledger.account_id, reason="money"))
+    elif ledger.is_money_armed:
+        said.append(_low(ledger, stands, "money", threshold))
+    runway_s = stands.runway_s
+    if runway_s is None:
+        return said
+    if runway_s < RUNWAY_LOW_S and ledger.is_runway_armed:
+        in_a_day = stands.burn_usd_micros_per_hour * RUNWAY_LOW_S // SECONDS_PER_HOUR
+        said.append(_low(ledger, stands, "runway", in_a_day))
+    elif runway_s >= RUNWAY_REARM_S and not ledger.is_runway_armed:
+        said.append(AlertRearmed(account_id=ledger.account_id, reason="runway"))
+    return said
+
+
+def _low(ledger: Ledger, stands: Standing, reason: LowReason, threshold: int) -> BalanceLow:
+    return BalanceLow(
+        account_id=ledger.account_id,
+        reason=reason,
+        balance_usd_micros=stands.posted_usd_micros,
+        threshold_usd_micros=threshold,
+        hourly_cost_usd_micros=stands.burn_usd_micros_per_hour,
+        runway_s=stands.runway_s,
+    )
+
+
+def _stage(ledger: Ledger, stands: Standing, now: datetime, is_refilled: bool) -> Sequence[Step]:
+    is_covered = stands.posted_usd_micros >= stands.wanted_usd_micros and stands.posted_usd_micros > 0
+    runway_s = stands.runway_s
+    if is_covered or runway_s is None:
+        is_news = ledger.stage != "ok" and is_covered and (is_refilled or runway_s is not None)
+        return [_restored(ledger, stands, is_refilled)] if is_news else []
+    if ledger.stage == "ok":
+        grace_s = max(0, min(GRACE_S_MAX, runway_s - TICK_SOON_S))
+        if grace_s > 0:
+            return [_exhausted(ledger, stands, runway_s, now + timedelta(seconds=grace_s))]
+        return [_exhausted(ledger, stands, runway_s, now), _suspended(ledger, stands)]
+    if ledger.stage == "grace" and ledger.grace_until is not None and now < ledger.grace_until:
+        return []
+    return [_suspended(ledger, stands)]
+
+
+def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRestored:
+    return BalanceRestored(
+        account_id=ledger.account_id,
+        reason="credits_added" if is_refilled else "less_is_running",
+        balance_usd_micros=stands.posted_usd_micros,
+    )
+
+
+def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, grace_until: datetime) -> BalanceExhausted:
+    return BalanceExhausted(
+        account_id=ledger.account_id,
+        reason=REASON,
+        balance_usd_micros=stands.posted_usd_micros,
+        hourly_cost_usd_micros=stands.burn_usd_micros_per_hour,
+        runway_s=runway_s,
+        grace_until=grace_until,
+    )
+
+
+def _suspended(ledger: Ledger, stands: Standing) -> BalanceSuspended:
+    running = {meter.instance_id for meter in ledger.meters.values() if rate_of(meter)}
+    return BalanceSuspended(
+        account_id=ledger.account_id,
+        reason=REASON,
+        balance_usd_micros=stands.posted_usd_micros,
+        instance_ids=tuple(sorted(running)),
+    )
+
+
+def _top_up(ledger: Ledger, stands: Standing, now: datetime) -> Sequence[Step]:
+    """One at a time, and after a refusal or a refill not at once again."""
+    wish = ledger.alerts.auto_top_up
+    is_waiting = ledger.top_up_id or (ledger.top_up_after is not None and now < ledger.top_up_after)
+    if not wish.amount_usd_micros or is_waiting or stands.posted_usd_micros >= wish.threshold_usd_micros:
+        return []
+    payment_id = derive_id("pay", ledger.account_id, "top_up", str(ledger.top_ups + 1))
+    return [TopUpWanted(account_id=ledger.account_id, payment_id=payment_id, usd_micros=wish.amount_usd_micros)]

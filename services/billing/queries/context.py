@@ -1,0 +1,23 @@
+"""What a query of the billing service is handed beside the question."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from libs.clock import Clock
+from libs.postgres import Database
+
+
+class HasClock(Protocol):
+    """The part of the service's world that queries use: money is shown as of now."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+
+class Context(Protocol):
+    @property
+    def pool(self) -> Database: ...
+
+    @property
+    def world(self) -> HasClock: ...
