@@ -31,6 +31,7 @@ AROUND = {
     "DUMONT_SANDBOX_OPTIONS": json.dumps(NO_DELAY),
     "DUMONT_FAILOVER_SPACING_S": "0",
     "DUMONT_FAILOVERS_PER_DAY_MAX": "100000",
+    "DUMONT_PREPAID": "false",
 }
 # Each fact waits for the one before it: the private commits that hold the first of these, and the public messages.
 COMMITS = {

@@ -26,7 +26,11 @@ SETTLE_MAX_S = 120.0
 SETTLE_POLL_S = 0.1
 UNSETTLED = ("creating", "starting")
 # No boot delay, machines without processes, and more of them than a bench can rent.
-ZERO_DELAY = {"DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000})}
+# One account creates more than one account may run, so creates go without a hold; `metering` measures holds.
+ZERO_DELAY = {
+    "DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000}),
+    "DUMONT_PREPAID": "false",
+}
 BODY = '{"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}'
 
 

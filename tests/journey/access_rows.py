@@ -8,6 +8,7 @@ thing name one of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -40,6 +41,7 @@ V1 = "/api/v1"
 SETTINGS = f"{V1}/failover/settings"
 WEBHOOKS = f"{V1}/webhooks"
 HISTORY = f"{V1}/machines/history"
+THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
 MADE = {"gpu": "RTX 4090"}
 HOOK = {"name": "row", "url": "https://example.com/row", "events": ["instance.*"]}
 NOVITA = {"name": "row", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
@@ -78,6 +80,18 @@ ROWS: dict[tuple[str, str], Row] = {
     ("DELETE", f"{V1}/api-keys/{{id}}"): ours(id="$key#revoked"),
     ("GET", f"{V1}/account"): Row(),
     ("GET", f"{V1}/audit"): Row(),
+    # money
+    ("GET", f"{V1}/balance"): Row(),
+    ("GET", f"{V1}/billing/history"): Row(),
+    ("GET", f"{V1}/billing/history.csv"): Row(),
+    ("GET", f"{V1}/billing/usage"): Row(),
+    ("GET", f"{V1}/billing/usage.csv"): Row(),
+    ("GET", f"{V1}/billing/ledger"): Row(),
+    ("GET", f"{V1}/billing/invoices"): Row(),
+    ("GET", f"{V1}/billing/invoices/{{month}}"): Row(path={"month": THIS_MONTH}),
+    ("GET", f"{V1}/billing/invoices/{{month}}/print"): Row(path={"month": THIS_MONTH}),
+    ("POST", f"{V1}/billing/add-credits"): Row(201, body={"amount": 10, "reference": "row"}),
+    ("PUT", f"{V1}/billing/settings"): Row(body={"low_balance_threshold": 5}),
     # survival
     ("POST", f"{V1}/failover/execute"): ours(202, body={"machine_id": "$instance#failed-over"}),
     ("GET", f"{V1}/failover/readiness/{{machine_id}}"): ours(machine_id="$instance#1"),

@@ -35,6 +35,7 @@ AROUND = {
     "DUMONT_MODE": "production",
     "DUMONT_LIMITS": json.dumps({"address": {"failed_login": {"requests": 1_000_000, "period_s": 60}}}),
     "DUMONT_FAILOVER_SPACING_S": "0",
+    "DUMONT_WELCOME_CREDIT_USD": "1000",
     "DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "outside_demand_ppm": 0}),
 }
 CREDENTIALS = ("none", "malformed", "unknown", "expired", "revoked", "wrong scope", "other account", "right")

@@ -53,6 +53,7 @@ AROUND = {
     "DUMONT_SANDBOX_OPTIONS": json.dumps(
         {"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0, "gpus": 1_000_000}
     ),
+    "DUMONT_PREPAID": "false",  # all of them are one account's, more than its credit covers
 }
 
 

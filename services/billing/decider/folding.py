@@ -41,6 +41,7 @@ from services.billing.decider.postings import applied
 # A payment is repeated within a redelivery; the payment's own stream knows its reference for ever.
 CREDIT_IDS_MAX = 256
 TOP_UP_PAUSE = timedelta(minutes=10)  # after a refill that did not suffice
+PRUNE_EVERY = 16  # facts; a tick prunes as well
 WELCOME = "welcome"
 
 
@@ -55,7 +56,8 @@ def evolve(ledger: Ledger, event: AccountEvent) -> Ledger:
 def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
     match event:
         case UsageCharged():
-            return replace(ledger, grants=grants.burnt(ledger.grants, event.burns), charged_until=event.until)
+            charged = replace(ledger, grants=grants.burnt(ledger.grants, event.burns), charged_until=event.until)
+            return _pruned(charged)
         case MeterChanged():
             return _meter_changed(ledger, event)
         case InstanceEnded():
@@ -104,9 +106,14 @@ def _meter_changed(ledger: Ledger, event: MeterChanged) -> Ledger:
 
 
 def _with_facts_until(ledger: Ledger, event: MeterChanged | InstanceEnded) -> Ledger:
-    """Remember how far facts have come, and fold away what is too old for a late one to change."""
+    """Remember how far facts have come. Pruning looks at every meter, so it is done now and then."""
     newest = event.at if ledger.newest_fact_at is None else max(ledger.newest_fact_at, event.at)
     ledger = replace(ledger, newest_fact_at=newest)
+    return _pruned(ledger) if ledger.weight % PRUNE_EVERY == 0 else ledger
+
+
+def _pruned(ledger: Ledger) -> Ledger:
+    """Without what is too old for a late fact to change."""
     oldest = horizon(ledger)
     if oldest is None:
         return ledger

@@ -60,6 +60,12 @@ def cost_at(meter: Meter, until: datetime) -> int:
 def usage_between(meter: Meter, since: datetime, until: datetime) -> tuple[int, int]:
     """(seconds, micros) that fall between two instants, cut on cumulative seconds so that neighbours add up."""
     seconds = micros = 0
+    if len(meter.boundaries) == 1 and meter.ended_at is None:  # nearly all there are: one stretch, still running
+        (ran,) = meter.boundaries
+        if until <= ran.at:
+            return 0, 0
+        before, now = whole_seconds(ran.at, since), whole_seconds(ran.at, until)
+        return now - before, charge_micros(before, now, ran.rate_usd_micros_per_hour)
     for start, end, ran in segments(meter, until):
         if end <= since:
             continue

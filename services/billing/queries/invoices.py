@@ -93,6 +93,9 @@ async def get_invoice(query: GetInvoice, context: Context) -> Invoice:
     charged = await context.pool.fetchrow(_CHARGED_SQL, query.account_id)
     rows = await context.pool.fetch(_MONTHS_SQL, query.account_id, now)
     row = next((row for row in rows if row["month"] == query.month), None)
+    if row is None and query.month == f"{now:%Y-%m}":
+        balance = rows[0]["closing"] if rows else 0
+        row = {"month": query.month, "moved": 0, "closing": balance, "usage": 0, "adjustments": 0}
     if row is None:
         raise Refused("INVOICE_NOT_FOUND", month=query.month)
     days = (f"{query.month}-01", f"{query.month}-31")
