@@ -35,6 +35,10 @@ class Problem(Struct, frozen=True):
     value: Any = None
 
 
+# What may hold a secret is not told again, not even to whoever sent it: answers are logged on the way.
+NEVER_SHOWN = frozenset({"secret", "password", "token", "env", "url", "webhookUrl", "webhook_url"})
+
+
 def refuse(field: str, reason: str, value: Any = None) -> NoReturn:
     """For a rule between fields, or one no schema can state."""
     raise refusal([Problem(field, reason, _shown(value))])
@@ -127,7 +131,8 @@ def _problems_of(value: Any, field: FieldInfo, path: str, *, strict: bool) -> li
     try:
         msgspec.convert(value, field.type, strict=strict)
     except msgspec.ValidationError as error:
-        return [Problem(path, f"{_label(field.encode_name)} {_reason(str(error), field.type)}", _shown(value))]
+        shown = None if field.encode_name in NEVER_SHOWN else _shown(value)
+        return [Problem(path, f"{_label(field.encode_name)} {_reason(str(error), field.type)}", shown)]
     return []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.journey.node_programs import Node, installed
 from tests.journey.platform import Platform, platform, wipe
 from tests.journey.processes import complaints_about_leftovers
 
@@ -20,6 +21,12 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     left = complaints_about_leftovers(data_dir)
     wipe(data_dir)
     assert not left, left
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    """For programs in JavaScript; skips with the reason where there is no node."""
+    return installed(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture
