@@ -158,11 +158,15 @@ class RungFailed(Event, tag="failover.rung_failed", kw_only=True, frozen=True):
 
 
 class InterruptionJoined(Event, tag="failover.interruption_joined", kw_only=True, frozen=True):
-    """A machine was lost while its replacement was already under way: the same failover answers for both."""
+    """A machine was lost while its replacement was already under way: the same failover answers for both.
+
+    `machine_id` is the machine lost now, which later rungs replace.
+    """
 
     failover_id: str
     instance_id: str
     joined_id: str
+    machine_id: str = ""
 
 
 class PoolNoted(Event, tag="failover.pool_noted", kw_only=True, frozen=True):

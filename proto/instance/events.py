@@ -27,6 +27,7 @@ from proto.instance.standby_events import (
     PromotionPlanned,
     StandbyFailed,
     StandbyReady,
+    VolumeOutdated,
     VolumeReleased,
     VolumeReleaseRequested,
     VolumeShared,
@@ -365,6 +366,7 @@ InstanceEvent = (
     | PromotionPlanned
     | VolumeShared
     | VolumeReleaseRequested
+    | VolumeOutdated
     | VolumeReleased
     | AgentHeartbeatLost
     | AgentHeartbeatRestored

@@ -114,6 +114,13 @@ class VolumeReleaseRequested(Event, tag="volume.release_requested", kw_only=True
     instance_id: str
 
 
+class VolumeOutdated(Event, tag="volume.outdated", kw_only=True, frozen=True):
+    """The instance is ready on a machine that has its files elsewhere: what is in the volume is no longer the newest,
+    and no machine is rented for it any more. It is given back with the instance."""
+
+    instance_id: str
+
+
 class VolumeReleased(Event, tag="volume.released", kw_only=True, frozen=True):
     instance_id: str
 

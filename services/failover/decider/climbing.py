@@ -138,7 +138,10 @@ def _join(state: Guard, run: Run, command: AnswerInterruption) -> Sequence[Event
     That happens when the customer's own start has promoted the standby: the rung's owner has nothing more to say.
     """
     joined = InterruptionJoined(
-        failover_id=run.failover_id, instance_id=command.instance_id, joined_id=command.failover_id
+        failover_id=run.failover_id,
+        instance_id=command.instance_id,
+        joined_id=command.failover_id,
+        machine_id=command.machine_id,
     )
     if run.rung is None or command.machine_id != run.claimed_id:
         return [joined]
@@ -219,7 +222,7 @@ def _try(state: Guard, run: Run, rung: Rung, now: datetime) -> RungTried:
         instance_id=state.instance_id,
         account_id=state.account_id,
         rung=rung,
-        machine_id=run.machine_id,
+        machine_id=run.lost_id or run.machine_id,
         tried_at=now,
         give_up_at=now + timedelta(seconds=_RUNG_TIMEOUT_S.get(rung, run.rung_timeout_s)),
     )

@@ -63,6 +63,7 @@ class Run(Struct, frozen=True):
     rung: Rung | None = None
     tried_at: datetime | None = None
     give_up_at: datetime | None = None
+    lost_id: str = ""  # a machine lost since, which stood in for `machine_id`
     claimed_id: str = ""
     claimed_at: datetime | None = None
 
@@ -115,7 +116,8 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
         case FailoverCompleted() | FailoverFailed():
             return replace(state, run=None)
         case InterruptionJoined():
-            return replace(state, answered=_remember(state.answered, event.joined_id))
+            run = state.run and replace(state.run, lost_id=event.machine_id)
+            return replace(state, run=run, answered=_remember(state.answered, event.joined_id))
         case PoolNoted():
             return replace(state, instance_id=event.instance_id, account_id=event.account_id, pool=event.pool)
         case MachineSettingsUpdated():

@@ -39,6 +39,7 @@ from proto.instance.events import (
     SnapshotsExpired,
     StandbyFailed,
     StandbyReady,
+    VolumeOutdated,
     VolumeReleased,
     VolumeReleaseRequested,
     VolumeShared,
@@ -90,6 +91,7 @@ class Instance(Struct, frozen=True):
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
     vault: Vault = Vault()
+    interrupted_id: str = ""  # the machine whose loss is being answered
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -212,6 +214,7 @@ _StandbyEvent: TypeAlias = (
     | PromotionPlanned
     | VolumeShared
     | VolumeReleaseRequested
+    | VolumeOutdated
     | VolumeReleased
 )
 STANDBY_EVENTS = (
@@ -221,6 +224,7 @@ STANDBY_EVENTS = (
     PromotionPlanned,
     VolumeShared,
     VolumeReleaseRequested,
+    VolumeOutdated,
     VolumeReleased,
 )
 
@@ -245,8 +249,9 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
             return replace(state, plan=Plan(event.machine_id, event.replaces, event.failover_id, event.give_up_at))
         case VolumeShared():
             volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
-            return replace(state, volume=volume)
-        case VolumeReleased():
+            machines = tuple(replace(m, on_volume=True) if m == state.primary else m for m in state.machines)
+            return replace(state, volume=volume, machines=machines)
+        case VolumeReleased() | VolumeOutdated():
             return replace(state, volume=None)
         case _:
             return state
@@ -259,6 +264,8 @@ def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
             return replace(changed, health_check=health_check)
         case InstanceReady():
             return replace(changed, ready_at=event.ready_at)
+        case InstanceInterrupted():
+            return replace(changed, interrupted_id=event.machine_id)
         case InstanceRecovering():
             return _answered(changed, event.failover_id, event.rung)
         case InstanceStopping() | InstanceDeleting():

@@ -39,6 +39,7 @@ from proto.instance.events import (
     MachineRented,
     MachineStopped,
     MachineStopRequested,
+    VolumeOutdated,
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
 from services.instance.decider import standby
@@ -130,8 +131,10 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         last_used_at=state.last_used_at,
         keep_alive_until=state.keep_alive_until,
     )
+    is_left = state.volume is not None and not machine.on_volume and machine.mode is None
     return [
         healthy,
+        *([VolumeOutdated(instance_id=state.instance_id)] if is_left else []),
         InstanceReady(
             instance_id=state.instance_id,
             account_id=state.account_id,

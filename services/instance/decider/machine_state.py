@@ -52,6 +52,7 @@ class Machine(Struct, frozen=True):
     was_healthy: bool = False
     gone: bool = False
     mode: StandbyMode | None = None
+    on_volume: bool = False  # its workspace is the volume of its instance
     restore: str = ""  # what it is to be filled from; empty: nothing
     restored_at: datetime | None = None  # the instant its files are of
     silent_since: datetime | None = None
@@ -134,6 +135,7 @@ def evolve(machine: Machine, event: MachineEvent) -> Machine:
                 provider=event.provider,
                 provider_machine_id=event.provider_machine_id,
                 offer=event.offer,
+                on_volume=event.has_volume,
                 restore="" if event.has_volume else machine.restore,
             )
         case MachineRestored():

@@ -58,11 +58,10 @@ def replace(state: Instance, command: ReplaceMachine) -> Sequence[Event]:
 
 
 def _objection(state: Instance, command: ReplaceMachine) -> str:
-    """Why there is no new machine, empty when there may be one."""
+    """Why there is no new machine, empty when there may be one. A rung before this may have failed meanwhile."""
     if state.status != "interrupted":
         return f"instance_{state.status}"
-    lost = standby.last_lost(state)
-    if lost is None or lost.machine_id != command.replaces:
+    if state.interrupted_id != command.replaces:
         return "already_replaced"
     return "" if command.offers else (command.no_offer or "no_offer").lower()
 

@@ -134,7 +134,7 @@ def promote(state: Instance, command: PromoteMachine) -> Sequence[Event]:
     machine = state.machine(command.machine_id)
     if machine is not None and machine.role == "primary" and machine.status in LIVE:
         return []  # the customer's start was first
-    objection = _objection(state, state.primary or last_lost(state), command.replaces)
+    objection = _objection(state, command.replaces)
     if machine is None or machine != state.ready_standby:
         return [_declined(state, command.machine_id, command.failover_id, "standby_not_ready")]
     if objection:
@@ -156,7 +156,7 @@ def planned_promotion(state: Instance, machine: Machine, now: datetime) -> Seque
     plan = state.plan
     if plan is None or plan.machine_id != machine.machine_id:
         return None
-    objection = _objection(state, state.primary or last_lost(state), plan.replaces)
+    objection = _objection(state, plan.replaces)
     if objection:
         return [_declined(state, machine.machine_id, plan.failover_id, objection)]
     return _promotion(state, machine, plan.failover_id, now, plan.give_up_at)
@@ -178,16 +178,15 @@ def _promotion(
     return [*_give_up_primary(state, failover_id), recovering, *taken]
 
 
-def _objection(state: Instance, current: Machine | None, replaces: str) -> str:
+def _objection(state: Instance, replaces: str) -> str:
     """Why this promotion may not be, empty when it may. A late wish must not take a healthy machine away."""
     if state.status not in ("interrupted", "ready"):
         return f"instance_{state.status}"
-    if current is None or current.machine_id != replaces:
-        return "already_replaced"
-    return ""
+    current_id = state.primary.machine_id if state.primary else state.interrupted_id
+    return "" if current_id == replaces else "already_replaced"
 
 
-def last_lost(state: Instance) -> Machine | None:
+def _last_lost(state: Instance) -> Machine | None:
     """The primary that was lost last."""
     return next((m for m in reversed(state.machines) if m.role == "primary" and m.status != "failed"), None)
 
@@ -214,7 +213,7 @@ def take_over(
     state: Instance, machine: Machine, *, failover_id: str, now: datetime, give_up_at: datetime
 ) -> Sequence[Event]:
     """The standby becomes the primary; what lost machines left at the cloud is given back."""
-    current = state.primary or last_lost(state)
+    current = state.primary or _last_lost(state)
     events: list[Event] = [
         MachinePromoted(
             instance_id=state.instance_id,

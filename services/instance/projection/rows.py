@@ -50,6 +50,7 @@ from proto.instance.events import (
     SnapshotFailed,
     SnapshotRequested,
     SnapshotsExpired,
+    VolumeOutdated,
     VolumeReleased,
     VolumeShared,
 )
@@ -221,7 +222,7 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
         case VolumeShared() as event:
             volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
             yield _instance(heard, volume=volume)
-        case VolumeReleased():
+        case VolumeReleased() | VolumeOutdated():
             yield _instance(heard, volume=None)
         case _:
             return
@@ -332,6 +333,7 @@ _MACHINES = (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
     VolumeShared,
+    VolumeOutdated,
     VolumeReleased,
 )
 MachineEnd: TypeAlias = (

@@ -129,7 +129,9 @@ def test_the_customers_own_start_is_faster_and_the_failover_gives_way() -> None:
 
 
 def test_a_loss_during_a_failover_joins_it() -> None:
-    joined = InterruptionJoined(failover_id=FAILOVER, instance_id=INSTANCE_ID, joined_id="fo_2")
+    joined = InterruptionJoined(
+        failover_id=FAILOVER, instance_id=INSTANCE_ID, joined_id="fo_2", machine_id=LOST.machine_id
+    )
     second = replace(LOST, failover_id="fo_2")
     climbing().when(second).then(joined).when(second).then_nothing()
 
