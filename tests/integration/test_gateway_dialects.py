@@ -286,3 +286,10 @@ async def test_another_accounts_instance_does_not_exist(world: GatewayWorld) -> 
         refused = await world.call(method, f"/api/v1/instances/{instance_id}{path}", key=OTHER_KEY)
         assert (refused.status, refused.code) == (404, "INSTANCE_NOT_FOUND")
     assert (await world.call("GET", "/api/v1/instances", key=OTHER_KEY)).json["data"] == []
+
+
+async def test_a_secret_that_is_refused_is_not_told_again(world: GatewayWorld) -> None:
+    body = {"name": "n", "url": "https://example.com/", "events": ["*"], "secret": "with blanks in it"}
+    refused = await world.call("POST", "/api/v1/webhooks", json=body)
+    assert (refused.status, refused.json["error"]["details"]["field"]) == (400, "secret")
+    assert b"with blanks" not in refused.raw
