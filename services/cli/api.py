@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.embedded.state import State
-from services.cli.exits import NOT_RUNNING, Exit
+from services.cli.exits import NOT_RUNNING, Exit, NotThere
 
 TIMEOUT_S = 75.0  # a verb with --wait may be answered after 60 s
 BODY_BYTES_MAX = 16 * 1024 * 1024
@@ -61,7 +61,8 @@ class Api:
         finally:
             connection.close()
         if response.status >= 300:
-            raise Exit(f"{method} {path}: {response.status} {problem_words(answer)}")
+            kind = NotThere if response.status == 404 else Exit
+            raise kind(f"{method} {path}: {response.status} {problem_words(answer)}")
         return _decoded(answer)
 
 

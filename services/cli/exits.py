@@ -15,3 +15,7 @@ class Exit(Exception):
     def __init__(self, text: str, status: int = FAILED) -> None:
         super().__init__(text)
         self.status = status
+
+
+class NotThere(Exit):
+    """404: nothing of that id, or not yet: rows follow facts by some milliseconds."""

@@ -24,7 +24,7 @@ from libs.config import surroundings
 from libs.embedded.files import private_folder
 from libs.process import die_with_parent
 from services.cli.api import Api, data_of
-from services.cli.exits import FAILED, Exit
+from services.cli.exits import FAILED, Exit, NotThere
 from services.cli.running import ROOT
 
 SETTINGS = {
@@ -91,8 +91,10 @@ class Stage:
         """Ask until it holds. Exits when it does not come about."""
         give_up_s = time.monotonic() + WAIT_S_MAX
         while True:
-            seen = await self.ask("GET", path)
-            if holds(seen):
+            seen = None
+            with contextlib.suppress(NotThere):  # a fact was heard before its row was written
+                seen = await self.ask("GET", path)
+            if seen is not None and holds(seen):
                 return seen
             if time.monotonic() > give_up_s:
                 raise Exit(f"waited {WAIT_S_MAX:.0f} s for {what}; {path} says {msgspec.json.encode(seen).decode()}")
