@@ -24,6 +24,7 @@ from services.cli.demo.workspace import FILES, Workspace
 from services.cli.exits import Exit
 
 GPU = "RTX 4090"
+AFTER_SNAPSHOT = 30  # files that are in no snapshot when the machine is taken
 OVER = ("failover.completed", "failover.failed")
 
 
@@ -31,6 +32,7 @@ class Result(Struct, frozen=True):
     """One act: what it took, and what must hold of it."""
 
     act: str
+    instance_id: str
     strategy: str
     detection_ms: int
     recovery_ms: int
@@ -52,7 +54,6 @@ class Result(Struct, frozen=True):
 class Show(Struct, frozen=True):
     """Everything that was shown. `holds`: every proof of every act."""
 
-    instance_id: str
     started_in_s: float
     took_s: float
     holds: bool
@@ -70,11 +71,15 @@ class Audience(Protocol):
 
 @dataclass(frozen=True)
 class Act:
-    """`prepare` brings the instance to where this rung is the one that helps; `title` says what is lost."""
+    """`prepare` brings the instance to where this rung is the one that helps; `title` says what is lost.
+
+    `at_work`: what to wait for while files are being written, before the loss.
+    """
 
     strategy: str
     title: str
     prepare: Callable[[Company], Awaitable[None]]
+    at_work: Callable[[Company], Awaitable[None]] | None = None
 
 
 @dataclass
@@ -103,14 +108,10 @@ async def perform(stage: Stage, wanted: list[str], audience: Audience) -> Show:
     if not acts:
         raise Exit("this platform has none of the strategies that were asked for")
     audience.tell(f"A platform of its own at {stage.url}, ready in {stage.started_in_s:.1f} s.")
-    workspace = Workspace()
     timeline = Timeline(stage, audience.moment)
-    company = Company(stage, audience, workspace, timeline)
     async with _running(timeline.follow):
-        await _open(company)
-        results = [await _play(company, act) for act in acts]
+        results = [await _play(Company(stage, audience, Workspace(), timeline), act) for act in acts]
     return Show(
-        instance_id=company.instance_id,
         started_in_s=round(stage.started_in_s, 3),
         took_s=round(time.monotonic() - began_s, 3),
         holds=all(result.holds for result in results),
@@ -135,12 +136,15 @@ async def _open(company: Company) -> None:
 async def _play(company: Company, act: Act) -> Result:
     audience, stage = company.audience, company.stage
     audience.act(act.title)
+    await _open(company)
     await act.prepare(company)
     before = await company.instance()
     begun = asyncio.Event()
     async with _running(lambda ready: company.workspace.keep_writing(before, ready), started=begun):
+        if act.at_work is not None:
+            await act.at_work(company)
         taken_at_s = SystemClock().now().timestamp()
-        company.timeline.begin(taken_at_s)
+        company.timeline.begin(taken_at_s, company.instance_id)
         machine = before["provider_instance_id"]
         audience.moment(Moment(0, "demo", "takes the machine away", f"{machine}: processes killed, files deleted"))
         await stage.take_away(machine)
@@ -168,8 +172,11 @@ async def _play(company: Company, act: Act) -> Result:
     for proof in proofs:
         audience.proof(proof)
     detected = company.timeline.first("instance.interrupted")
+    company.timeline.rest()
+    await stage.ask("DELETE", f"/instances/{company.instance_id}")
     return Result(
         act=act.title,
+        instance_id=company.instance_id,
         strategy=failover["strategy_succeeded"],
         detection_ms=detected.after_ms if detected else -1,
         recovery_ms=over.after_ms,
@@ -199,8 +206,40 @@ async def _warm_pool(company: Company) -> None:
     company.audience.tell(f"{standby} stands by on the same host after {time.monotonic() - began_s:.1f} s.")
 
 
+async def _nothing_but_storage(company: Company) -> None:
+    """No standby of any kind, no volume: all that there is beside the machine are its snapshots."""
+    stage, instance_id = company.stage, company.instance_id
+    await _use_every_rung(company)
+    taken = await stage.until(f"/instances/{instance_id}/snapshots", _newest, "a snapshot")
+    newest = next(snapshot for snapshot in taken if snapshot["status"] == "completed")
+    company.audience.tell(
+        f"No standby, no volume. {newest['files']} files are in a snapshot; the next is taken every 3 s."
+    )
+
+
+async def _next_snapshot(company: Company) -> None:
+    """Some of what is being written is in storage then, and some is not."""
+    path = f"/instances/{company.instance_id}/snapshots"
+    before = _newest(await company.stage.ask("GET", path))
+    await company.stage.until(path, lambda seen: _newest(seen) not in ("", before), "the next snapshot")
+    await company.workspace.until_written(AFTER_SNAPSHOT)
+
+
+def _newest(snapshots: list[dict[str, Any]]) -> str:
+    """The id of the newest that is complete, empty when there is none."""
+    return next((snapshot["snapshot_id"] for snapshot in snapshots if snapshot["status"] == "completed"), "")
+
+
+async def _use_every_rung(company: Company) -> None:
+    settings = {"use_global_settings": False, "strategy": "all"}
+    await company.stage.ask("PUT", f"/failover/settings/machines/{company.instance_id}", settings)
+
+
 ACTS: dict[str, Act] = {
     "warm-pool": Act("warm_pool", "The machine is taken; a warm pool stands by", _warm_pool),
+    "cloud-storage": Act(
+        "cloud_storage", "Everything is taken; there are snapshots in storage", _nothing_but_storage, _next_snapshot
+    ),
 }
 
 

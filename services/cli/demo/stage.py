@@ -1,7 +1,8 @@
 """The platform that the demo plays on: `dumont up` in a folder, asked over HTTP, and stopped with all its machines.
 
-Used by `verb` and `acts`. Owns the child process. Two settings differ from a plain `up`, and `playbill` says so:
-failovers may follow each other at once (a platform allows one in 300 s), and no other customers rent in the sandbox.
+Used by `verb` and `acts`. Owns the child process. Some settings differ from those of a plain `up`, so that a minute is
+enough: failovers may follow each other at once (not one in 300 s), agents report every second (not every 30), snapshots
+are taken every 3 s (not only when asked), and no other customers rent in the sandbox.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SETTINGS = {
     "DUMONT_FAILOVER_SPACING_S": "0",
     "DUMONT_SANDBOX_OPTIONS": '{"outside_demand_ppm": 0}',
     "DUMONT_PROVIDER_POLL_S": "1",
+    "DUMONT_HEARTBEAT_S": "1",
+    "DUMONT_SNAPSHOT_INTERVAL_S": "3",
 }
 START_S_MAX = 60.0
 CLEAR_S_MAX = 10.0  # for giving machines back; what is left then is ended with the platform

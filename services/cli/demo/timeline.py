@@ -36,14 +36,18 @@ class Timeline:
     def __init__(self, stage: Stage, show: Callable[[Moment], None]) -> None:
         self._stage = stage
         self._show = show
-        self._zero_s = 0.0
+        self._zero_s, self._instance_id = 0.0, ""
         self._heard = asyncio.Condition()
         self.moments: list[Moment] = []
 
-    def begin(self, zero_s: float) -> None:
-        """From here on: a new act."""
-        self._zero_s = zero_s
+    def begin(self, zero_s: float, instance_id: str) -> None:
+        """From here on, what is said of this instance: a new act."""
+        self._zero_s, self._instance_id = zero_s, instance_id
         self.moments = []
+
+    def rest(self) -> None:
+        """Between two acts nothing is shown."""
+        self._zero_s = 0.0
 
     async def follow(self, ready: asyncio.Event) -> None:
         """For ever; cancelled at the end of the show."""
@@ -59,9 +63,9 @@ class Timeline:
 
     def _note(self, event: dict[str, Any]) -> None:
         at_s = datetime.fromisoformat(event["timestamp"]).timestamp()
-        if at_s < self._zero_s or not self._zero_s:
-            return
         facts: dict[str, Any] = event.get("data") or {}
+        if at_s < self._zero_s or not self._zero_s or facts.get("instance_id") != self._instance_id:
+            return
         told = ", ".join(f"{name} {facts[name]}" for name in TOLD if facts.get(name) not in (None, ""))
         who = event["type"].split(".")[0]
         after_ms = round((at_s - self._zero_s) * 1000)

@@ -18,7 +18,7 @@ import asyncssh
 
 from libs.clock import SystemClock
 
-CONNECT_S_MAX = 10.0
+CONNECT_S_MAX, WRITE_S_MAX = 10.0, 30.0
 FILES, FILE_BYTES = 200, 20_000
 FILES_AT_ONCE = 16
 JOURNAL_BYTES, JOURNAL_PAUSE_S = 400, 0.02
@@ -54,6 +54,7 @@ class Workspace:
     key: asyncssh.SSHKey = field(default_factory=lambda: _ssh.generate_private_key("ssh-ed25519"))
     files: dict[str, Written] = field(default_factory=dict[str, Written])
     journal_length: int = 0
+    _written: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def public_key(self) -> str:
@@ -88,7 +89,15 @@ class Workspace:
                     await self._put(sftp, entry, secrets.token_hex(JOURNAL_BYTES // 2).encode())
                     if self.journal_length == first:
                         begun.set()
+                    async with self._written:
+                        self._written.notify_all()
                     await asyncio.sleep(JOURNAL_PAUSE_S)
+
+    async def until_written(self, more: int) -> None:
+        """Wait while that many more files are written by `keep_writing`."""
+        wanted = self.journal_length + more
+        async with asyncio.timeout(WRITE_S_MAX), self._written:
+            await self._written.wait_for(lambda: self.journal_length >= wanted)
 
     async def compare(self, instance: dict[str, Any], taken_at_s: float) -> Comparison:
         """Read everything back through the instance, wherever it is now."""
