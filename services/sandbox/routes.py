@@ -6,6 +6,7 @@ Built by `__main__`. Owns what is true of every request: the key, the pace limit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -159,10 +160,16 @@ class Api:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events, resumed by Last-Event-ID (or `?after=`)."""
-        news = self._cloud.news
-        seq = news.resume_at(request.headers.get("Last-Event-ID", "") or request.query.get("after", ""))
+        seq = self._cloud.news.resume_at(request.headers.get("Last-Event-ID", "") or request.query.get("after", ""))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the listener has gone; it comes back with the last id it has
+            await response.prepare(request)
+            await self._tell(response, seq)
+        return response
+
+    async def _tell(self, response: web.StreamResponse, seq: int) -> None:
+        """Everything after `seq`, as it happens, until the daemon stops. Raises ConnectionError."""
+        news = self._cloud.news
         await response.write(b": listening\n\n")
         while not self._stopping.is_set():
             heard = news.after(seq)
@@ -176,7 +183,6 @@ class Api:
                 continue
             if not await news.wait(seq, NEWS_SILENCE_MAX_S):
                 await response.write(b": still here\n\n")
-        return response
 
     async def list_volumes(self, _request: web.Request) -> web.Response:
         return _answer({"volumes": self._cloud.volumes.all()})

@@ -210,7 +210,7 @@ async def _nothing_but_storage(company: Company) -> None:
     """No standby of any kind, no volume: all that there is beside the machine are its snapshots."""
     stage, instance_id = company.stage, company.instance_id
     await _use_every_rung(company)
-    taken = await stage.until(f"/instances/{instance_id}/snapshots", _newest, "a snapshot")
+    taken = await stage.until(f"/instances/{instance_id}/snapshots", lambda seen: bool(_newest(seen)), "a snapshot")
     newest = next(snapshot for snapshot in taken if snapshot["status"] == "completed")
     company.audience.tell(
         f"No standby, no volume. {newest['files']} files are in a snapshot; the next is taken every 3 s."
