@@ -45,7 +45,8 @@ SEED_EVENT_TYPES = (
     "balance.low",
     "agent.heartbeat_lost",
 )
-# Seeds 001, 002 and 004, what lies between their statuses, and what an endpoint may want to know of its siblings.
+# Seeds 001, 002 and 004, what lies between their statuses, what money and snapshots come to, and what an endpoint may
+# want to know of its siblings.
 EVENT_TYPES = (
     *SEED_EVENT_TYPES,
     "instance.ready",
@@ -59,6 +60,12 @@ EVENT_TYPES = (
     "webhook.failing",
     "webhook.recovered",
     "webhook.disabled",
+    "failover.cloud_storage_success",
+    "snapshot.completed",
+    "snapshot.failed",
+    "balance.exhausted",
+    "balance.suspended",
+    "balance.restored",
 )
 # What a `webhookUrl` given with an instance hears: every status of it once, so not also seed 000's `instance.started`,
 # which says the same as `instance.ready`.
