@@ -25,7 +25,8 @@ STATUSES = {"created": "creating", "started": "running", "migrated": "ready"}
 INSTANCE_EXTRAS = ("machine_id", "generation", "reason", "detail", "ready_at", "auto_stop_at")
 # Of any other fact everything is told but what is the platform's own business or a secret.
 KEPT_BACK = frozenset({
-    "type", "account_id", "webhook_url", "request_hash", "spec", "env", "sealed_secret", "health_check", "dialect", "packs", "v",
+    "type", "account_id", "webhook_url", "request_hash", "spec", "env", "sealed_secret", "health_check", "dialect",
+    "packs", "v",
 })  # fmt: skip
 PORT_TYPES = {JUPYTER_PORT: "jupyter", SSH_PORT: "ssh"}
 
