@@ -18,7 +18,8 @@ import asyncpg
 import psutil
 import pytest
 
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 
 IN_CONTAINERS = os.environ.get("DUMONT_TEST_BACKEND") == "containers"
 NATS_IMAGE = "nats:2.15.1"

@@ -11,12 +11,3 @@ therefore be killed and started again while clients merely reconnect.
 
 Non-goals: clusters, TLS, other hosts than 127.0.0.1. Production brings its own servers (deploy/).
 """
-
-from __future__ import annotations
-
-from libs.embedded.child import ServerDied
-from libs.embedded.nats import Durability, NatsServer
-from libs.embedded.postgres import PostgresServer
-from libs.embedded.rclone import StorageServer
-
-__all__ = ["Durability", "NatsServer", "PostgresServer", "ServerDied", "StorageServer"]

@@ -11,8 +11,7 @@ import time
 import msgspec
 
 from libs.config import ConfigError
-from libs.embedded import ServerDied
-from libs.embedded.child import end_of
+from libs.embedded.child import ServerDied, end_of
 from libs.embedded.state import State, holder_pid, read_state, remove_state, take_lock, write_state
 from services.supervisor import announce
 from services.supervisor.first_key import KeyRefused, issue_first_key

@@ -20,8 +20,10 @@ from typing import Protocol
 import psutil
 
 from libs import config
-from libs.embedded import NatsServer, PostgresServer, ServerDied, StorageServer
-from libs.embedded.child import rotated
+from libs.embedded.child import ServerDied, rotated
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
+from libs.embedded.rclone import StorageServer
 from libs.process import READY_LINE, die_with_parent, name_process
 
 SERVICE_GRACE_S = 5.0  # requests in flight have their own deadlines of at most a few seconds

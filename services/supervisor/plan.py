@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from libs.config import surroundings
-from libs.embedded import NatsServer, PostgresServer, StorageServer
 from libs.embedded.files import (
     LOOPBACK,
     is_free,
@@ -21,7 +20,9 @@ from libs.embedded.files import (
     remembered_secret,
     replace_private,
 )
-from libs.embedded.rclone import ACCESS_KEY
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
+from libs.embedded.rclone import ACCESS_KEY, StorageServer
 from services.supervisor.options import Options, Outside
 
 LOOPBACK_HOSTS = (LOOPBACK, "::1", "localhost")

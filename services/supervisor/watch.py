@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from libs.embedded import ServerDied
+from libs.embedded.child import ServerDied
 from libs.embedded.state import Member as MemberState
 from services.supervisor.members import Member, born_at
 

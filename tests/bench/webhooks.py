@@ -25,7 +25,8 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 from proto.instance.events import InstanceRunning
 from proto.webhook_dispatch.payload import payload
 from tests.bench.report import Line

@@ -18,9 +18,10 @@ import nats
 import psutil
 import pytest
 
-from libs.embedded import NatsServer, PostgresServer, ServerDied
-from libs.embedded.child import Child
+from libs.embedded.child import Child, ServerDied
 from libs.embedded.files import is_free
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 
 DEADLINE_S = 20.0
 
@@ -123,7 +124,8 @@ def test_secrets_are_readable_by_us_only(fresh_nats: NatsServer) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
 def test_servers_die_with_a_killed_starter(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from libs.embedded import NatsServer, PostgresServer\n"
+        "import sys, time; from pathlib import Path; from libs.embedded.nats import NatsServer\n"
+        "from libs.embedded.postgres import PostgresServer\n"
         "servers = [NatsServer(Path(sys.argv[1]) / 'n'), PostgresServer(Path(sys.argv[1]) / 'p')]\n"
         "for server in servers: server.start()\n"
         "print(*[server.pid for server in servers], flush=True); time.sleep(600)\n"

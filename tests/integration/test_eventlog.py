@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec import structs
 
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog import EventLog
 from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from nats.errors import ProtocolError
 
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog.connection import NoAnswer, NoResponders, NotSent, open_connection
 from libs.eventlog.wire import RoutingParser, header, header_block, parse_headers, status_of
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog import AppendUnknown, WrongExpectation
 from libs.eventlog.connection import Connection, open_connection
 from libs.eventlog.jetstream import JetStreamLog

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from libs.clock import SystemClock
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog.connection import open_connection
 from libs.rpc import NatsBus
 from proto.base import Command, Meta

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from libs.embedded import PostgresServer
+from libs.embedded.postgres import PostgresServer
 from libs.postgres import Database, Definition, PostgresStore, RowRejected, ensure_schema, open_database
 from libs.postgres import pool as postgres_pool
 from libs.refusal import Transient

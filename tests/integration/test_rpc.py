@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog.connection import Connection, open_connection
 from libs.refusal import Refused
 from libs.rpc import NatsBus

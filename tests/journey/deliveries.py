@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 import uvloop
 
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 from libs.refusal import Transient
 from proto.base import Event
 from proto.instance.events import InstanceRunning
