@@ -18,7 +18,8 @@ from pathlib import Path
 
 import uvloop
 
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 from proto.instance.events import InstanceRunning
 from tests.integration.webhook_process import Dispatching, Owner, owner
 from tests.integration.webhook_world import Got, Speaker, eventually, receiver
