@@ -1,9 +1,12 @@
 """The billing service's process: its settings and its payment adapters. The rooms as one value are in `rooms.py`."""
 
+import dataclasses
+
 from libs import config, process
 from libs.hosting import Ground, host
 from libs.runtime.service import Service
 from services.billing.config import BillingSettings
+from services.billing.decider import AGGREGATES, AGGREGATES_PAID_AFTERWARDS
 from services.billing.effects import PaymentAdapter, World, settle_by_hand
 from services.billing.rooms import ROOMS, SERVICE
 
@@ -16,7 +19,8 @@ async def serve(running: process.Running) -> None:
 
     async def build(ground: Ground) -> tuple[Service, World]:
         about = (ground.clock, ground.database, settings, PAYMENTS, ground.logger, ground.metrics)
-        return SERVICE, World(*about)
+        aggregates = AGGREGATES if settings.prepaid else AGGREGATES_PAID_AFTERWARDS
+        return dataclasses.replace(SERVICE, aggregates=aggregates), World(*about)
 
     await host(SERVICE.name, ROOMS, build, running)
 

@@ -12,6 +12,9 @@ from libs.config import setting
 class BillingSettings(Struct, frozen=True, kw_only=True):
     """How the billing service is run. Each field is one variable, DUMONT_<FIELD>."""
 
+    prepaid: Annotated[
+        bool, setting("what is not covered is stopped; false for a cloud of one's own, which only counts and warns")
+    ] = True
     welcome_credit_usd: Annotated[
         int, setting("credit a new account is given (`./dumont up` in dev mode: 100)", unit="USD", ge=0, le=100_000)
     ] = 0

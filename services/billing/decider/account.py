@@ -9,8 +9,10 @@ runs between the last look at it and the stop: at most one tick of burn.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -44,13 +46,14 @@ from proto.billing.events import (
     HoldReleased,
     LedgerAdjusted,
     LedgerOpened,
+    MeterChanged,
     TopUpFailed,
 )
 from proto.billing.ledger import Ledger
 from services.billing.decider import charging
 from services.billing.decider.folding import WELCOME, evolve
 from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
-from services.billing.decider.ladder import standing, steps
+from services.billing.decider.ladder import standing, steps, warnings
 from services.billing.decider.metering import rate_of
 from services.billing.decider.postings import stamped
 
@@ -79,8 +82,11 @@ AccountCommand = (
 )
 
 
-def decide(ledger: Ledger, command: AccountCommand) -> Sequence[Event]:
-    """What follows from a wish or a fact that was heard. Raises Refused. The same again gives nothing."""
+def decide(ledger: Ledger, command: AccountCommand, *, prepaid: bool = True) -> Sequence[Event]:
+    """What follows from a wish or a fact that was heard. Raises Refused. The same again gives nothing.
+
+    Not `prepaid` (a cloud of one's own): everything is counted and warned about, nothing is stopped.
+    """
     said: list[AccountEvent] = []
     before = ledger
     for event in _opening(ledger, command):
@@ -89,9 +95,13 @@ def decide(ledger: Ledger, command: AccountCommand) -> Sequence[Event]:
     for event in _wished(ledger, command):
         said.append(stamped(ledger, event))
         ledger = evolve(ledger, said[-1])
-    if said:
+    if said and prepaid:
         is_refilled = any(isinstance(event, CreditsAdded | CreditsGranted | LedgerAdjusted) for event in said)
-        said += steps(ledger, command.now, is_refilled=is_refilled)
+        changed = [event for event in said if isinstance(event, MeterChanged)]
+        started = None if isinstance(command, Tick) else {event.instance_id for event in changed}
+        said += steps(ledger, command.now, is_refilled=is_refilled, started=started)
+    elif said:
+        said += warnings(ledger, command.now)
     return _brought_forward(before, said)
 
 
@@ -268,3 +278,4 @@ def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[E
 
 
 ACCOUNT = Aggregate("account", Ledger(), decide, evolve, AccountEvent, whole=BroughtForward)
+ACCOUNT_PAID_AFTERWARDS = dataclasses.replace(ACCOUNT, decide=partial(decide, prepaid=False))

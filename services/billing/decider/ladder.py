@@ -6,7 +6,7 @@ hold is left, and ends before that is used up. So the balance falls below zero b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -90,10 +90,22 @@ def next_tick_at(ledger: Ledger, now: datetime) -> datetime | None:
     return due_at
 
 
-def steps(ledger: Ledger, now: datetime, *, is_refilled: bool = False) -> Sequence[Step]:
-    """What is to be said about the balance as it stands. Asked again at once, it says no more but a suspension."""
+def steps(
+    ledger: Ledger, now: datetime, *, is_refilled: bool = False, started: Collection[str] | None = None
+) -> Sequence[Step]:
+    """What is to be said about the balance as it stands.
+
+    Asked again at once, it says no more but a suspension. Of a suspended account only the instances that have
+    `started` just now are named (None: all that run): each is told once, and again at the next tick if it runs on.
+    """
     stands = standing(ledger, now)
-    return [*_alerts(ledger, stands), *_stage(ledger, stands, now, is_refilled), *_top_up(ledger, stands, now)]
+    stage = _stage(ledger, stands, now, is_refilled, started)
+    return [*_alerts(ledger, stands), *stage, *_top_up(ledger, stands, now)]
+
+
+def warnings(ledger: Ledger, now: datetime) -> Sequence[Step]:
+    """As `steps`, for who pays afterwards: nothing is stopped."""
+    return _alerts(ledger, standing(ledger, now))
 
 
 def _alerts(ledger: Ledger, stands: Standing) -> Sequence[Step]:
@@ -126,7 +138,9 @@ def _low(ledger: Ledger, stands: Standing, reason: LowReason, threshold: int) ->
     )
 
 
-def _stage(ledger: Ledger, stands: Standing, now: datetime, is_refilled: bool) -> Sequence[Step]:
+def _stage(
+    ledger: Ledger, stands: Standing, now: datetime, is_refilled: bool, started: Collection[str] | None
+) -> Sequence[Step]:
     is_covered = stands.posted_usd_micros >= stands.wanted_usd_micros and stands.posted_usd_micros > 0
     runway_s = stands.runway_s
     if is_covered or runway_s is None:
@@ -136,10 +150,13 @@ def _stage(ledger: Ledger, stands: Standing, now: datetime, is_refilled: bool) -
         grace_s = max(0, min(GRACE_S_MAX, runway_s - TICK_SOON_S))
         if grace_s > 0:
             return [_exhausted(ledger, stands, runway_s, now + timedelta(seconds=grace_s))]
-        return [_exhausted(ledger, stands, runway_s, now), _suspended(ledger, stands)]
+        return [_exhausted(ledger, stands, runway_s, now), _suspended(ledger, stands, running(ledger))]
     if ledger.stage == "grace" and ledger.grace_until is not None and now < ledger.grace_until:
         return []
-    return [_suspended(ledger, stands)]
+    named = running(ledger)
+    if ledger.stage == "suspended" and started is not None:
+        named &= set(started)
+    return [_suspended(ledger, stands, named)] if named else []
 
 
 def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRestored:
@@ -161,13 +178,17 @@ def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, grace_until: dat
     )
 
 
-def _suspended(ledger: Ledger, stands: Standing) -> BalanceSuspended:
-    running = {meter.instance_id for meter in ledger.meters.values() if rate_of(meter)}
+def running(ledger: Ledger) -> set[str]:
+    """Instances of which something costs money now."""
+    return {meter.instance_id for meter in ledger.meters.values() if rate_of(meter)}
+
+
+def _suspended(ledger: Ledger, stands: Standing, instance_ids: Collection[str]) -> BalanceSuspended:
     return BalanceSuspended(
         account_id=ledger.account_id,
         reason=REASON,
         balance_usd_micros=stands.posted_usd_micros,
-        instance_ids=tuple(sorted(running)),
+        instance_ids=tuple(sorted(instance_ids)),
     )
 
 

@@ -37,7 +37,7 @@ from proto.billing.events import (
 )
 from proto.billing.ledger import Ledger
 from proto.billing.words import AlertSettings, AutoTopUp
-from services.billing.decider.account import ACCOUNT
+from services.billing.decider.account import ACCOUNT, ACCOUNT_PAID_AFTERWARDS
 from services.billing.decider.ladder import HOLD_S, standing
 from tests.spec.billing.ledgers import (
     ACCOUNT_ID,
@@ -250,6 +250,26 @@ def test_a_suspension_is_said_again_while_something_runs():
     ledger = run([welcome(1), rate(0, USD), tick(3_010), tick(3_310)])
     assert ledger.stage == "suspended"
     assert kinds(ACCOUNT.decide(ledger, tick(3_370))) == [UsageCharged, BalanceSuspended]
+
+
+def test_of_a_suspended_account_only_who_starts_is_named_until_the_next_tick():
+    """Hundreds of instances stop one after another: each stop must not name all the others again."""
+    both = run([welcome(1), rate(0, USD - 1), rate(0, 1, instance_id="inst_b"), tick(3_010), tick(3_310)])
+    assert both.stage == "suspended"
+    assert BalanceSuspended not in kinds(ACCOUNT.decide(both, rate(3_311, 0, instance_id="inst_b")))
+    (*_, named) = ACCOUNT.decide(both, rate(3_311, USD, instance_id="inst_c"))
+    assert isinstance(named, BalanceSuspended)
+    assert named.instance_ids == ("inst_c",)
+    (*_, again) = ACCOUNT.decide(both, tick(3_370))
+    assert isinstance(again, BalanceSuspended)
+    assert again.instance_ids == ("inst_a", "inst_b")
+
+
+def test_who_pays_afterwards_is_counted_and_warned_but_never_stopped():
+    ledger = run([welcome(1), rate(0, USD)])
+    later = ACCOUNT_PAID_AFTERWARDS.decide(ledger, tick(90_000))
+    assert {BalanceExhausted, BalanceSuspended}.isdisjoint(kinds(later))
+    assert UsageCharged in kinds(later)
 
 
 def test_debts_are_paid_first():
