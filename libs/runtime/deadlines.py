@@ -21,6 +21,7 @@ from libs.runtime.surroundings import Surroundings
 
 PAGE_MAX = 1_000
 POLL_MAX_S = 1.0  # the table is looked at this often even if nobody says that it changed
+SIDE_BY_SIDE_MAX = 64  # as many appends as share one flush of the log with profit (docs/performance.md)
 REISSUE_S = 60.0  # a deadline whose row is still there after this long is issued again
 RETRY_PAUSE_S = 0.2
 
@@ -55,13 +56,24 @@ class Deadlines:
         due = await self._store.due(now, limit=PAGE_MAX)
         wanted = {(deadline.aggregate_id, deadline.name) for deadline in due}
         self._issued = {key: memo for key, memo in self._issued.items() if key in wanted}
-        for deadline in due:
-            key = (deadline.aggregate_id, deadline.name)
-            memo = self._issued.get(key)
-            if memo and memo[0] == deadline.due_at and now - memo[1] < timedelta(seconds=REISSUE_S):
-                continue
+        room = asyncio.Semaphore(SIDE_BY_SIDE_MAX)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for deadline in due:
+                    memo = self._issued.get((deadline.aggregate_id, deadline.name))
+                    if memo and memo[0] == deadline.due_at and now - memo[1] < timedelta(seconds=REISSUE_S):
+                        continue
+                    await room.acquire()
+                    group.create_task(self._issue_one(deadline, now, room))
+        except* Transient as unwell:
+            raise unwell.exceptions[0] from None
+
+    async def _issue_one(self, deadline: Deadline, now: datetime, room: asyncio.Semaphore) -> None:
+        try:
             await self._issue(deadline, now)
-            self._issued[key] = (deadline.due_at, now)
+            self._issued[deadline.aggregate_id, deadline.name] = (deadline.due_at, now)
+        finally:
+            room.release()
 
     async def _issue(self, deadline: Deadline, now: datetime) -> None:
         fields = self._decoder.decode(deadline.command)

@@ -1,4 +1,6 @@
-"""`just bench [start|http|storage|failover|webhooks|sse …]`: run the named parts (default: all) and print one table."""
+"""`just bench [start|http|storage|failover|webhooks|sse|metering …]`: run the named parts
+(default: all) and print one table.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import importlib
 
 from tests.bench.report import Line, show
 
-PARTS = ("start", "http", "storage", "failover", "webhooks", "sse")
+PARTS = ("start", "http", "storage", "failover", "webhooks", "sse", "metering")
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ from services.billing.decider.postings import applied
 # A payment is repeated within a redelivery; the payment's own stream knows its reference for ever.
 CREDIT_IDS_MAX = 256
 TOP_UP_PAUSE = timedelta(minutes=10)  # after a refill that did not suffice
-PRUNE_EVERY = 16  # facts; a tick prunes as well
+PRUNE_EVERY = 16  # facts: it looks at every meter
 WELCOME = "welcome"
 
 
@@ -57,7 +57,7 @@ def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
     match event:
         case UsageCharged():
             charged = replace(ledger, grants=grants.burnt(ledger.grants, event.burns), charged_until=event.until)
-            return _pruned(charged)
+            return _pruned(charged) if ledger.weight % PRUNE_EVERY == 0 else charged
         case MeterChanged():
             return _meter_changed(ledger, event)
         case InstanceEnded():

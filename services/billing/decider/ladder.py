@@ -64,7 +64,7 @@ class Standing(Struct, frozen=True, kw_only=True):
 def standing(ledger: Ledger, now: datetime) -> Standing:
     """With what has run since the last tick, whether it is charged yet or not."""
     accrued = 0
-    if ledger.charged_until is not None:
+    if ledger.charged_until is not None and now > ledger.charged_until:
         for meter in ledger.meters.values():
             since = paid_until(meter, ledger.charged_until)
             if now > since:

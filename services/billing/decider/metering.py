@@ -18,6 +18,7 @@ from proto.billing.words import Segment
 
 # Facts of one account reach us in order but for milliseconds; a day covers any backlog that replays out of order.
 REORDER_MAX = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 FAR = datetime.max.replace(tzinfo=UTC)
 
 
@@ -46,7 +47,7 @@ def _same(running: Boundary | None, boundary: Boundary) -> bool:
 
 
 def whole_seconds(since: datetime, until: datetime) -> int:
-    return max(0, (until - since) // timedelta(seconds=1))
+    return (until - since) // SECOND if until > since else 0
 
 
 def cost_at(meter: Meter, until: datetime) -> int:
