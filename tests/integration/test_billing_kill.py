@@ -120,14 +120,7 @@ async def test_no_tick_is_lost_or_charged_twice(tmp_path: Path) -> None:
             metering = asyncio.create_task(meter())
             for victim in ("billing", "nats", "billing", "postgres", "nats", "billing"):
                 await asyncio.sleep(chance.uniform(0.1, 0.4))
-                match victim:
-                    case "billing":
-                        await billing.kill()
-                        await billing.start()
-                    case "nats":
-                        await asyncio.to_thread(lambda: (nats.kill(), nats.start()))
-                    case _:
-                        await asyncio.to_thread(lambda: (postgres.kill(), postgres.start()))
+                await strike(victim, billing, nats if victim == "nats" else postgres)
             await metering
             end = START + timedelta(minutes=TICKS, seconds=30)
             for account in accounts:
@@ -143,6 +136,15 @@ async def test_no_tick_is_lost_or_charged_twice(tmp_path: Path) -> None:
         await billing.kill()
         nats.stop()
         postgres.stop()
+
+
+async def strike(victim: str, billing: Billing, server: NatsServer | PostgresServer) -> None:
+    if victim == "billing":
+        await billing.kill()
+        await billing.start()
+        return
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
 
 
 async def balance(ask: Callable[[Query], Awaitable[object]], account_id: str) -> BalanceView:
