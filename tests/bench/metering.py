@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from libs.clock import SystemClock
-from libs.embedded import NatsServer
+from libs.embedded.nats import NatsServer
 from libs.eventlog import Stored
 from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog

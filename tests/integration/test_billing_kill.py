@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from libs.clock import SystemClock
-from libs.embedded import NatsServer, PostgresServer
+from libs.embedded.nats import NatsServer
+from libs.embedded.postgres import PostgresServer
 from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
 from libs.eventlog.streams import ensure_stream, public_stream
