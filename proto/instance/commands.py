@@ -11,10 +11,16 @@ from datetime import datetime
 from typing import ClassVar
 
 from proto.base import Command
+from proto.instance.host_commands import (
+    Blacklist,
+    DestroyOrphan,
+    RecordAttempt,
+    ReportOrphan,
+    ReportOrphanGone,
+    Unblacklist,
+)
 from proto.instance.words import (
-    AttemptOutcome,
     AttemptStage,
-    BlacklistType,
     Endpoint,
     HealthCheck,
     InterruptionReason,
@@ -69,6 +75,13 @@ class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
 class StopInstance(InstanceCommand, tag="stop", frozen=True, kw_only=True):
     account_id: str
     reason: str = "user_request"
+
+
+class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=True):
+    """Copy its files to storage and give its machine back, now. `has_storage` is filled by the owner."""
+
+    account_id: str
+    has_storage: bool = False
 
 
 class DeleteInstance(InstanceCommand, tag="delete", frozen=True, kw_only=True):
@@ -164,6 +177,29 @@ class ReportHeard(InstanceCommand, tag="report_heard", frozen=True, kw_only=True
     seen_at: datetime
 
 
+class ReportIdle(InstanceCommand, tag="report_idle", frozen=True, kw_only=True):
+    """Fresh heartbeats say that nobody uses the machine: its GPU rests and nobody is logged in."""
+
+    machine_id: str
+    idle_since: datetime
+    idle_s: int  # so long, before it may be hibernated
+    notice_s: int  # and announced so long before
+
+
+class ReportBusy(InstanceCommand, tag="report_busy", frozen=True, kw_only=True):
+    """It is not seen idle any more, or not seen at all."""
+
+    machine_id: str
+    reason: str
+
+
+class AbandonHibernation(InstanceCommand, tag="abandon_hibernation", frozen=True, kw_only=True):
+    """The copy that it needs could not be made."""
+
+    snapshot_id: str
+    detail: str = ""
+
+
 # --- what the warm pool said --------------------------------------------------------------------------------------
 
 
@@ -240,6 +276,15 @@ class ReportSnapshotFailed(InstanceCommand, tag="report_snapshot_failed", frozen
     detail: str = ""
 
 
+class ReportSnapshotChecked(InstanceCommand, tag="report_snapshot_checked", frozen=True, kw_only=True):
+    """We have looked for it in the storage. `has_added`: it differs from the snapshot before it."""
+
+    snapshot_id: str
+    is_whole: bool
+    has_added: bool
+    detail: str = ""
+
+
 class GiveUpSnapshot(InstanceCommand, tag="give_up_snapshot", frozen=True, kw_only=True):
     """The agent has had its time (deadline)."""
 
@@ -265,74 +310,6 @@ class GiveUpMachine(InstanceCommand, tag="give_up_machine", frozen=True, kw_only
 
 class StopIfIdle(InstanceCommand, tag="stop_if_idle", frozen=True, kw_only=True):
     """Auto-stop: decided from the state's own last use, so an early or late deadline is harmless."""
-
-
-# --- host ---------------------------------------------------------------------------------------------------------
-
-
-class HostCommand(Command, frozen=True, kw_only=True):
-    service: ClassVar[str] = "instance"
-    aggregate: ClassVar[str] = "host"
-    provider: str
-    host_id: str
-
-    @property
-    def aggregate_id(self) -> str:
-        return host_key(self.provider, self.host_id)
-
-
-def host_key(provider: str, host_id: str) -> str:
-    """One subject token for (provider, host); both are checked by the gateway against [A-Za-z0-9_-]."""
-    return f"{provider}-{host_id}"
-
-
-class RecordAttempt(HostCommand, tag="record_attempt", frozen=True, kw_only=True):
-    attempt_id: str
-    offer: Offer
-    outcome: AttemptOutcome
-    instance_id: str
-    stage: AttemptStage | None = None
-    reason: str = ""
-    took_ms: int = 0
-
-
-class Blacklist(HostCommand, tag="blacklist", frozen=True, kw_only=True):
-    account_id: str
-    reason: str
-    kind: BlacklistType = "manual"
-    gpu: str = ""
-    expires_at: datetime | None = None
-
-
-class Unblacklist(HostCommand, tag="unblacklist", frozen=True, kw_only=True):
-    account_id: str
-
-
-# --- orphan -------------------------------------------------------------------------------------------------------
-
-
-class OrphanCommand(Command, frozen=True, kw_only=True):
-    service: ClassVar[str] = "instance"
-    aggregate: ClassVar[str] = "orphan"
-    provider: str
-    provider_machine_id: str
-
-    @property
-    def aggregate_id(self) -> str:
-        return host_key(self.provider, self.provider_machine_id)
-
-
-class ReportOrphan(OrphanCommand, tag="report_orphan", frozen=True, kw_only=True):
-    label: str
-    destroy_after: datetime
-
-
-class DestroyOrphan(OrphanCommand, tag="destroy_orphan", frozen=True, kw_only=True):
-    """The grace period is over (deadline)."""
-
-
-class ReportOrphanGone(OrphanCommand, tag="report_orphan_gone", frozen=True, kw_only=True):
-    pass
 
 
 AnyCommand = (
@@ -361,6 +338,11 @@ AnyCommand = (
     | ReportSnapshot
     | ReportSnapshotFailed
     | GiveUpSnapshot
+    | HibernateInstance
+    | ReportIdle
+    | ReportBusy
+    | ReportSnapshotChecked
+    | AbandonHibernation
     | ReportRestored
     | StopIfIdle
     | RecordAttempt

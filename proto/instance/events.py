@@ -10,6 +10,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
+from proto.instance.hibernation_events import (
+    HibernationCancelled,
+    HibernationScheduled,
+    InstanceHibernated,
+    InstanceHibernating,
+    InstanceWaking,
+)
 from proto.instance.host_events import HostEvent, OrphanEvent
 from proto.instance.snapshot_events import (
     MachineRestored,
@@ -370,6 +377,11 @@ InstanceEvent = (
     | VolumeReleased
     | AgentHeartbeatLost
     | AgentHeartbeatRestored
+    | HibernationScheduled
+    | HibernationCancelled
+    | InstanceHibernating
+    | InstanceHibernated
+    | InstanceWaking
     | SnapshotRequested
     | SnapshotCompleted
     | SnapshotFailed

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from proto.base import Query, Signal
+from proto.instance.hibernation_queries import GetHibernationStats
 from proto.instance.words import (
     BlacklistType,
     Endpoint,
@@ -153,6 +154,7 @@ class AgentView(Struct, frozen=True):
     uptime_s: int | None
     idle_since: datetime | None
     keep_alive_until: datetime | None
+    hibernate_at: datetime | None = None
 
 
 class AgentList(Struct, frozen=True):
@@ -285,6 +287,7 @@ class AgentAnswer(Struct, frozen=True):
     message: str
     next_heartbeat_s: int
     snapshot: SnapshotOrder | None = None
+    hibernate_at: datetime | None = None
 
 
 class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
@@ -375,6 +378,7 @@ AnyQuery = (
     | SummarizeHistory
     | ListAgents
     | GetStats
+    | GetHibernationStats
     | ListSnapshots
     | SignStorage
 )

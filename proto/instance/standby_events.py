@@ -109,9 +109,11 @@ class VolumeShared(Event, tag="volume.shared", kw_only=True, frozen=True):
 
 
 class VolumeReleaseRequested(Event, tag="volume.release_requested", kw_only=True, frozen=True):
-    """The instance is being deleted: its volumes go when no machine has them any more."""
+    """Its volumes go when no machine has them any more: those that were the workspaces of `machine_ids`, or, when
+    the instance is being deleted, all (none are named)."""
 
     instance_id: str
+    machine_ids: tuple[str, ...] = ()
 
 
 class VolumeOutdated(Event, tag="volume.outdated", kw_only=True, frozen=True):

@@ -24,6 +24,7 @@ from proto.instance.events import (
     InstanceDeleted,
     InstanceDeleting,
     InstanceFailed,
+    InstanceHibernated,
     InstanceInterrupted,
     InstanceReady,
     InstanceRecovering,
@@ -37,6 +38,7 @@ HEARS = (
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.interrupted",
+    "pub.*.instance.hibernated",
     "pub.*.instance.recovering",
     "pub.*.instance.failed",
     "pub.*.instance.deleting",
@@ -49,6 +51,7 @@ HEARS_EVENTS = (
     InstanceReady
     | InstanceStopping
     | InstanceInterrupted
+    | InstanceHibernated
     | InstanceRecovering
     | InstanceFailed
     | InstanceDeleting
@@ -74,7 +77,7 @@ def react(heard: Heard) -> Iterator[Command]:
                 machine_id=event.machine_id,
                 label=event.gpu,
             )
-        case InstanceStopping() | InstanceInterrupted() as event:
+        case InstanceStopping() | InstanceInterrupted() | InstanceHibernated() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)
         case InstanceFailed() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)

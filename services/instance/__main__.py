@@ -26,7 +26,8 @@ async def serve(running: process.Running) -> None:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
             snapshots = (storage_of(settings, http), settings.snapshot_interval_s)
-            return SERVICE, World({sandbox.name: sandbox}, *about, *settings.patience, *snapshots)
+            sleep = (settings.hibernate_idle_s, settings.hibernate_notice_s)
+            return SERVICE, World({sandbox.name: sandbox}, *about, *settings.patience, *snapshots, *sleep)
 
         await host(SERVICE.name, ROOMS, build, running)
 

@@ -42,6 +42,10 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     snapshot_interval_s: Annotated[
         int, setting("ready instances are copied to the storage this often; 0: only when asked", unit="s", ge=0)
     ] = 900
+    hibernate_idle_s: Annotated[
+        int, setting("an instance that nobody uses for so long is hibernated (contract: 900); 0: never", unit="s", ge=0)
+    ] = 900
+    hibernate_notice_s: Annotated[int, setting("and this is announced so long before", unit="s", ge=0)] = 300
     heartbeat_misses_max: Annotated[int, setting("after so many missed heartbeats an agent is silent", ge=1)] = 3
     heartbeat_loss_s: Annotated[
         int, setting("a machine whose agent is silent for so long counts as lost", unit="s", ge=1)

@@ -16,6 +16,7 @@ from proto.base import Command, Heard
 from proto.billing.events import BalanceSuspended
 from proto.failover.events import RungTried
 from proto.instance.commands import (
+    AbandonHibernation,
     PromoteMachine,
     RecordAttempt,
     ReleaseStandby,
@@ -23,7 +24,7 @@ from proto.instance.commands import (
     RequestStandby,
     StopInstance,
 )
-from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented
+from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
 from proto.instance.words import AttemptOutcome, AttemptStage, Offer
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 
@@ -50,8 +51,20 @@ def react(heard: Heard) -> Iterator[Command]:
                     reason=event.reason,
                     took_ms=event.took_ms,
                 )
+        case SnapshotFailed(reason="hibernation") as event:
+            detail = f"{event.code}: {event.detail}" if event.detail else event.code
+            yield AbandonHibernation(
+                now=heard.at, instance_id=event.instance_id, snapshot_id=event.snapshot_id, detail=detail
+            )
         case MachineCancelled(offer=Offer() as offer) as event:
             yield _attempt(heard, offer, event.instance_id, "cancelled", reason=CANCELLED)
+        case _:
+            yield from _react_to_others(heard)
+
+
+def _react_to_others(heard: Heard) -> Iterator[Command]:
+    """What the warm pool, failover and billing say."""
+    match heard.event:
         case StandbyWanted() as event:
             yield RequestStandby(
                 now=heard.at,

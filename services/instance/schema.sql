@@ -22,7 +22,9 @@ CREATE TABLE instances (
     stopped_at timestamptz,
     deleted_at timestamptz,
     last_used_at timestamptz,
-    keep_alive_until timestamptz
+    keep_alive_until timestamptz,
+    hibernate_at timestamptz,   -- announced, unless it is used before
+    hibernation_wished boolean  -- under way because the customer asked for it
 );
 CREATE INDEX instances_of_account ON instances (account_id, created_at DESC, instance_id);
 CREATE INDEX instances_of_account_by_name ON instances (account_id, name);
@@ -127,6 +129,17 @@ CREATE TABLE snapshots (
 );
 CREATE INDEX snapshots_of_instance ON snapshots (instance_id, requested_at DESC);
 CREATE INDEX snapshots_requested ON snapshots (machine_id) WHERE status = 'requested';
+
+CREATE TABLE hibernations (
+    snapshot_id text PRIMARY KEY,
+    instance_id text,
+    account_id text,
+    hibernated_at timestamptz,
+    woke_at timestamptz,
+    price_usd_micros_per_hour bigint,
+    idle_s bigint
+);
+CREATE INDEX hibernations_of_account ON hibernations (account_id, instance_id);
 
 CREATE TABLE auto_stops (
     event_id text PRIMARY KEY,

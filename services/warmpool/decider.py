@@ -51,7 +51,7 @@ RETRY_MAX_S = 600
 # A claim is repeated within a redelivery; five failovers are a day's worth.
 ANSWERED_REMEMBERED_MAX = 64
 # Why a pool without a standby is content: the instance itself does not run.
-SUSPENDED = frozenset({"instance_stopped", "instance_failed"})
+SUSPENDED = frozenset({"instance_stopped", "instance_failed", "instance_hibernated"})
 DELETED = "instance_deleted"
 
 

@@ -12,6 +12,7 @@ from proto.failover.events import FailoverFailed, RungTried
 from proto.instance.events import (
     InstanceDeleting,
     InstanceFailed,
+    InstanceHibernated,
     InstanceReady,
     InstanceStopping,
     PromotionFailed,
@@ -35,6 +36,7 @@ HEARS = (
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.failed",
+    "pub.*.instance.hibernated",
     "pub.*.instance.deleting",
     "pub.*.instance.standby_ready",
     "pub.*.instance.standby_failed",
@@ -46,6 +48,7 @@ HEARS_EVENTS = (
     | InstanceReady
     | InstanceStopping
     | InstanceFailed
+    | InstanceHibernated
     | InstanceDeleting
     | StandbyReady
     | StandbyFailed
@@ -75,6 +78,8 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case InstanceStopping() as event:
             yield SuspendPool(now=heard.at, instance_id=event.instance_id, reason="instance_stopped")
+        case InstanceHibernated() as event:
+            yield SuspendPool(now=heard.at, instance_id=event.instance_id, reason="instance_hibernated")
         case InstanceFailed() as event:
             yield SuspendPool(now=heard.at, instance_id=event.instance_id, reason="instance_failed")
         case InstanceDeleting() as event:

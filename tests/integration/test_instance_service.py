@@ -240,6 +240,7 @@ async def test_an_agent_of_the_current_machine_goes_on_and_of_an_old_one_shuts_d
         received_at=world.clock.now(),
         status="idle",
         gpu_utilization_percent=0.5,
+        ssh_sessions=0,
     )
     assert (await world.ask(report, AgentAnswer)).action == "none"
     later = replace(report, received_at=report.received_at + timedelta(seconds=30))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from libs.refusal import Refused
 from proto.base import Event
-from proto.instance.commands import Blacklist, HostCommand, RecordAttempt, Unblacklist
+from proto.instance.host_commands import Blacklist, HostCommand, RecordAttempt, Unblacklist
 from proto.instance.host_events import AttemptRecorded, HostBlacklisted, HostEvent, HostUnblacklisted
 from proto.instance.words import AttemptOutcome, AttemptStage
 

@@ -13,12 +13,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.instance.events import (
+    HibernationCancelled,
+    HibernationScheduled,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
     InstanceEvent,
     InstanceFailed,
     InstanceHealthChecking,
+    InstanceHibernated,
+    InstanceHibernating,
     InstanceInterrupted,
     InstanceKeptAlive,
     InstanceReady,
@@ -29,6 +33,7 @@ from proto.instance.events import (
     InstanceStopped,
     InstanceStopping,
     InstanceUsed,
+    InstanceWaking,
     MachinePromoted,
     MachineRequested,
     PromotionFailed,
@@ -44,16 +49,20 @@ from proto.instance.events import (
     VolumeReleaseRequested,
     VolumeShared,
 )
+from proto.instance.hibernation_events import HibernationEvent
 from proto.instance.words import (
     HealthCheck,
     InstanceStatus,
     MachineSpec,
     Volume,
 )
-from services.instance.decider import machine_state, vault
+from services.instance.decider import machine_state, sleep, vault
 from services.instance.decider.machine_state import LIVE, MACHINE_EVENTS, Machine
+from services.instance.decider.sleep import Sleep
 from services.instance.decider.vault import Vault
 
+# Why a snapshot is made, when the machine is given back after it.
+HIBERNATION = "hibernation"
 # A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
 REFUSALS_REMEMBERED_MAX = 16
 # A claim is repeated within a redelivery; five failovers of at most four rungs are a day's worth.
@@ -92,6 +101,7 @@ class Instance(Struct, frozen=True):
     plan: Plan | None = None
     vault: Vault = Vault()
     interrupted_id: str = ""  # the machine whose loss is being answered
+    sleep: Sleep = Sleep()
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -169,12 +179,24 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
             return replace(state, machines=machines, plan=None)
         return replace(state, machines=machines)
     if isinstance(event, SNAPSHOT_EVENTS):
-        return replace(state, vault=vault.evolve(state.vault, event))
+        kept = replace(state, vault=vault.evolve(state.vault, event))
+        if isinstance(event, SnapshotRequested) and event.reason == HIBERNATION:
+            return replace(kept, sleep=sleep.copying(state.sleep, event))
+        return kept
+    if isinstance(event, HIBERNATION_EVENTS):
+        return _evolve_sleep(state, event)
     if isinstance(event, STANDBY_EVENTS):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)
 
 
+HIBERNATION_EVENTS = (
+    HibernationScheduled,
+    HibernationCancelled,
+    InstanceHibernating,
+    InstanceHibernated,
+    InstanceWaking,
+)
 SNAPSHOT_EVENTS = (SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired)
 _InstanceEvent: TypeAlias = (
     InstanceStarting
@@ -257,6 +279,19 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
             return state
 
 
+def _evolve_sleep(state: Instance, event: HibernationEvent) -> Instance:
+    changed = replace(state, sleep=sleep.evolve(state.sleep, event))
+    match event:
+        case InstanceHibernating():
+            return replace(changed, status="hibernating")
+        case InstanceHibernated():
+            return replace(changed, status="hibernated", volume=None)
+        case HibernationCancelled():
+            return replace(changed, status="ready")
+        case _:
+            return changed
+
+
 def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
     changed = replace(state, status=_INSTANCE_STATUS_AFTER.get(type(event), state.status))
     match event:
@@ -265,11 +300,11 @@ def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
         case InstanceReady():
             return replace(changed, ready_at=event.ready_at)
         case InstanceInterrupted():
-            return replace(changed, interrupted_id=event.machine_id)
+            return replace(changed, interrupted_id=event.machine_id, sleep=sleep.ended(state.sleep))
         case InstanceRecovering():
             return _answered(changed, event.failover_id, event.rung)
         case InstanceStopping() | InstanceDeleting():
-            return replace(changed, reason=event.reason)
+            return replace(changed, reason=event.reason, sleep=sleep.ended(state.sleep))
         case InstanceUsed():
             return replace(changed, last_used_at=event.used_at)
         case InstanceKeptAlive():

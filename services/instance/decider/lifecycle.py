@@ -36,14 +36,15 @@ from proto.instance.events import (
     VolumeReleaseRequested,
 )
 from proto.instance.words import MachineSpec, Offer
+from services.instance.decider import hibernation, standby
 from services.instance.decider import machine as machines
-from services.instance.decider import standby
 from services.instance.decider.instance import Instance, InstanceState
 from services.instance.decider.machine_state import ON, Machine
 from services.instance.decider.market import CANDIDATES_MAX
 
 STARTUP_MINUTES_MAX = 10  # seed 001's STARTUP_TIMEOUT and seed 004's clients wait this long
 KEEP_ALIVE_MINUTES_MAX = 1440  # contract dumont 6
+IN_USE = ("ready", "hibernating")  # the customer's programs run
 
 
 def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
@@ -118,7 +119,9 @@ def _give_up_at(now: datetime) -> datetime:
 def start(state: Instance, command: StartInstance) -> Sequence[Event]:
     if state.status in ("creating", "starting", "running", "health_checking", "ready"):
         return []
-    if state.status not in ("stopped", "failed", "interrupted"):
+    if state.status == "hibernating":
+        return hibernation.cancel(state, "user_request", command.now)
+    if state.status not in ("stopped", "failed", "interrupted", "hibernated"):
         raise _not_startable(state)
     primary = state.primary
     if primary is None:
@@ -179,7 +182,8 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         offers=command.offers,
         restore=state.vault.latest.snapshot_id if state.vault.latest else "",
     )
-    return [_starting(state, command, command.machine_id), *left_over, *standbys, request]
+    waking = hibernation.wake(state, command.now)
+    return [*waking, _starting(state, command, command.machine_id), *left_over, *standbys, request]
 
 
 def _start_on_standby(state: Instance, machine: Machine, command: StartInstance) -> Sequence[Event]:
@@ -276,8 +280,9 @@ def mark_used(state: Instance, command: MarkUsed) -> Sequence[Event]:
     used_at = min(command.used_at, command.now)
     if state.last_used_at is not None and used_at <= state.last_used_at:
         return []
-    stop_at = _auto_stop_at(state, used_at, state.keep_alive_until) if state.status == "ready" else None
-    return [InstanceUsed(instance_id=state.instance_id, used_at=used_at, auto_stop_at=stop_at)]
+    stop_at = _auto_stop_at(state, used_at, state.keep_alive_until) if state.status in IN_USE else None
+    used = InstanceUsed(instance_id=state.instance_id, used_at=used_at, auto_stop_at=stop_at)
+    return [used, *hibernation.cancel(state, "in_use", command.now)]
 
 
 def keep_alive(state: Instance, command: KeepAlive) -> Sequence[Event]:
@@ -287,8 +292,10 @@ def keep_alive(state: Instance, command: KeepAlive) -> Sequence[Event]:
     until = command.now + timedelta(minutes=command.minutes)
     if state.keep_alive_until is not None and until <= state.keep_alive_until:
         return []
-    stop_at = _auto_stop_at(state, state.last_used_at, until) if state.status == "ready" else None
-    return [InstanceKeptAlive(instance_id=state.instance_id, until=until, auto_stop_at=stop_at)]
+    stop_at = _auto_stop_at(state, state.last_used_at, until) if state.status in IN_USE else None
+    kept = InstanceKeptAlive(instance_id=state.instance_id, until=until, auto_stop_at=stop_at)
+    is_in_time = state.sleep.will_at is None or state.sleep.will_at < until
+    return [kept, *(hibernation.cancel(state, "kept_alive", command.now) if is_in_time else [])]
 
 
 def _refuse_if_ending(state: Instance) -> None:

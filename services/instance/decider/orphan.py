@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.base import Event
-from proto.instance.commands import DestroyOrphan, OrphanCommand, ReportOrphan, ReportOrphanGone
+from proto.instance.host_commands import DestroyOrphan, OrphanCommand, ReportOrphan, ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyed, OrphanDestroyRequested, OrphanEvent, OrphanFound
 
 

@@ -48,7 +48,7 @@ def _request(state: Instance, command: RequestSnapshot) -> Sequence[Event]:
     primary = state.primary
     if not command.has_storage:
         return _declined(state, command, "NOT_CONFIGURED", "storage is not configured")
-    if state.status != "ready" or primary is None:
+    if state.status not in ("ready", "hibernating") or primary is None:
         return _declined(state, command, "INVALID_STATE", "wait until it is ready")
     ended: list[Event] = []
     pending = vault.pending

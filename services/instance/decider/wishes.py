@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from libs.refusal import Refused
 from proto.base import Event
 from proto.instance.commands import (
+    AbandonHibernation,
     CreateInstance,
     DeleteInstance,
     GiveUpMachine,
     GiveUpSnapshot,
+    HibernateInstance,
     InstanceCommand,
     KeepAlive,
     MarkUsed,
@@ -18,14 +20,17 @@ from proto.instance.commands import (
     ReleaseStandby,
     ReplaceMachine,
     ReportBooted,
+    ReportBusy,
     ReportDestroyed,
     ReportFailed,
     ReportHealthy,
     ReportHeard,
+    ReportIdle,
     ReportRented,
     ReportRestored,
     ReportSilence,
     ReportSnapshot,
+    ReportSnapshotChecked,
     ReportSnapshotFailed,
     ReportStopped,
     ReportVolumeReleased,
@@ -36,7 +41,7 @@ from proto.instance.commands import (
     StopIfIdle,
     StopInstance,
 )
-from services.instance.decider import lifecycle, recovery, silence, snapshots, standby
+from services.instance.decider import hibernation, lifecycle, recovery, silence, snapshots, standby
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
 
@@ -96,6 +101,8 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return snapshots.decide(_owned(state, command.account_id or state.account_id), command)
         case ReportSnapshot() | ReportSnapshotFailed() | GiveUpSnapshot():
             return snapshots.decide(state, command)
+        case HibernateInstance() | ReportIdle() | ReportBusy() | ReportSnapshotChecked() | AbandonHibernation():
+            return hibernation.decide(state, command)
         case _:
             raise TypeError(f"{type(command).__name__} is not a wish for an instance")
 

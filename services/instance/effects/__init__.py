@@ -2,7 +2,7 @@
 
 Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `sharing` (volumes),
 `storing` (snapshots), `probing` (health), `watching` (differences and orphans), `silence` (agents that are not heard
-of). Wired by `__main__`; nothing here writes state.
+of), `idleness` (hibernation). Wired by `__main__`; nothing here writes state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any
 
 from libs.runtime.service import Effect, Handle
 from proto.base import Command, Event
-from proto.instance.commands import CreateInstance, ReplaceMachine, RequestSnapshot, RequestStandby, StartInstance
+from proto.instance.commands import (
+    CreateInstance,
+    HibernateInstance,
+    ReplaceMachine,
+    RequestSnapshot,
+    RequestStandby,
+    StartInstance,
+)
 from proto.instance.events import (
     InstanceDeleted,
     MachineBooted,
@@ -22,12 +29,13 @@ from proto.instance.events import (
     MachineRestored,
     MachineStartRequested,
     MachineStopRequested,
+    SnapshotCompleted,
     SnapshotFailed,
     SnapshotsExpired,
     VolumeReleaseRequested,
 )
 from proto.instance.host_events import OrphanDestroyRequested
-from services.instance.effects import intake, probing, renting, sharing, silence, storing, watching
+from services.instance.effects import idleness, intake, probing, renting, sharing, silence, storing, watching
 from services.instance.effects.world import World
 
 __all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
@@ -48,6 +56,7 @@ EFFECTS: Mapping[type[Event], Effect] = {
     MachineBooted: Effect(probing.probe, lane="probe"),
     MachinePromoted: Effect(probing.probe, lane="probe"),
     MachineRestored: Effect(probing.probe, lane="probe"),
+    SnapshotCompleted: Effect(idleness.check_copy, lane="storage"),
     SnapshotFailed: Effect(storing.forget_failed, lane="storage"),
     SnapshotsExpired: Effect(storing.forget_expired, lane="storage"),
     InstanceDeleted: Effect(storing.forget_all, lane="storage"),
@@ -58,10 +67,12 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     RequestStandby: intake.with_offers_on_host,
     ReplaceMachine: intake.with_offers_for_replacement,
     RequestSnapshot: intake.with_storage,
+    HibernateInstance: intake.with_storage,
 }
 TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
     watching.watch_providers,
     silence.watch_agents,
     storing.keep_bucket,
     storing.take_in_time,
+    idleness.watch_idleness,
 )

@@ -6,15 +6,25 @@ no offer, and the decider refuses only if it needs one (a repeated create does n
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from msgspec.structs import replace
 
 from libs.refusal import Transient
-from proto.instance.commands import CreateInstance, ReplaceMachine, RequestSnapshot, RequestStandby, StartInstance
+from proto.instance.commands import (
+    CreateInstance,
+    HibernateInstance,
+    ReplaceMachine,
+    RequestSnapshot,
+    RequestStandby,
+    StartInstance,
+)
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.market import Choice, choose
 from services.instance.effects.world import World
 from services.instance.queries import contracts
 
+S = TypeVar("S", RequestSnapshot, HibernateInstance)
 OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 
 
@@ -53,7 +63,7 @@ async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> 
     return replace(command, offers=choice.offers, no_offer=choice.code)
 
 
-async def with_storage(command: RequestSnapshot, world: World) -> RequestSnapshot:
+async def with_storage(command: S, world: World) -> S:
     return replace(command, has_storage=world.storage is not None)
 
 

@@ -33,12 +33,15 @@ def report_shared(event: MachineRequested, volume: Volume | None, world: World) 
 
 
 async def release_volumes(job: Job, world: World) -> Sequence[Command]:
-    """VolumeReleaseRequested: wait until no machine has them, then give the instance's volumes back."""
+    """VolumeReleaseRequested: wait until no machine has them, then give the volumes back. Those of a hibernated
+    instance are forgotten by then, so there is nothing to report."""
     event = job.heard.event
     assert isinstance(event, VolumeReleaseRequested)
     state: Instance = job.state
-    names = {machine.machine_id for machine in state.machines}
+    names = set(event.machine_ids) or {machine.machine_id for machine in state.machines}
     for provider in world.providers.values():
         if provider.capabilities.shared_volume:
             await provider.release_volumes(names)
+    if event.machine_ids:
+        return []
     return [ReportVolumeReleased(now=world.clock.now(), instance_id=event.instance_id)]

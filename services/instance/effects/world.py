@@ -57,6 +57,8 @@ class World:
     heartbeat_loss_s: float = 300.0
     storage: Objects | None = None  # where snapshots go; None: this installation takes none
     snapshot_interval_s: float = 0.0  # 0: only when asked for
+    hibernate_idle_s: float = 0.0  # 0: only when asked for
+    hibernate_notice_s: float = 0.0
     market: Market = field(default_factory=Market)
     blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
 

@@ -13,15 +13,19 @@ import msgspec
 
 from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Command, Event, Heard
-from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle, host_key
+from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle
 from proto.instance.events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
+    HibernationCancelled,
+    HibernationScheduled,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
     InstanceFailed,
     InstanceHealthChecking,
+    InstanceHibernated,
+    InstanceHibernating,
     InstanceInterrupted,
     InstanceKeptAlive,
     InstanceReady,
@@ -31,6 +35,7 @@ from proto.instance.events import (
     InstanceStopped,
     InstanceStopping,
     InstanceUsed,
+    InstanceWaking,
     MachineBooted,
     MachineCancelled,
     MachineDestroyed,
@@ -54,6 +59,7 @@ from proto.instance.events import (
     VolumeReleased,
     VolumeShared,
 )
+from proto.instance.host_commands import host_key
 from proto.instance.host_events import (
     AttemptRecorded,
     HostBlacklisted,
@@ -63,11 +69,11 @@ from proto.instance.host_events import (
     OrphanFound,
 )
 from proto.instance.words import Volume
-from services.instance.projection import snapshots
+from services.instance.projection import hibernation, snapshots
+from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
 
-AUTO_STOP = "auto_stop"
 AUTO_STOP_REASON = "auto_stop"
 DESTROY_ORPHAN = "destroy_orphan"
 
@@ -156,6 +162,7 @@ def _project_ending(heard: Heard) -> Iterator[Row]:
             yield _instance(heard, status="deleted", status_reason=event.reason, deleted_at=heard.at)
         case _:
             return
+    yield _instance(heard, hibernate_at=None, hibernation_wished=False)
     yield no_deadline(heard.aggregate_id, AUTO_STOP)
 
 
@@ -323,6 +330,13 @@ _ENDINGS = (
     InstanceDeleting,
     InstanceDeleted,
 )
+_HIBERNATION = (
+    HibernationScheduled,
+    HibernationCancelled,
+    InstanceHibernating,
+    InstanceHibernated,
+    InstanceWaking,
+)
 _MACHINES = (
     MachineRequested,
     MachineRented,
@@ -372,5 +386,6 @@ _ROUTES: dict[type[Event], Route] = {
     **{kind: _machine_end_to(status) for kind, status in _MACHINE_ENDS.items()},
     **dict.fromkeys((AttemptRecorded, HostBlacklisted, HostUnblacklisted), _project_host),
     **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),
+    **dict.fromkeys(_HIBERNATION, hibernation.project),
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
 }

@@ -3,7 +3,7 @@
 The runtime calls `QUERIES[type](query, context)` and `SIGNALS[type](signal, context)`; `context.pool` is this
 service's database (active projection first, then the live schema), `context.world` its World. Split by noun:
 `instances`, `hosts` (offers, blacklist, history), `pool_hosts` (for warm pools), `agents` (heartbeats),
-`storage` (snapshots), `contracts` (what effects need to know). Nothing here writes facts.
+`storage` (snapshots), `hibernation`, `contracts` (what effects need to know). Nothing here writes facts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from proto.base import Query, Signal
 from proto.instance.queries import (
     AgentReport,
     CheckBlacklist,
+    GetHibernationStats,
     GetInstance,
     GetStats,
     ListAgents,
@@ -26,12 +27,13 @@ from proto.instance.queries import (
     SignStorage,
     SummarizeHistory,
 )
-from services.instance.queries import agents, hosts, instances, pool_hosts, storage
+from services.instance.queries import agents, hibernation, hosts, instances, pool_hosts, storage
 
 QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     GetInstance: instances.get_instance,
     ListInstances: instances.list_instances,
     GetStats: instances.get_stats,
+    GetHibernationStats: hibernation.hibernation_stats,
     ListOffers: hosts.list_offers,
     ListHosts: pool_hosts.list_hosts,
     ListBlacklist: hosts.list_blacklist,

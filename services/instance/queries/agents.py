@@ -37,11 +37,12 @@ class Context(Protocol):
 
 # $1 machine, $2 instance, $3 generation, $4 status, $5 agent version, $6 host name, $7 message, $8 GPU %, $9 memory %,
 # $10 CPU %, $11 uptime s, $12 ssh sessions, $13 last activity, $14 received at, $15 idle below this GPU %
+# Idle is a GPU that rests and nobody logged in; after a silence of five minutes it counts anew.
 # What an older generation says is not even remembered: another machine carries the instance.
 _REPORT_SQL = """
 with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
-           i.status as instance_status, s.snapshot_id, s.base_id
+           i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id
     from instances i left join machines m on m.machine_id = $1
     left join snapshots s on s.machine_id = $1 and s.status = 'requested'
     where i.instance_id = $2
@@ -51,7 +52,7 @@ with carried as (
         last_activity_at, last_seen_at, idle_since)
     select $1::text, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text, $8::float8, $9::float8,
         $10::float8, $11::bigint, $12::bigint, $13::timestamptz, $14::timestamptz,
-        case when $8::float8 < $15::float8 then $14::timestamptz end
+        case when $8::float8 < $15::float8 and $12::bigint = 0 then $14::timestamptz end
     where not exists (select from carried where current_machine_id <> $1 and current_generation >= $3)
     on conflict (machine_id) do update set
         generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
@@ -62,6 +63,7 @@ with carried as (
         uptime_s = excluded.uptime_s, ssh_sessions = excluded.ssh_sessions,
         last_activity_at = excluded.last_activity_at, last_seen_at = excluded.last_seen_at,
         idle_since = case when excluded.idle_since is null then null
+                          when a.last_seen_at < excluded.last_seen_at - interval '5 minutes' then excluded.idle_since
                           else coalesce(a.idle_since, excluded.idle_since) end
     where a.last_seen_at <= excluded.last_seen_at
 )
@@ -70,7 +72,7 @@ select * from carried
 
 # $1 account, $2 limit. Only machines that still carry something.
 _LIST_SQL = """
-select a.*, i.keep_alive_until
+select a.*, i.keep_alive_until, i.hibernate_at
 from instances i
 join agents a on a.instance_id = i.instance_id and a.machine_id = i.machine_id
 where i.account_id = $1 and i.status <> 'deleted'
@@ -101,7 +103,11 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     reason = shutdown_reason(report, row)
     order = None if row is None or not row["snapshot_id"] else SnapshotOrder(row["snapshot_id"], row["base_id"] or "")
     pace_s = int(context.world.heartbeat_s)
-    return AgentAnswer("shutdown" if reason else "none", reason, pace_s, None if reason else order)
+    if reason:
+        return AgentAnswer("shutdown", reason, pace_s)
+    is_to_sleep = row is not None and row["instance_status"] == "hibernating"
+    hibernate_at = None if row is None else row["hibernate_at"]
+    return AgentAnswer("prepare_hibernate" if is_to_sleep else "none", "", pace_s, order, hibernate_at)
 
 
 def shutdown_reason(report: AgentReport, row: Record | None) -> str:
@@ -137,4 +143,5 @@ def _agent(row: Record) -> AgentView:
         uptime_s=row["uptime_s"],
         idle_since=row["idle_since"],
         keep_alive_until=row["keep_alive_until"],
+        hibernate_at=row["hibernate_at"],
     )

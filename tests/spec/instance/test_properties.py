@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from libs.ids import derive_id
 from libs.spec.properties import every_command_twice_is_once
 from proto.instance.commands import (
+    AbandonHibernation,
     Blacklist,
     CreateInstance,
     DeleteInstance,
     DestroyOrphan,
     GiveUpMachine,
     GiveUpSnapshot,
+    HibernateInstance,
     KeepAlive,
     MarkUsed,
     PromoteMachine,
@@ -19,15 +22,18 @@ from proto.instance.commands import (
     ReleaseStandby,
     ReplaceMachine,
     ReportBooted,
+    ReportBusy,
     ReportDestroyed,
     ReportFailed,
     ReportHealthy,
+    ReportIdle,
     ReportOrphan,
     ReportOrphanGone,
     ReportRented,
     ReportRestored,
     ReportSilence,
     ReportSnapshot,
+    ReportSnapshotChecked,
     ReportSnapshotFailed,
     ReportStopped,
     ReportVolumeShared,
@@ -39,11 +45,12 @@ from proto.instance.commands import (
     Unblacklist,
 )
 from services.instance.decider import HOST, INSTANCE, ORPHAN
-from services.instance.decider.instance import InstanceState
+from services.instance.decider.instance import HIBERNATION, InstanceState
 from services.instance.decider.machine_state import LIVE
 from tests.spec.instance.controls import ACCOUNT, INSTANCE_ID, NOW, OFFER, OTHER_ACCOUNT, SPEC, minutes
 
 SNAPSHOTS = st.sampled_from(["snap_1", "snap_2"])
+COPIES = st.integers(1, 3).map(lambda number: derive_id("snap", INSTANCE_ID, HIBERNATION, str(number)))
 MACHINES = st.sampled_from(["mach_1", "mach_2", "mach_3"])
 ACCOUNTS = st.sampled_from([ACCOUNT, ACCOUNT, ACCOUNT, OTHER_ACCOUNT])
 COMMON = {"now": st.just(NOW), "instance_id": st.just(INSTANCE_ID)}
@@ -92,6 +99,19 @@ INSTANCE_COMMANDS = st.one_of(
     ),
     st.builds(ReportStopped, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
+    st.builds(HibernateInstance, **COMMON, account_id=ACCOUNTS, has_storage=st.just(True)),
+    st.builds(
+        ReportIdle,
+        now=st.sampled_from([minutes(10), minutes(20), minutes(40)]),
+        instance_id=st.just(INSTANCE_ID),
+        machine_id=MACHINES,
+        idle_since=st.just(NOW),
+        idle_s=st.just(900),
+        notice_s=st.just(300),
+    ),
+    st.builds(ReportBusy, **COMMON, machine_id=MACHINES, reason=st.just("in_use")),
+    st.builds(ReportSnapshotChecked, **COMMON, snapshot_id=COPIES, is_whole=st.booleans(), has_added=st.booleans()),
+    st.builds(AbandonHibernation, **COMMON, snapshot_id=COPIES),
     st.builds(GiveUpMachine, **COMMON, machine_id=MACHINES),
     st.builds(StopIfIdle, **COMMON),
     st.builds(
@@ -263,6 +283,42 @@ REFILLED = st.sampled_from(
 )
 
 
+def copied(number: int) -> ReportSnapshot:
+    snapshot_id = derive_id("snap", INSTANCE_ID, HIBERNATION, str(number))
+    return ReportSnapshot(
+        now=NOW,
+        instance_id=INSTANCE_ID,
+        machine_id="mach_1",
+        generation=1,
+        snapshot_id=snapshot_id,
+        captured_at=NOW,
+        files=1,
+        bytes=1,
+        stored_bytes=1,
+        packs=(snapshot_id,),
+        took_ms=1,
+    )
+
+
+# Likewise for a machine that is given back after two copies.
+ASLEEP = st.sampled_from(
+    [
+        HibernateInstance(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, has_storage=True),
+        *(copied(number) for number in (1, 2)),
+        *(
+            ReportSnapshotChecked(
+                now=NOW,
+                instance_id=INSTANCE_ID,
+                snapshot_id=copied(number).snapshot_id,
+                is_whole=True,
+                has_added=number == 1,
+            )
+            for number in (1, 2)
+        ),
+    ]
+)
+
+
 def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
     if state is None:
         return
@@ -281,6 +337,10 @@ def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
     if state.status == "recovering":
         assert live, "nobody is taking over"
     assert len(state.standbys) <= 1, f"two standbys: {state.standbys}"
+    if state.status == "hibernated":
+        assert not live, "hibernated although a machine is alive"
+        assert state.vault.latest is not None, "hibernated without a copy"
+        assert state.vault.latest.snapshot_id == state.sleep.snapshot_id, "a copy that is not the checked one"
     if state.status == "interrupted":
         assert not live, "interrupted although a machine is alive"
 
@@ -288,7 +348,7 @@ def one_primary_and_no_contract_forgotten(state: InstanceState) -> None:
 def test_every_wish_for_an_instance_twice_is_once() -> None:
     every_command_twice_is_once(
         INSTANCE,
-        USUAL | TAKEOVER | REFILLED | INSTANCE_COMMANDS,
+        USUAL | TAKEOVER | REFILLED | ASLEEP | INSTANCE_COMMANDS,
         invariant=one_primary_and_no_contract_forgotten,
         steps_max=30,
     )

@@ -121,11 +121,17 @@ async def heartbeat(call: Call) -> Answer:
             action=answer.action,
             message=answer.message,
             commands=COMMANDS[answer.action],
-            hibernate_in_seconds=0 if answer.action == "prepare_hibernate" else None,
+            hibernate_in_seconds=_hibernate_in_s(answer, call.now),
             next_heartbeat_in=answer.next_heartbeat_s,
             snapshot=None if order is None else DumontSnapshotOrder(order.snapshot_id, order.base_id),
         )
     )
+
+
+def _hibernate_in_s(answer: AgentAnswer, now: datetime) -> int | None:
+    if answer.action == "prepare_hibernate":
+        return 0
+    return None if answer.hibernate_at is None else max(0, int((answer.hibernate_at - now).total_seconds()))
 
 
 async def list_agents(call: Call) -> Answer:
@@ -215,7 +221,7 @@ def _agent(view: AgentView, now: datetime) -> DumontAgent:
         idle_seconds=idle_s,
         uptime_seconds=view.uptime_s,
         keep_alive_until=milliseconds_or_none(view.keep_alive_until),
-        will_hibernate_at=None,
+        will_hibernate_at=milliseconds_or_none(view.hibernate_at),
     )
 
 

@@ -145,12 +145,12 @@ async def start_instance(call: Call) -> Answer:
         machine_id=call.next_machine_id(call.path["id"]),
     )
     await command_with_hold(call, wish)
-    return await _settled(call, ("ready", "failed"), done=("ready", "running", "health_checking"))
+    return await settled(call, ("ready", "failed"), done=("ready", "running", "health_checking"))
 
 
 async def stop_instance(call: Call) -> Answer:
     await call.command(StopInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id))
-    return await _settled(call, ("stopped", "failed"), done=("stopped",))
+    return await settled(call, ("stopped", "failed"), done=("stopped",))
 
 
 async def delete_instance(call: Call) -> Answer:
@@ -163,7 +163,7 @@ async def delete_instance(call: Call) -> Answer:
     return ok(instance(view))
 
 
-async def _settled(call: Call, ends: tuple[InstanceStatus, ...], done: tuple[InstanceStatus, ...]) -> Answer:
+async def settled(call: Call, ends: tuple[InstanceStatus, ...], done: tuple[InstanceStatus, ...]) -> Answer:
     """202 while it is under way, 200 when it is as wished (contract dumont 11.6)."""
     view = await _wait_for(call, ends, call.query.wait)
     return ok(instance(view), 200 if view.status in done else 202)
@@ -234,6 +234,7 @@ ROUTES = (
         for verb, handle, summary in (
             ("start", start_instance, "Start a machine"),
             ("resume", start_instance, "Start a machine (alias)"),
+            ("wake", start_instance, "Start a machine (alias)"),
             ("stop", stop_instance, "Stop a machine"),
             ("pause", stop_instance, "Stop a machine (alias)"),
         )
