@@ -1,13 +1,11 @@
 """The common part of every composition root: connections, streams, schema, and a service run on them until it is told
 to stop.
 
-Called by each service's `__main__`; chooses the production adapters (JetStream, PostgreSQL, NATS request/reply),
-which is why
-only composition roots may import it. Owns the start-up order and the rebuild that a changed projection asks for.
+Called by each service's `__main__`; chooses the production adapters (JetStream, PostgreSQL, NATS request/reply), which
+is why only composition roots may import it. Owns the start-up order and the rebuild that a changed projection asks for.
 
 A projection's fingerprint is the hash of its `schema.sql` and `projection` sources: change either and the next start
-rebuilds
-the rows from the log beside the old ones, which are served meanwhile (design 4).
+rebuilds the rows from the log beside the old ones, which are served meanwhile (design 4).
 """
 
 from __future__ import annotations

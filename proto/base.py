@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-# A commit larger than this is refused before it reaches the bus; nats-server's own default is 1 MiB
-# and our streams are created with 256 KiB, so one runaway aggregate cannot fill the log.
+# A commit larger than this is refused before it reaches the bus; nats-server's own default is 1 MiB and our streams are
+# created with 256 KiB, so one runaway aggregate cannot fill the log.
 COMMIT_BYTES_MAX = 256 * 1024
 EVENTS_PER_COMMIT_MAX = 100
 
@@ -27,8 +27,8 @@ class Event(Struct, frozen=True, tag_field="type", omit_defaults=True, gc=False)
     `gc=False`, here and on what events are made of: frozen trees cannot form cycles, and tracking them made a replay
     three times slower (4.5 to 0.9 us per event decoded).
 
-    `public` facts are relayed to the PUB stream, where other services, internal teams and webhooks
-    hear them; they carry `account_id`. All others stay in the private stream of their service.
+    `public` facts are relayed to the PUB stream, where other services, internal teams and webhooks hear them; they
+    carry `account_id`. All others stay in the private stream of their service.
     """
 
     public: ClassVar[bool] = False

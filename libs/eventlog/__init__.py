@@ -9,8 +9,7 @@ Ground rules (docs/adr/0001):
 - Optimistic concurrency is per exact subject; the expectation is the *stream* sequence of the subject's last message
   (0 = the subject is empty), not an aggregate version.
 - A timeout or lost connection leaves the outcome unknown (`AppendUnknown`): the caller reads the subject's tail and
-  looks
-  for its own commit id. The log never publishes again by itself.
+  looks for its own commit id. The log never publishes again by itself.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ Used by `libs.eventlog.jetstream` when the composition root says so: it pays on 
 6,000/s. Replicated streams group their fsyncs themselves.
 
 A batch is stored whole or not at all. Refused (one stale expectation or repeated message id is enough): its messages
-are sent again singly. No
-answer: the outcome of each is unknown.
+are sent again singly. No answer: the outcome of each is unknown.
 """
 
 from __future__ import annotations

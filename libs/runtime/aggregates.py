@@ -1,16 +1,14 @@
 """Load, fold, decide, append: how a wish becomes a fact.
 
 Used by `serving` (wishes from the bus), `hands` (reactions and outcomes) and `deadlines`. Owns a cache of folded
-aggregates,
-which is only an optimisation: a stale entry can cost a retry, never a wrong write, because every append states the
-sequence it has seen.
+aggregates, which is only an optimisation: a stale entry can cost a retry, never a wrong write, because every append
+states the sequence it has seen.
 
 Ground rules (design 3):
 - Refusals and "nothing to do" are not guarded by an append, so before they are believed a cached state is brought up
   to date.
 - An unknown outcome is settled by looking for our own commit id in the subject's tail. Publishing again is safe: the
-  first
-  message, should it still arrive, and the second carry the same expectation, so at most one of them is stored.
+  first message, should it still arrive, and the second carry the same expectation, so at most one of them is stored.
 - Commands of one aggregate queue up inside the process; across replicas the expectation decides.
 """
 

@@ -1,8 +1,7 @@
 """The bus port: requests to the owner of something, answered or refused within a deadline. Nothing here is stored.
 
-Called by the gateway, the CLI and `libs.runtime`; implemented by `libs.rpc` (core NATS request/reply) and by
-`libs.sim` in
-memory. Subjects: `cmd.<service>.<tag>`, `qry.<service>.<tag>`, `sig.<service>.<tag>`; one queue group per service.
+Called by the gateway, the CLI and `libs.runtime`; implemented by `libs.rpc` (core NATS request/reply) and by `libs.sim`
+in memory. Subjects: `cmd.<service>.<tag>`, `qry.<service>.<tag>`, `sig.<service>.<tag>`; one queue group per service.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Deadlines: due instants in the `deadlines` table become commands (design 2: time is data).
 
-Run by the replica that holds the service's lease. A deadline is only a hint: the decider looks at its own state and
-the command's
-`now`, so an early, late or repeated one is harmless. The row goes away when the projection hears what came of it.
+Run by the replica that holds the service's lease. A deadline is only a hint: the decider looks at its own state and the
+command's `now`, so an early, late or repeated one is harmless. The row goes away when the projection hears what came of
+it.
 """
 
 from __future__ import annotations

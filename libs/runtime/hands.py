@@ -4,13 +4,11 @@ per lane.
 Run by the replica that holds the service's lease. Owns the cursors `hands` (own stream) and `hears` (PUB).
 
 Ground rules (design 2, docs/adr/0012):
-- The cursor is a low-water mark over work done side by side, so after a crash some work is done again: reactions
-  carry ids
-  derived from the event, effects look at the state first and hand the provider an idempotency key.
+- The cursor is a low-water mark over work done side by side, so after a crash some work is done again: reactions carry
+  ids derived from the event, effects look at the state first and hand the provider an idempotency key.
 - One lane per (aggregate, lane name): its jobs run one after another, lanes run side by side.
 - A Transient of the outside world is tried again a bounded number of times and then becomes a dead letter with its
-  cause. An unwell log
-  or database is waited for: giving up would lose a fact.
+  cause. An unwell log or database is waited for: giving up would lose a fact.
 - A bug is tried in three lives of the process; the third time the job is parked as a dead letter and reported loudly.
 """
 

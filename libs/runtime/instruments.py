@@ -1,8 +1,7 @@
 """What a running service measures of itself, in Prometheus' terms.
 
-Made once by `run`; written by `serving` and `hands`, rendered for `qry.<service>.metrics`. Names and labels are part
-of the operators'
-interface: the dashboards in deploy/ read them.
+Made once by `run`; written by `serving` and `hands`, rendered for `qry.<service>.metrics`. Names and labels are part of
+the operators' interface: the dashboards in deploy/ read them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Projection: own events become rows, exactly once, and readers can wait for them.
 
-Run by the replica that holds the service's lease. Owns the cursor `project`, which moves in the same transaction as
-the rows,
-so no acknowledgement is needed and a replay is harmless (design 4).
+Run by the replica that holds the service's lease. Owns the cursor `project`, which moves in the same transaction as the
+rows, so no acknowledgement is needed and a replay is harmless (design 4).
 """
 
 from __future__ import annotations

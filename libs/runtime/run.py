@@ -2,14 +2,12 @@
 keep time.
 
 Called by each service's `__main__` and by `libs.sim`. Owns the life of all its tasks: one TaskGroup, so that a bug in
-any of
-them ends the process (the supervisor restarts it) and a stop ends them all.
+any of them ends the process (the supervisor restarts it) and a stop ends them all.
 
 Cast: `Serving` answers requests; `Projector` turns own events into rows; `Relay` tells the public ones to everybody;
-`Hands`
-reacts and touches the world; `Deadlines` issues what has fallen due; the service's own `tasks` watch the outside.
-The lease is not needed for correctness (cursors are fenced, effects idempotent): it keeps replicas from doing work
-twice.
+`Hands` reacts and touches the world; `Deadlines` issues what has fallen due; the service's own `tasks` watch the
+outside. The lease is not needed for correctness (cursors are fenced, effects idempotent): it keeps replicas from doing
+work twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a service is, as plain values: `run(Service(...))` takes the rooms themselves (design 2).
 
-Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no behaviour: `aggregates` loads, decides
-and appends,
-`listening` reacts, projects and relays, `hands` runs effects, `deadlines` turns due instants into commands.
+Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no behaviour: `aggregates` loads, decides and
+appends, `listening` reacts, projects and relays, `hands` runs effects, `deadlines` turns due instants into commands.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ def no_deadline(aggregate_id: str, name: str) -> Row:
 
 class Job(Struct, frozen=True):
     """One event handed to an effect. `state` is the aggregate folded to its newest commit, so an effect can see that
-    its
-    work is no longer wanted; `maybe_done` says that an earlier attempt may have taken effect (restart, retry)."""
+    its work is no longer wanted; `maybe_done` says that an earlier attempt may have taken effect (restart, retry)."""
 
     heard: Heard
     state: Any
@@ -92,8 +90,7 @@ class Effect:
     """The hand for one event type. `run(job, world)` touches the world and returns the outcome as commands to myself.
 
     Effects of one aggregate run one after another within a `lane`, lanes side by side. A `Transient` is tried again
-    with
-    backoff at most `tries_max` times, then `exhausted(job, cause)` says what that means, and the job goes to the
+    with backoff at most `tries_max` times, then `exhausted(job, cause)` says what that means, and the job goes to the
     dead letters.
     """
 

@@ -1,8 +1,7 @@
 """Serve the bus: commands are decided, queries and signals answered, health and metrics told. Every replica does this.
 
 Owns nothing. Commands are acknowledged only when their commit is durable; the reply carries its position, which a
-reader
-passes back as `Meta.min_position` to be sure to see it (read-your-writes, design 4).
+reader passes back as `Meta.min_position` to be sure to see it (read-your-writes, design 4).
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
 """The store port: a service's rows, cursors, deadlines and its lease.
 
 Called by `libs.runtime`; implemented by `libs.postgres` and by `libs.runtime.memory_store` (specs and simulation),
-which pass
-`libs/spec/store_contract.py`.
+which pass `libs/spec/store_contract.py`.
 
 Ground rules (design 4, docs/adr/0005):
 - Rows and the projection cursor move in one transaction and only forward, so a replay is harmless and acknowledgements
   are not needed.
-- The other cursors (relay, reactions, effects) are low-water marks: everything at or below them is finished; work
-  above may
-  be done again after a crash and must be idempotent.
+- The other cursors (relay, reactions, effects) are low-water marks: everything at or below them is finished; work above
+  may be done again after a crash and must be idempotent.
 """
 
 from __future__ import annotations
@@ -61,6 +59,5 @@ class Store(Protocol):
 
     def lease(self, name: str) -> AbstractAsyncContextManager[None]:
         """Wait until this process is the only holder of `name`; held until exit or until the database connection is
-        lost
-        (then the body is cancelled and Transient raised)."""
+        lost (then the body is cancelled and Transient raised)."""
         ...

@@ -1,9 +1,8 @@
 """What every provider adapter must do: `PROVIDER_CONTRACT` lists checks, each run against every cloud we can reach.
 
 Called by tests/integration/test_sandbox_provider.py, and by any other adapter's tests. Knows the port's verbs and words
-only through the `Subject`, because libs import no service; what a cloud cannot be made to do (`None` in the Subject)
-is not
-checked there.
+only through the `Subject`, because libs import no service; what a cloud cannot be made to do (`None` in the Subject) is
+not checked there.
 """
 
 from __future__ import annotations

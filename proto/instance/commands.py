@@ -1,8 +1,7 @@
 """Wishes the instance service accepts on `cmd.instance.<tag>`.
 
 The first group comes from the gateway, the second (Report…) from the service's own effects, the third from its policy
-and
-its deadlines. `now`, fresh ids and market facts are fields, because deciders are pure.
+and its deadlines. `now`, fresh ids and market facts are fields, because deciders are pure.
 """
 
 from __future__ import annotations

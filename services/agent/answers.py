@@ -1,8 +1,7 @@
 """What the gateway's answer to a heartbeat means. Pure; used by `program`.
 
 Both forms of contract dumont 6 are read: `action` (none, prepare_hibernate, shutdown) and `commands` (restart,
-hibernate,
-shutdown, …, each a word or an object with a `command`), bare or inside `data`.
+hibernate, shutdown, …, each a word or an object with a `command`), bare or inside `data`.
 """
 
 from __future__ import annotations

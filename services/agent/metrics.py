@@ -1,8 +1,7 @@
 """What the machine is doing, measured: processes, memory, disk, and the GPU when there is one.
 
 Used by `program` before each heartbeat. A thing that cannot be measured is absent from the report, never zero: a
-machine
-without a visible GPU must not look like one that idles.
+machine without a visible GPU must not look like one that idles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The daemon's life: open the records, serve the API on the loopback, put every machine to sleep at the end.
 
-Called by `__main__` with what had to be made before the event loop. Owns DATA/sandbox/lock (one daemon per
-directory) and
-DATA/sandbox/daemon.json (where it listens; port 0 in DUMONT_SANDBOX_URL lets the system pick).
+Called by `__main__` with what had to be made before the event loop. Owns DATA/sandbox/lock (one daemon per directory)
+and DATA/sandbox/daemon.json (where it listens; port 0 in DUMONT_SANDBOX_URL lets the system pick).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The stream of what happened to machines: a bounded memory that listeners read at their own pace.
 
 Written by `cloud`, read by `routes`. A listener resumes by (epoch, seq); one that comes back to another life of the
-daemon
-gets everything since that life began, so nothing is missed that the memory still holds.
+daemon gets everything since that life began, so nothing is missed that the memory still holds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Real processes on this host: who is alive, which belong to a machine, and ending them all.
 
 Used by `carriers`. Knows a process by number and kernel start time, so a reused number is never mistaken. A shell
-leaves
-its machine's process group (job control needs a session of its own), so a machine is what descends from its leader,
-sits in its session, or carries its id in the environment.
+leaves its machine's process group (job control needs a session of its own), so a machine is what descends from its
+leader, sits in its session, or carries its id in the environment.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The warmed parent of all machines: a small single-threaded process that has everything imported and only forks.
 
-`start` is called by `__main__` before the daemon has an event loop, threads or sockets, so that machines inherit
-none of
-them; `Zygote.boot` is called by `carriers`. The zygote leaves when the daemon's end of the socket closes, however the
-daemon ended; machines do not notice. It reports a new machine's process number; the machine itself then reports through
-the pipe that came with the order.
+`start` is called by `__main__` before the daemon has an event loop, threads or sockets, so that machines inherit none
+of them; `Zygote.boot` is called by `carriers`. The zygote leaves when the daemon's end of the socket closes, however
+the daemon ended; machines do not notice. It reports a new machine's process number; the machine itself then reports
+through the pipe that came with the order.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`just bench [start|http|storage|failover|webhooks|sse|metering …]`: run the named parts
-(default: all) and print one table.
+"""`just bench [start|http|storage|failover|webhooks|sse|metering …]`: run the named parts (default: all) and print one
+table.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Projection while live and rebuild from the log, against the same rows written without us.
 
 The log is filled with real lives: the deciders' own commits of one instance (create, rent, boot, probe, stop, start),
-copied under
-other ids of the same length. Servers are the bench's own, so nothing else runs on them.
+copied under other ids of the same length. Servers are the bench's own, so nothing else runs on them.
 """
 
 from __future__ import annotations

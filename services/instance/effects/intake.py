@@ -1,7 +1,7 @@
 """Fill a wish with the market as it stands, before it is decided: deciders see offers, never clouds.
 
-Called by the runtime for the commands named in `INTAKE`. Refuses nothing itself: it says why there is
-no offer, and the decider refuses only if it needs one (a repeated create does not).
+Called by the runtime for the commands named in `INTAKE`. Refuses nothing itself: it says why there is no offer, and the
+decider refuses only if it needs one (a repeated create does not).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The hand that proves a booted machine healthy: connects to its tcp ports and asks its http ports.
 
 Called by the runtime for MachineBooted, for MachineRestored (a machine that is being filled is not probed before), and
-for MachinePromoted when the standby is up already. Rules (contract novita
-A7): every endpoint, or only the target port, must answer; 200-399 is healthy; refusals, timeouts and 5xx are tried
-again with a growing, jittered pause; 4xx is final; without a port it is healthy at once.
+for MachinePromoted when the standby is up already. Rules (contract novita A7): every endpoint, or only the target port,
+must answer; 200-399 is healthy; refusals, timeouts and 5xx are tried again with a growing, jittered pause; 4xx is
+final; without a port it is healthy at once.
 """
 
 from __future__ import annotations

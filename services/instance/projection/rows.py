@@ -377,8 +377,8 @@ def _machine_end_to(status: str) -> Route:
     return lambda heard: _project_machine_end(heard, cast(MachineEnd, heard.event), status)
 
 
-# A replay asks a million times, so the way is looked up, not searched for. InstanceStarted says
-# what InstanceReady has said and has none.
+# A replay asks a million times, so the way is looked up, not searched for. InstanceStarted says what InstanceReady has
+# said and has none.
 _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys(_BEGINNINGS, _project_instance),
     **dict.fromkeys(_ENDINGS, _project_ending),

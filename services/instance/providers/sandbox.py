@@ -3,8 +3,7 @@
 Made by the instance service's composition root with the cloud's address and key. Passes libs/spec/provider_contract.py.
 
 Which error means what, for `create`: no connection, 429 and 503 -> Transient (surely not created); 409 -> OfferGone;
-other
-4xx -> OrderRejected; anything after the order may have arrived (timeout, reset, 5xx, unreadable answer) ->
+other 4xx -> OrderRejected; anything after the order may have arrived (timeout, reset, 5xx, unreadable answer) ->
 OutcomeUnknown.
 """
 
