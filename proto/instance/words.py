@@ -92,8 +92,15 @@ class HealthCheck(Struct, frozen=True, omit_defaults=True, gc=False):
     target_port: int = 0  # 0: every endpoint must pass
 
 
+SPEC_PURPOSE = "machine-spec"
+
+
 class MachineSpec(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What to rent: enough for any provider, free of any provider's words."""
+    """What to rent: enough for any provider, free of any provider's words.
+
+    The values of `env` and `start_command` may hold what only the machine may know: the gateway seals them for the
+    instance (`libs.sealing`, purpose SPEC_PURPOSE), and they are opened when a machine is ordered.
+    """
 
     gpu: str
     image: str

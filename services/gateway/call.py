@@ -7,6 +7,7 @@ Owns the way to the bus: deadlines, the single repetition of a command whose out
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -120,14 +121,18 @@ class Call:
         return derive_id("mach", self.account_id, instance_id, self.idempotency_key)
 
     def request_hash(self) -> str:
-        """Of the body's meaning, not its bytes: key order and blanks do not count. Empty without an Idempotency-Key."""
+        """Of the body's meaning, not its bytes: key order and blanks do not count. Empty without an Idempotency-Key.
+
+        Keyed, because it is kept in the log: nobody who reads that can try what a short secret in the body may be.
+        """
         if not self.idempotency_key:
             return ""
         try:
             meaning: Any = msgspec.json.decode(self.raw_body or b"{}")
         except RecursionError:  # in a field that the shape leaves out
             refuse("body", "Body must be valid JSON: nested too deeply")
-        return hashlib.sha256(msgspec.json.encode(meaning, order="sorted")).hexdigest()
+        key = self.gateway.settings.secret.reveal().encode()
+        return hmac.new(key, b"request:" + msgspec.json.encode(meaning, order="sorted"), hashlib.sha256).hexdigest()
 
     def _seen(self, question: Query | Signal) -> Position | None:
         if self.position is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from libs.clock import Clock
 from libs.ids import Ids
 from libs.runtime.bus import Bus
+from libs.sealing import Sealer
 from libs.telemetry import Logger
 from proto.base import Position
 from services.gateway.config import GatewaySettings
@@ -77,3 +78,4 @@ class Gateway:
     logger: Logger
     is_connected: Callable[[], bool]
     openapi: Callable[[], bytes]
+    specs: Sealer  # of what only a machine may know

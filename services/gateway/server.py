@@ -21,12 +21,14 @@ from libs.ids import Ids
 from libs.peers import Peers
 from libs.refusal import Refused
 from libs.runtime.bus import Bus
+from libs.sealing import Sealer
 from libs.starting import Bug, once_well
 from libs.telemetry import Metrics, logger
 from proto.base import Reply, Request
 from proto.gateway.commands import AnyCommand
 from proto.gateway.queries import ListKeys
 from proto.health import MetricsText, ServiceHealth
+from proto.instance.words import SPEC_PURPOSE
 from services.gateway.config import GatewaySettings
 from services.gateway.feed.feed import Feed
 from services.gateway.gateway import Gateway, Positions
@@ -78,6 +80,7 @@ def make(
         logger=logger("http"),
         is_connected=is_connected,
         openapi=cache(lambda: msgspec.json.encode(openapi_document())),
+        specs=Sealer(settings.secret.reveal(), purpose=SPEC_PURPOSE),
     )
 
 

@@ -17,10 +17,14 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from libs.refusal import Refused
+from libs.telemetry.redaction import is_secret_key
 
 PROBLEMS_MAX = 50  # as many as anybody will read
 QUERY_FIELDS_MAX = 100  # no route has more than 25
 VALUE_CHARS_MAX = 100  # of a wrong value, shown back
+# What may hold a secret is not told again, not even to whoever sent it: answers are logged on the way. These are fields
+# whose names do not say so by themselves (a private key instead of the public one).
+MAY_BE_SECRET = frozenset({"env", "onstart_cmd", "ssh_key", "Idempotency-Key", "url", "webhook_url", "webhookUrl"})
 NESTING_MAX = 8  # structs in structs; ours go two deep
 
 S = TypeVar("S", bound=Struct)
@@ -35,13 +39,9 @@ class Problem(Struct, frozen=True):
     value: Any = None
 
 
-# What may hold a secret is not told again, not even to whoever sent it: answers are logged on the way.
-NEVER_SHOWN = frozenset({"secret", "password", "token", "env", "url", "webhookUrl", "webhook_url"})
-
-
 def refuse(field: str, reason: str, value: Any = None) -> NoReturn:
     """For a rule between fields, or one no schema can state."""
-    raise refusal([Problem(field, reason, _shown(value))])
+    raise refusal([Problem(field, reason, _shown(field, value))])
 
 
 def refusal(problems: Sequence[Problem]) -> Refused:
@@ -131,8 +131,7 @@ def _problems_of(value: Any, field: FieldInfo, path: str, *, strict: bool) -> li
     try:
         msgspec.convert(value, field.type, strict=strict)
     except msgspec.ValidationError as error:
-        shown = None if field.encode_name in NEVER_SHOWN else _shown(value)
-        return [Problem(path, f"{_label(field.encode_name)} {_reason(str(error), field.type)}", shown)]
+        return [Problem(path, f"{_label(field.encode_name)} {_reason(str(error), field.type)}", _shown(path, value))]
     return []
 
 
@@ -166,7 +165,11 @@ def _label(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _shown(value: Any) -> Any:
+def _shown(path: str, value: Any) -> Any:
+    """A short value back to whoever sent it, unless the field is one that secrets are put into."""
+    words = path.split(".")
+    if any(is_secret_key(word) or word in MAY_BE_SECRET for word in words):
+        return None
     if isinstance(value, str):
         return value[:VALUE_CHARS_MAX]
     return value if isinstance(value, int | float | bool) else None
