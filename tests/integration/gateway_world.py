@@ -79,7 +79,7 @@ class Owner:
         if self.stays_silent_for > 0:
             self.stays_silent_for -= 1
             await asyncio.Event().wait()
-        if self.waits_for is not None:
+        if self.waits_for is not None and not subject.endswith((".health", ".stats", ".metrics")):  # not a customer's
             self.waiting.set()
             await self.waits_for.wait()
         if self.is_silent:
