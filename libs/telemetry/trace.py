@@ -16,6 +16,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from libs.refusal import Refused
 from libs.telemetry.redaction import REDACTED, is_secret_key, redact_text
 
 if TYPE_CHECKING:
@@ -96,8 +97,10 @@ class _Recorded:
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 - 0.1 s of imports that only a sampling process pays
 
         if error is not None:
+            # A refusal's facts are the caller's own words; its code is all that a trace needs.
+            told = error.code if isinstance(error, Refused) else str(error)
             self._span.set_status(
-                StatusCode.ERROR, redact_text(f"{type(error).__name__}: {error}")[:ATTRIBUTE_CHARS_MAX]
+                StatusCode.ERROR, redact_text(f"{type(error).__name__}: {told}")[:ATTRIBUTE_CHARS_MAX]
             )
         self._span.end()
 

@@ -58,6 +58,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", f"{V1}/instances/{{id}}/resume"): ours(id="$instance#resumed"),
     ("POST", f"{V1}/instances/{{id}}/stop"): ours(id="$stopped#stopped"),
     ("POST", f"{V1}/instances/{{id}}/pause"): ours(id="$stopped#paused"),
+    ("POST", f"{V1}/instances/{{id}}/snapshots"): ours(202, id="$instance#1"),
+    ("GET", f"{V1}/instances/{{id}}/snapshots"): ours(id="$instance#1"),
     # the market and its hosts
     ("GET", f"{V1}/offers"): Row(),
     ("GET", f"{V1}/instances/offers"): Row(),
@@ -71,6 +73,14 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", f"{HISTORY}/summary"): Row(),
     # agents
     ("POST", f"{V1}/agent/status"): Row(body={"instance_id": "$instance#1"}, stranger=401),
+    ("POST", f"{V1}/agent/storage"): Row(
+        body={"instance_id": "$instance#agent", "snapshot_id": "$snapshot#1", "method": "PUT", "manifest": True},
+        stranger=401,
+    ),
+    ("POST", f"{V1}/agent/reports"): Row(
+        body={"instance_id": "$instance#agent", "kind": "snapshot_failed", "source": "$snapshot#1", "code": "row"},
+        stranger=401,
+    ),
     ("GET", f"{V1}/agent/instances"): Row(),
     ("POST", f"{V1}/agent/instances/{{id}}/keep-alive"): ours(id="$instance#1"),
     # keys and account

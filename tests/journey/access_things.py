@@ -204,6 +204,10 @@ class Access:
         instance_id = self._make_instance(name)
         return self._data("POST", "/api/v1/failover/execute", {"machine_id": instance_id})["failover_id"]
 
+    def _make_snapshot(self, name: str) -> str:
+        del name
+        return self._data("POST", f"/api/v1/instances/{self.thing('$instance#agent')}/snapshots")["snapshot_id"]
+
     def _make_avoided(self, name: str) -> str:
         host = f"host-{name}"
         self._data(

@@ -13,7 +13,7 @@ import gzip
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,8 +32,10 @@ V1 = "/api/v1"
 SEEN_S_MAX = 30.0
 # Words of a field's name that say it takes a secret; a new such field must be tried below.
 SECRET_WORDS = ("secret", "env", "key", "token", "password", "credential", "auth", "onstart", "payment", "reference")
-NOT_SECRETS = {"reference_id"}
-TRIED = {"env", "onstart_cmd", "ssh_key", "secret", "webhook_url"}
+TRIED = {"env", "onstart_cmd", "ssh_key", "secret", "reference"}
+# It names a payment and opens nothing: the account's history shows it (seed 000), so it is kept as it is. But no log,
+# metric or trace has any business with it.
+KEPT = {"a payment's reference"}
 # The stand-in cloud remembers what it was given for its machines, as any cloud does: it is outside the platform.
 OUTSIDE = ("sandbox",)
 
@@ -51,8 +53,8 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            return
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+            """Keep the test's output clean."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -95,15 +97,18 @@ class Canaries:
         assert answer.status in (200, 201, 202), f"{what}: {answer.status} {answer.text}"
         return answer.json["data"]
 
-    def found_in(self, text: bytes) -> list[str]:
+    def found_in(self, text: bytes, *, but: Set[str] = frozenset()) -> list[str]:
         """Where the secrets in a text were put: as they are, in hexadecimal, or in base64."""
         lowered = text.lower()
         return [
             where
             for where, secret in self.planted.items()
-            if any(form in text for form in _base64_forms(secret))
-            or secret.encode() in text
-            or secret.encode().hex().encode() in lowered
+            if where not in but
+            and (
+                any(form in text for form in _base64_forms(secret))
+                or secret.encode() in text
+                or secret.encode().hex().encode() in lowered
+            )
         ]
 
 
@@ -131,6 +136,7 @@ def canaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Canarie
 
 def plant_everywhere(canaries: Canaries) -> None:
     plant_keys(canaries)
+    plant_payment(canaries)
     plant_webhooks(canaries)
     plant_instance(canaries)
     plant_wrong(canaries)
@@ -148,6 +154,14 @@ def plant_keys(canaries: Canaries) -> None:
     canaries.send("audit", "GET", f"{V1}/audit", key=rotated["key"])
     canaries.send("revoke", "DELETE", f"{V1}/api-keys/{key['id']}")
     canaries.send("a revoked key", "GET", f"{V1}/account", key=key["key"])
+
+
+def plant_payment(canaries: Canaries) -> None:
+    body = {"amount": 25, "reference": canaries.plant("a payment's reference")}
+    for _ in range(2):
+        assert canaries.send("pay", "POST", f"{V1}/billing/add-credits", body).status == 201
+    canaries.send("pay otherwise", "POST", f"{V1}/billing/add-credits", {**body, "amount": 26})
+    canaries.send("history", "GET", f"{V1}/billing/history")
 
 
 def plant_webhooks(canaries: Canaries) -> None:
@@ -238,7 +252,7 @@ def test_every_field_that_takes_a_secret_is_tried() -> None:
         for route in ROUTES
         if route.body is not None
         for field in msgspec.structs.fields(route.body)
-        if field.encode_name not in NOT_SECRETS and any(word in field.encode_name.lower() for word in SECRET_WORDS)
+        if any(word in field.encode_name.lower() for word in SECRET_WORDS)
     }
     assert names <= TRIED, f"plant a canary in {sorted(names - TRIED)}, then add it to TRIED"
 
@@ -255,8 +269,16 @@ def test_no_log_tells_a_secret(canaries: tuple[Canaries, list[bytes]]) -> None:
 def test_no_stream_holds_a_secret(canaries: tuple[Canaries, list[bytes]]) -> None:
     planted, _ = canaries
     messages = asyncio.run(every_message(planted.up.nats_url))
-    assert {stream for stream, _, _ in messages} >= {"EVT_GATEWAY", "EVT_INSTANCE", "EVT_WEBHOOK_DISPATCH", "PUB"}
-    told = {(stream, subject): found for stream, subject, data in messages if (found := planted.found_in(data))}
+    assert {stream for stream, _, _ in messages} >= {
+        "EVT_GATEWAY",
+        "EVT_INSTANCE",
+        "EVT_WEBHOOK_DISPATCH",
+        "EVT_BILLING",
+        "PUB",
+    }
+    told = {
+        (stream, subject): found for stream, subject, data in messages if (found := planted.found_in(data, but=KEPT))
+    }
     assert not told, told
 
 
@@ -264,7 +286,7 @@ def test_no_column_holds_a_secret(canaries: tuple[Canaries, list[bytes]]) -> Non
     planted, _ = canaries
     rows = asyncio.run(every_row(planted.up.postgres_url))
     assert len({table for table, _ in rows}) >= 8
-    told = {table: found for table, text in rows if (found := planted.found_in(text.encode()))}
+    told = {table: found for table, text in rows if (found := planted.found_in(text.encode(), but=KEPT))}
     assert not told, told
 
 
@@ -275,7 +297,7 @@ def test_no_answer_metric_or_trace_tells_a_secret(canaries: tuple[Canaries, list
     told = {
         what: found
         for what, answer in planted.answers
-        if (found := planted.found_in(f"{answer.headers} {answer.text}".encode()))
+        if (found := planted.found_in(f"{answer.headers} {answer.text}".encode(), but=KEPT))
     }
     assert not told, told
     eventually(lambda: any(b"/api/v1/instances" in trace for trace in traces), timeout_s=SEEN_S_MAX, what="traces")
