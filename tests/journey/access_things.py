@@ -141,10 +141,10 @@ class Access:
     def _agent_token(self, instance: str, *, is_ours: bool) -> str:
         instance_id = self.thing(instance if is_ours else "$instance#somebody-elses")
         view = self._data("GET", f"/api/v1/instances/{instance_id}")
+        rented = view["provider_instance_id"]
+        machine_id = next(found["label"] for found in self.up.machines() if found["machine_id"] == rented)
         secret = (self.up.data_dir / "secrets" / "platform").read_text().strip()
-        return mint_agent_token(
-            secret, machine_id=view.get("machine_id") or "mach_1", instance_id=instance_id, generation=1
-        )
+        return mint_agent_token(secret, machine_id=machine_id, instance_id=instance_id, generation=1)
 
     # Things -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
-from libs.sealing import NotSealedHere, Sealer
 from libs.tokens import mint_agent_token
 from proto.base import Command, Event
 from proto.instance.commands import (
@@ -32,10 +31,11 @@ from proto.instance.events import (
     MachineStopRequested,
 )
 from proto.instance.host_events import OrphanDestroyRequested
-from proto.instance.words import SPEC_PURPOSE, MachineSpec, Offer, Volume
+from proto.instance.words import MachineSpec, Offer, Volume
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import Machine
 from services.instance.effects.intake import choose_offers
+from services.instance.effects.sealed_specs import opened_spec
 from services.instance.effects.sharing import report_shared
 from services.instance.effects.world import World
 from services.instance.providers import MachineOrder, OfferGone, OrderRejected, Provider, ProviderMachine
@@ -168,7 +168,7 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
         "DUMONT_MACHINE_ID": event.machine_id,
     }
     is_here = volume is not None and (volume.provider, volume.host_id) == (offer.provider, offer.host_id)
-    spec = _opened(event, world)
+    spec = opened_spec(event, world)
     spec = spec if event.role == "primary" else _without_command(spec)
     if event.restore and not is_here:
         # The customer's command needs the files: the agent runs it when they are back.
@@ -178,22 +178,6 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
             environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
         spec = _without_command(spec)
     return MachineOrder(event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "")
-
-
-def _opened(event: MachineRequested, world: World) -> MachineSpec:
-    """With what only the machine may know in the clear, on its way to the cloud. Raises OrderRejected."""
-    spec = event.spec
-    if not (spec.env or spec.start_command):
-        return spec
-    sealer = Sealer(world.secret.reveal(), purpose=SPEC_PURPOSE)
-    try:
-        return replace(
-            spec,
-            env={name: sealer.open_field(value, owner=event.instance_id) for name, value in spec.env.items()},
-            start_command=sealer.open_field(spec.start_command, owner=event.instance_id),
-        )
-    except NotSealedHere as error:
-        raise OrderRejected("STARTUP_FAILED", "its variables were sealed with another platform secret") from error
 
 
 def _without_command(spec: MachineSpec) -> MachineSpec:
