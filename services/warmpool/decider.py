@@ -128,7 +128,7 @@ def _provision(state: Pool, command: ProvisionPool) -> Sequence[Event]:
     if state.status != "disabled":
         same = (state.mode, state.volume_gb, state.auto_reprovision)
         if not command.is_new or (command.mode, command.volume_gb, command.auto_reprovision) == same:
-            return []
+            return _find_primary(state, command)
         raise Refused("WARMPOOL_EXISTS", instance_id=command.instance_id, status=state.status)
     if state.closed:
         raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
@@ -143,6 +143,17 @@ def _provision(state: Pool, command: ProvisionPool) -> Sequence[Event]:
         primary_machine_id=command.machine_id,
     )
     return [requested, _want(evolve(state, requested))] if command.host_id else [requested]
+
+
+def _find_primary(state: Pool, command: ProvisionPool) -> Sequence[Event]:
+    """Asked for again: a pool that waits for a primary takes the one that the caller sees. The instance may have said
+    `ready` just before the pool was there to hear it."""
+    if state.status != "searching" or state.primary_machine_id or not command.host_id:
+        return []
+    seen = PrimarySeen(
+        instance_id=state.instance_id, machine_id=command.machine_id, host_id=command.host_id, seen_at=command.now
+    )
+    return [seen, _want(evolve(state, seen))]
 
 
 def _refuse_bad_host(command: ProvisionPool) -> None:

@@ -83,6 +83,13 @@ def test_a_pool_of_an_instance_without_a_machine_waits_for_one() -> None:
     story.when(replace(SWAPPED, machine_id=PRIMARY)).then_kinds(PrimarySeen, StandbyWanted)
 
 
+def test_a_pool_that_missed_its_primary_finds_it_when_it_is_asked_for_again() -> None:
+    waiting = after(replace(PROVISION, machine_id="", host_id=""))
+    waiting.when(replace(PROVISION, machine_id="", host_id="")).then_nothing()
+    found = waiting.when(PROVISION).then_kinds(PrimarySeen, StandbyWanted).when(PROVISION).then_nothing()
+    found.holds(lambda pool: pool.primary_machine_id == PRIMARY)
+
+
 def test_a_standby_is_claimed_by_exactly_one_failover() -> None:
     claimed = active().when(CLAIM).then_kinds(StandbyClaimed).when(CLAIM).then_nothing()
     second = claimed.when(replace(CLAIM, failover_id="fo_2"))
