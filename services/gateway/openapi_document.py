@@ -44,7 +44,11 @@ def openapi_document() -> Json:
         "servers": [{"url": "http://localhost:3000"}],
         "security": [{"bearer": []}, {"apiKey": []}],
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": dict(sorted(components.items())), "securitySchemes": _SECURITY},
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY,
+        },
         "x-error-codes": {code: _code(code) for code in sorted(CODES)},
     }
 
@@ -53,6 +57,23 @@ _SECURITY: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "dumont_sk_..."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "agentToken": {"type": "http", "scheme": "bearer", "description": "dumont_agent_..., given to a machine at boot"},
+}
+
+
+def _told(name: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"}}
+
+
+_RATE_HEADERS = _told("X-RateLimit-Limit") | _told("X-RateLimit-Remaining") | _told("X-RateLimit-Reset")
+_RETRY_HEADER = _told("Retry-After")
+_HEADERS: Json = {
+    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
+    for name, description in (
+        ("X-RateLimit-Limit", "Requests that the tighter window allows."),
+        ("X-RateLimit-Remaining", "What is left of them."),
+        ("X-RateLimit-Reset", "Unix seconds: when all of them are there again."),
+        ("Retry-After", "Seconds after which the request may be sent again."),
+    )
 }
 
 
@@ -96,6 +117,8 @@ def _responses(route: Route, of: dict[int, Json]) -> Json:
     failure = {"application/json": {"schema": {"$ref": REF.format(name=route.dialect.failure_schema.__name__)}}}
     for status in COMMON_FAILURES:
         responses.setdefault(str(status), {"description": _names(status), "content": failure})
+    for status, response in responses.items():
+        response["headers"] = _RATE_HEADERS | (_RETRY_HEADER if status in ("429", "503") else {})
     return responses
 
 

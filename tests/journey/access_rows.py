@@ -58,6 +58,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", f"{V1}/instances/{{id}}/resume"): ours(id="$instance#resumed"),
     ("POST", f"{V1}/instances/{{id}}/stop"): ours(id="$stopped#stopped"),
     ("POST", f"{V1}/instances/{{id}}/pause"): ours(id="$stopped#paused"),
+    ("POST", f"{V1}/instances/{{id}}/wake"): ours(id="$instance#woken"),
+    ("POST", f"{V1}/instances/{{id}}/hibernate"): ours(202, id="$instance#hibernated"),
+    ("GET", f"{V1}/hibernation/stats"): Row(),
     ("POST", f"{V1}/instances/{{id}}/snapshots"): ours(202, id="$instance#1"),
     ("GET", f"{V1}/instances/{{id}}/snapshots"): ours(id="$instance#1"),
     # the market and its hosts
