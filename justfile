@@ -78,6 +78,11 @@ storm *ARGS:
 phases *ARGS:
     {{ python }} -m tests.journey.phases {{ ARGS }}
 
+# ask for what others have and for what nobody has, a thousand times each: the time of an answer must not tell
+[group('check')]
+existence *ARGS:
+    {{ python }} -m tests.journey.existence {{ ARGS }}
+
 # measure product and ceiling side by side (docs/performance.md)
 [group('check')]
 bench *ARGS:
