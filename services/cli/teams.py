@@ -1,6 +1,6 @@
 """`teams …`: who outside may read which public events, each with a durable consumer of its own.
 
-A team's rights: pull from `TEAM_<NAME>` on PUB, ask how far it is, acknowledge, listen on `_INBOX_<NAME>`; nothing else
+A team's rights: pull from `TEAM_<NAME>` on PUB, acknowledge, listen on `_INBOX_<NAME>`; nothing else
 (libs/embedded/nats.py says why a NATS account of their own). Consumers live in the log, users in DATA/nats.
 """
 
@@ -127,7 +127,6 @@ def rights_of(name: str) -> list[str]:
     consumer = consumer_of(name)
     return [
         f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}",
-        f"$JS.API.CONSUMER.INFO.{STREAM}.{consumer}",
         f"$JS.ACK.{STREAM}.{consumer}.>",
     ]
 
