@@ -43,6 +43,7 @@ AROUND = {
         {"boot_delay_ms": {"min": 0, "max": 0}, "outside_demand_ppm": 0, "gpus": 2_000}
     ),
     "DUMONT_FAILOVER_SPACING_S": "0",
+    "DUMONT_SNAPSHOT_INTERVAL_S": "0",  # a snapshot in time would be told in one round and not in another
     "DUMONT_FAILOVERS_PER_DAY_MAX": "1000",
 }
 
