@@ -174,6 +174,7 @@ class ReconcileMachine(MachineCommand, tag="reconcile_machine", frozen=True, kw_
     account_id: str
     provider: str
     ours_usd_micros: int
+    rate_usd_micros_per_hour: int = 0  # the highest it ran at: a charge may be a minute of it too high
 
 
 AnyCommand = (

@@ -14,6 +14,7 @@ from proto.instance.host_commands import (
     Blacklist,
     DestroyOrphan,
     RecordAttempt,
+    ReportBill,
     ReportOrphan,
     ReportOrphanGone,
     Unblacklist,
@@ -347,6 +348,7 @@ AnyCommand = (
     | RecordAttempt
     | Blacklist
     | Unblacklist
+    | ReportBill
     | ReportOrphan
     | DestroyOrphan
     | ReportOrphanGone

@@ -17,7 +17,7 @@ from proto.instance.hibernation_events import (
     InstanceHibernating,
     InstanceWaking,
 )
-from proto.instance.host_events import HostEvent, OrphanEvent
+from proto.instance.host_events import HostEvent, MachineBilled, OrphanEvent
 from proto.instance.snapshot_events import (
     MachineRestored,
     SnapshotCompleted,
@@ -388,4 +388,4 @@ InstanceEvent = (
     | SnapshotsExpired
     | MachineRestored
 )
-AnyEvent = InstanceEvent | HostEvent | OrphanEvent
+AnyEvent = InstanceEvent | HostEvent | OrphanEvent | MachineBilled

@@ -69,3 +69,26 @@ class DestroyOrphan(OrphanCommand, tag="destroy_orphan", frozen=True, kw_only=Tr
 
 class ReportOrphanGone(OrphanCommand, tag="report_orphan_gone", frozen=True, kw_only=True):
     pass
+
+
+# --- bill ---------------------------------------------------------------------------------------------------------
+
+
+class ReportBill(Command, tag="report_bill", frozen=True, kw_only=True):
+    """The cloud charged us for a machine of ours; `charge_id` is the cloud's own."""
+
+    service: ClassVar[str] = "instance"
+    aggregate: ClassVar[str] = "bill"
+    machine_id: str
+    account_id: str
+    instance_id: str
+    provider: str
+    charge_id: str
+    number: int
+    since: datetime
+    until: datetime
+    usd_micros: int
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.machine_id

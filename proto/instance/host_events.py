@@ -81,3 +81,18 @@ class OrphanDestroyed(Event, tag="machine.orphan_destroyed", kw_only=True, froze
 
 HostEvent = AttemptRecorded | HostBlacklisted | HostUnblacklisted
 OrphanEvent = OrphanFound | OrphanDestroyRequested | OrphanDestroyed
+
+
+class MachineBilled(Event, tag="machine.billed", kw_only=True, frozen=True):
+    """Its cloud charged us for a stretch of this machine. `number` counts the cloud's charges up."""
+
+    public = True
+    account_id: str
+    instance_id: str
+    machine_id: str
+    provider: str
+    charge_id: str
+    number: int
+    since: datetime
+    until: datetime
+    usd_micros: int

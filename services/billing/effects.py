@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from msgspec.structs import replace
 
@@ -29,6 +29,7 @@ from proto.billing.commands import (
     ReportPaid,
 )
 from proto.billing.events import PaymentRequested
+from proto.billing.words import DriftKind
 from services.billing.config import BillingSettings
 from services.billing.decider.ladder import HOLD_S
 from services.billing.queries.reconciled import due_machines, summary
@@ -135,9 +136,10 @@ async def reconcile(world: World, handle: Handle) -> None:
     while True:
         try:
             await reconcile_once(world, handle)
-            for row in await summary(world.database):
-                machines.set(row["machines"], (row["kind"],))
-                drift.set(row["drift"], (row["kind"],))
+            found = {row["kind"]: row for row in await summary(world.database)}
+            for kind in get_args(DriftKind):
+                machines.set(found[kind]["machines"] if kind in found else 0, (kind,))
+                drift.set(found[kind]["drift"] if kind in found else 0, (kind,))
         except Transient as unwell:
             world.logger.info("reconcile.postponed", cause=str(unwell))
         await world.clock.sleep(world.settings.reconcile_every_s)
@@ -154,6 +156,7 @@ async def reconcile_once(world: World, handle: Handle) -> int:
             account_id=row["account_id"],
             provider=row["provider"],
             ours_usd_micros=row["ours"],
+            rate_usd_micros_per_hour=row["rate"],
         )
         try:
             await handle.execute(wish, cause="reconcile")

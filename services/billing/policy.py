@@ -14,6 +14,7 @@ from proto.base import Command, Heard
 from proto.billing.commands import (
     AddCredits,
     NoteEnd,
+    NoteProviderCharge,
     NoteRate,
     NoteTopUpDeclined,
     ReleaseHold,
@@ -32,12 +33,14 @@ from proto.instance.events import (
     StandbyFailed,
     StandbyReady,
 )
+from proto.instance.host_events import MachineBilled
 from proto.warmpool.events import StandbyReleased
 
 HEARS = (
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.interrupted",
+    "pub.*.instance.hibernated",
     "pub.*.instance.hibernated",
     "pub.*.instance.recovering",
     "pub.*.instance.failed",
@@ -46,11 +49,13 @@ HEARS = (
     "pub.*.instance.standby_ready",
     "pub.*.instance.standby_failed",
     "pub.*.warmpool.standby_released",
+    "pub.*.machine.billed",
 )
 HEARS_EVENTS = (
     InstanceReady
     | InstanceStopping
     | InstanceInterrupted
+    | InstanceHibernated
     | InstanceHibernated
     | InstanceRecovering
     | InstanceFailed
@@ -59,6 +64,7 @@ HEARS_EVENTS = (
     | StandbyReady
     | StandbyFailed
     | StandbyReleased
+    | MachineBilled
 )
 
 
@@ -79,6 +85,8 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case InstanceStopping() | InstanceInterrupted() | InstanceHibernated() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)
+        case InstanceHibernated() as event:  # until then it was copied, and ran
+            yield replace(_gpu_off(heard, event.account_id, event.instance_id), at=event.hibernated_at)
         case InstanceFailed() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)
             yield ReleaseHold(
@@ -89,6 +97,18 @@ def react(heard: Heard) -> Iterator[Command]:
             yield _standby_off(heard, event.account_id, event.instance_id, event.machine_id)
         case InstanceDeleting() | InstanceDeleted() as event:
             yield NoteEnd(now=heard.at, account_id=event.account_id, instance_id=event.instance_id, at=heard.at)
+        case MachineBilled() as event:
+            yield NoteProviderCharge(
+                now=heard.at,
+                machine_id=event.machine_id,
+                account_id=event.account_id,
+                instance_id=event.instance_id,
+                provider=event.provider,
+                charge_id=event.charge_id,
+                since=event.since,
+                until=event.until,
+                usd_micros=event.usd_micros,
+            )
         case StandbyReady() as event:
             yield from _standby_on(heard.at, event)
         case StandbyFailed() | StandbyReleased() as event:

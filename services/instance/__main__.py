@@ -27,7 +27,8 @@ async def serve(running: process.Running) -> None:
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
             snapshots = (storage_of(settings, http), settings.snapshot_interval_s)
             sleep = (settings.hibernate_idle_s, settings.hibernate_notice_s)
-            return SERVICE, World({sandbox.name: sandbox}, *about, *settings.patience, *snapshots, *sleep)
+            clouds = {sandbox.name: sandbox}
+            return SERVICE, World(clouds, *about, *settings.patience, *snapshots, *sleep, bills=clouds)
 
         await host(SERVICE.name, ROOMS, build, running)
 

@@ -148,6 +148,16 @@ CREATE TABLE auto_stops (
     stopped_at timestamptz
 );
 
+-- What clouds charged us, as far as it was told.
+CREATE TABLE bills (
+    charge_id text PRIMARY KEY,
+    provider text,
+    number bigint,
+    machine_id text,
+    usd_micros bigint
+);
+CREATE INDEX bills_in_order ON bills (provider, number);
+
 CREATE TABLE deadlines (
     aggregate_id text,
     name text,

@@ -16,6 +16,7 @@ from random import Random
 from libs.clock import Clock
 from libs.ids import Ids
 from libs.telemetry.log import logger
+from services.sandbox.bills import Bills
 from services.sandbox.carriers import Carrier
 from services.sandbox.faults import Faults
 from services.sandbox.market import Market
@@ -54,6 +55,7 @@ class Cloud:
         records: Records,
         carrier: Carrier,
         volumes: Volumes,
+        bills: Bills,
         news: NewsRoom,
         clock: Clock,
         ids: Ids,
@@ -64,6 +66,7 @@ class Cloud:
         self.market = Market(options)
         self.faults = Faults(options)
         self.volumes = volumes
+        self.bills = bills
         self.news = news
         self._records = records
         self._carrier = carrier
@@ -378,9 +381,9 @@ class Cloud:
 
     def _become(self, machine: Machine, status: MachineStatus, detail: str) -> None:
         record = machine.record
-        record.status = status
-        record.detail = detail
+        record.status, record.detail = status, detail
         self._records.save(record)
+        self.bills.note(record, status, self._now())
         self.news.tell(record.machine_id, status)
 
     def _give_back(self, record: Record) -> None:

@@ -26,6 +26,7 @@ from libs.config import Secret, setting
 from libs.ids import SystemIds
 from libs.process import Running
 from libs.telemetry.log import logger
+from services.sandbox.bills import Bills
 from services.sandbox.carriers import Carrier, ProcessCarrier, open_virtual
 from services.sandbox.cloud import Cloud
 from services.sandbox.homes import Homes
@@ -130,6 +131,7 @@ async def _open_cloud(place: Place, tasks: asyncio.TaskGroup) -> Cloud:
         records=records,
         carrier=carrier,
         volumes=volumes,
+        bills=Bills(place.root, options.charge_delay_s),
         news=news,
         clock=clock,
         ids=ids,

@@ -73,6 +73,7 @@ class Api:
                 web.get("/v1/volumes", self.list_volumes),
                 web.post("/v1/volumes", self.create_volume),
                 web.delete("/v1/volumes/{id}", self.destroy_volume),
+                web.get("/v1/charges", self.charges),
                 web.get("/v1/faults", self.faults),
                 web.post("/v1/faults", self.arm),
             ]
@@ -120,6 +121,13 @@ class Api:
         if wanted:
             offers = [offer for offer in offers if all(getattr(offer, name) == value for name, value in wanted.items())]
         return _answer({"offers": offers})
+
+    async def charges(self, request: web.Request) -> web.Response:
+        after = request.query.get("after", "0")
+        if not after.isdecimal() or len(after) > 12:
+            raise Refusal("bad_request", "after must be the number of a charge")
+        now = SystemClock().now().timestamp()
+        return _answer({"charges": self._cloud.bills.published(int(after), now)})
 
     async def create(self, request: web.Request) -> web.Response:
         body = await _body(request, CreateBody)

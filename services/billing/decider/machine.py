@@ -12,6 +12,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from libs.money import cost_micros
 from libs.runtime.service import Aggregate
 from proto.base import Event
 from proto.billing.commands import NoteProviderCharge, ReconcileMachine
@@ -20,7 +21,8 @@ from proto.billing.words import DriftKind
 
 MachineCommand: TypeAlias = NoteProviderCharge | ReconcileMachine
 
-# A provider rounds each charge to a cent, and counts the seconds of booting and stopping, which we do not charge.
+# A provider rounds each charge to a cent and to a minute, and counts booting and stopping, which we do not charge.
+TOLERANCE_S_PER_CHARGE = 60
 TOLERANCE_USD_MICROS_PER_CHARGE = 10_000
 TOLERANCE_PPM = 50_000
 CHARGE_IDS_MAX = 2_048  # a machine of a month is charged by the hour: 744
@@ -54,6 +56,7 @@ def decide(state: Machine, command: MachineCommand) -> Sequence[Event]:
             ]
         case ReconcileMachine():
             found = (command.ours_usd_micros, state.theirs_usd_micros)
+            rate = command.rate_usd_micros_per_hour
             if found == state.told:
                 return []
             return [
@@ -61,7 +64,7 @@ def decide(state: Machine, command: MachineCommand) -> Sequence[Event]:
                     account_id=command.account_id,
                     machine_id=command.machine_id,
                     provider=command.provider or state.provider,
-                    kind=drift_kind(*found, charges=state.charges),
+                    kind=drift_kind(*found, charges=state.charges, rate_usd_micros_per_hour=rate),
                     ours_usd_micros=command.ours_usd_micros,
                     theirs_usd_micros=state.theirs_usd_micros,
                     reconciled_at=command.now,
@@ -71,9 +74,10 @@ def decide(state: Machine, command: MachineCommand) -> Sequence[Event]:
             assert_never(command)
 
 
-def drift_kind(ours: int, theirs: int, *, charges: int) -> DriftKind:
+def drift_kind(ours: int, theirs: int, *, charges: int, rate_usd_micros_per_hour: int) -> DriftKind:
     """How the two sides compare; nothing charged by the provider is a matter of its own, and so is nothing by us."""
-    tolerance = charges * TOLERANCE_USD_MICROS_PER_CHARGE + max(ours, theirs) * TOLERANCE_PPM // 1_000_000
+    rounding = TOLERANCE_USD_MICROS_PER_CHARGE + cost_micros(TOLERANCE_S_PER_CHARGE, rate_usd_micros_per_hour)
+    tolerance = charges * rounding + max(ours, theirs) * TOLERANCE_PPM // 1_000_000
     if abs(ours - theirs) <= tolerance:
         return "matched"
     if not charges:

@@ -13,7 +13,8 @@ _SUMMARY_SQL = "select kind, count(*) as machines, sum(ours - theirs)::bigint as
 # that were closed long enough ago for a late bill to have come.
 _DUE_SQL = """
 with ours as (
-    select machine_id, min(account_id) as account_id, sum(usd_micros)::bigint as usd_micros, max(until) as until
+    select machine_id, min(account_id) as account_id, sum(usd_micros)::bigint as usd_micros, max(until) as until,
+           max(rate) as rate
     from segments where machine_id <> '' group by machine_id
 ), theirs as (
     select machine_id, min(account_id) as account_id, min(provider) as provider, sum(usd_micros)::bigint as usd_micros,
@@ -21,7 +22,8 @@ with ours as (
     from provider_charges group by machine_id
 )
 select machine_id, coalesce(o.account_id, t.account_id) as account_id, coalesce(t.provider, '') as provider,
-       coalesce(o.usd_micros, 0) as ours, coalesce(t.usd_micros, 0) as theirs
+       coalesce(o.usd_micros, 0) as ours, coalesce(t.usd_micros, 0) as theirs,
+       coalesce(o.rate, 0) as rate
 from ours o full join theirs t using (machine_id) left join reconciled r using (machine_id)
 where greatest(o.until, t.until) < $1
   and not exists (select 1 from meters m where m.machine_id = o.machine_id and m.since is not null)

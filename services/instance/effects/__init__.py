@@ -35,7 +35,7 @@ from proto.instance.events import (
     VolumeReleaseRequested,
 )
 from proto.instance.host_events import OrphanDestroyRequested
-from services.instance.effects import idleness, intake, probing, renting, sharing, silence, storing, watching
+from services.instance.effects import bills, idleness, intake, probing, renting, sharing, silence, storing, watching
 from services.instance.effects.world import World
 
 __all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
@@ -75,4 +75,5 @@ TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
     storing.keep_bucket,
     storing.take_in_time,
     idleness.watch_idleness,
+    bills.follow_bills,
 )

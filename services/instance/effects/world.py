@@ -21,7 +21,7 @@ from libs.s3 import Objects
 from libs.telemetry import Logger
 from proto.instance.words import Offer
 from services.instance.decider.market import Stock
-from services.instance.providers import Provider
+from services.instance.providers import Provider, TellsCharges
 from services.instance.queries.batching import Batches
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
@@ -61,6 +61,9 @@ class World:
     hibernate_notice_s: float = 0.0
     market: Market = field(default_factory=Market)
     blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
+
+    bills: Mapping[str, TellsCharges] = field(default_factory=dict[str, TellsCharges])  # clouds that tell charges
+    billed: dict[str, int] = field(default_factory=dict[str, int])  # the newest charge told, by cloud
 
     async def offers(self) -> Stock:
         """Everything one could rent now at any cloud, at most MARKET_AGE_MAX_S old. Transient when no cloud answers."""

@@ -64,12 +64,13 @@ from proto.instance.host_events import (
     AttemptRecorded,
     HostBlacklisted,
     HostUnblacklisted,
+    MachineBilled,
     OrphanDestroyed,
     OrphanDestroyRequested,
     OrphanFound,
 )
 from proto.instance.words import Volume
-from services.instance.projection import hibernation, snapshots
+from services.instance.projection import bills, hibernation, snapshots
 from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
@@ -387,5 +388,6 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys((AttemptRecorded, HostBlacklisted, HostUnblacklisted), _project_host),
     **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),
     **dict.fromkeys(_HIBERNATION, hibernation.project),
+    MachineBilled: bills.project,
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
 }

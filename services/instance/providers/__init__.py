@@ -14,6 +14,7 @@ Ground rules (design 5, docs/adr/0009):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -83,6 +84,25 @@ class OrderRejected(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class ProviderCharge(Struct, frozen=True):
+    """What a cloud charged us for a stretch of one machine, as it rounds. `number` counts its charges up."""
+
+    number: int
+    charge_id: str
+    label: str
+    since: datetime
+    until: datetime
+    usd_micros: int
+
+
+class TellsCharges(Protocol):
+    """A cloud whose charges can be asked for; most publish them late."""
+
+    async def charges(self, *, after: int) -> Sequence[ProviderCharge]:
+        """Published charges with a higher number, lowest first, a page at a time. Raises Transient."""
+        ...
 
 
 class Provider(Protocol):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aiohttp
@@ -26,6 +27,7 @@ from services.instance.providers import (
     News,
     OfferGone,
     OrderRejected,
+    ProviderCharge,
     ProviderMachine,
     ProviderStatus,
 )
@@ -64,6 +66,19 @@ class _Machine(Struct, frozen=True):
 
 class _Machines(Struct, frozen=True):
     machines: list[_Machine]
+
+
+class _Charge(Struct, frozen=True):
+    number: int
+    charge_id: str
+    label: str
+    since: float
+    until: float
+    usd_micros: int
+
+
+class _Charges(Struct, frozen=True):
+    charges: list[_Charge]
 
 
 class _Volume(Struct, frozen=True):
@@ -165,6 +180,21 @@ class SandboxProvider:
     async def machines(self) -> Sequence[ProviderMachine]:
         answer = await self._call("GET", "/v1/machines")
         return [_machine(machine) for machine in _decode(answer, _Machines).machines]
+
+    async def charges(self, *, after: int) -> Sequence[ProviderCharge]:
+        """See `TellsCharges`."""
+        answer = await self._call("GET", f"/v1/charges?after={after}")
+        return [
+            ProviderCharge(
+                number=charge.number,
+                charge_id=charge.charge_id,
+                label=charge.label,
+                since=datetime.fromtimestamp(charge.since, UTC),
+                until=datetime.fromtimestamp(charge.until, UTC),
+                usd_micros=charge.usd_micros,
+            )
+            for charge in _decode(answer, _Charges).charges
+        ]
 
     async def start(self, provider_machine_id: str) -> None:
         """Raises OfferGone when the GPU was rented to somebody else or the machine itself is lost."""

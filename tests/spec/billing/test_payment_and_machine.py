@@ -74,6 +74,7 @@ def test_a_reference_is_for_one_amount():
     [
         (USD, USD, 1, "matched"),
         (USD, USD + 10_000, 1, "matched"),  # rounded up to the cent
+        (USD, USD + 25_000, 1, "matched"),  # and to the minute
         (USD, 2 * USD, 1, "amount"),
         (USD, 0, 0, "only_ours"),
         (0, USD, 2, "only_theirs"),
@@ -81,7 +82,7 @@ def test_a_reference_is_for_one_amount():
     ],
 )
 def test_a_difference_beyond_rounding_has_a_name(ours: int, theirs: int, charges: int, kind: DriftKind):
-    assert drift_kind(ours, theirs, charges=charges) == kind
+    assert drift_kind(ours, theirs, charges=charges, rate_usd_micros_per_hour=USD) == kind
 
 
 def test_a_late_charge_is_news_and_the_same_comparison_is_not():

@@ -1,0 +1,42 @@
+"""What the sandbox charges: by the minute, up to the cent, late, and the same after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.sandbox.bills import Bills
+from services.sandbox.records import Record
+
+PRICE = 1_215_210
+
+
+def a_record() -> Record:
+    return Record(
+        machine_id="sbx_1", label="mach_1", status="running", wanted="running", offer_id="o", host_id="h", gpu="H100",
+        gpu_count=1, region="r", kind="gpu", billing="spot", price_usd_micros_per_hour=PRICE, created_at=0.0, image="i",
+        slots=1,
+    )  # fmt: skip
+
+
+def test_a_stretch_is_charged_once_by_the_minute_and_published_late(tmp_path: Path):
+    bills = Bills(tmp_path, delay_s=60)
+    bills.note(a_record(), "creating", 990)
+    bills.note(a_record(), "running", 1_000)
+    bills.note(a_record(), "running", 1_010)
+    bills.note(a_record(), "stopped", 1_061)
+    bills.note(a_record(), "destroyed", 1_070)
+    assert bills.published(0, 1_120) == []
+    (charge,) = bills.published(0, 1_121)
+    assert (charge.label, charge.since, charge.until) == ("mach_1", 1_000, 1_061)
+    assert charge.usd_micros == 50_000, "two minutes are 40,507 micros, which is five cents"
+    assert bills.published(1, 9_999) == []
+
+
+def test_a_restart_forgets_no_charge_and_no_machine_that_runs(tmp_path: Path):
+    before = Bills(tmp_path, delay_s=0)
+    before.note(a_record(), "running", 1_000)
+    before.note(a_record(), "exited", 1_030)
+    before.note(a_record(), "running", 2_000)
+    after = Bills(tmp_path, delay_s=0)
+    after.note(a_record(), "exited", 2_010)
+    assert [(charge.number, charge.since) for charge in after.published(0, 3_000)] == [(1, 1_000), (2, 2_000)]
