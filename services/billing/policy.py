@@ -41,7 +41,6 @@ HEARS = (
     "pub.*.instance.stopping",
     "pub.*.instance.interrupted",
     "pub.*.instance.hibernated",
-    "pub.*.instance.hibernated",
     "pub.*.instance.recovering",
     "pub.*.instance.failed",
     "pub.*.instance.deleting",
@@ -55,7 +54,6 @@ HEARS_EVENTS = (
     InstanceReady
     | InstanceStopping
     | InstanceInterrupted
-    | InstanceHibernated
     | InstanceHibernated
     | InstanceRecovering
     | InstanceFailed
@@ -85,8 +83,6 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case InstanceStopping() | InstanceInterrupted() | InstanceHibernated() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)
-        case InstanceHibernated() as event:  # until then it was copied, and ran
-            yield replace(_gpu_off(heard, event.account_id, event.instance_id), at=event.hibernated_at)
         case InstanceFailed() as event:
             yield _gpu_off(heard, event.account_id, event.instance_id)
             yield ReleaseHold(

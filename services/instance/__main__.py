@@ -25,10 +25,9 @@ async def serve(running: process.Running) -> None:
         async def build(ground: Ground) -> tuple[Service, World]:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
-            snapshots = (storage_of(settings, http), settings.snapshot_interval_s)
-            sleep = (settings.hibernate_idle_s, settings.hibernate_notice_s)
+            pace = (settings.snapshot_interval_s, settings.hibernate_idle_s, settings.hibernate_notice_s)
             clouds = {sandbox.name: sandbox}
-            return SERVICE, World(clouds, *about, *settings.patience, *snapshots, *sleep, bills=clouds)
+            return SERVICE, World(clouds, *about, *settings.patience, storage_of(settings, http), *pace, bills=clouds)
 
         await host(SERVICE.name, ROOMS, build, running)
 
