@@ -68,6 +68,8 @@ def test_what_has_no_cause_yet_is_said_by_nobody() -> None:
 
 
 def test_a_field_that_is_gone_or_differs_is_told() -> None:
-    golden = {"a": 1, "b": {"c": "x"}, "d": 2}
-    assert missing(golden, {"a": 1, "b": {"c": "y", "new": 0}, "more": 1}) == [".d is gone", ".b.c is 'y', not 'x'"]
+    golden = {"a": "<id>", "b": {"code": "x"}, "d": 2}
+    found = {"a": "<other>", "b": {"code": "y", "new": 0}, "more": 1}
+    assert missing(golden, found) == [".d is gone", ".b.code is 'y', not 'x'"]
+    assert missing(golden, {**golden, "a": 7}) == [".a is 7, not '<id>'"]
     assert missing(golden, {**golden, "more": 1}) == []
