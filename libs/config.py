@@ -200,3 +200,8 @@ def _type_name(hint: Any) -> str:
     if hint is type(None):
         return "unset"
     return cast("str", getattr(hint, "__name__", None) or str(hint))
+
+
+def name_user() -> None:
+    """Give the local user a name when the system has none for it: asyncssh refuses to connect for a bare number."""
+    os.environ.setdefault("LOGNAME", "dumont")

@@ -81,7 +81,16 @@ class NoteRungFailed(GuardCommand, tag="note_rung_failed", frozen=True, kw_only=
 class NoteReady(GuardCommand, tag="note_ready", frozen=True, kw_only=True):
     machine_id: str
     generation: int
+    on_cpu: bool = False
     restored_at: datetime | None = None  # its files are of this instant; None: they never left it
+
+
+class NoteCpuStandby(GuardCommand, tag="note_cpu_standby", frozen=True, kw_only=True):
+    """A CPU standby has had a whole copy, or (`is_lost`) is no more."""
+
+    account_id: str
+    machine_id: str
+    is_lost: bool = False
 
 
 class NoteSnapshot(GuardCommand, tag="note_snapshot", frozen=True, kw_only=True):
@@ -135,6 +144,7 @@ AnyCommand = (
     | NoteReady
     | NotePool
     | NoteSnapshot
+    | NoteCpuStandby
     | AbandonFailover
     | GiveUpRung
     | UpdateSettings

@@ -63,6 +63,26 @@ class WarmPoolSucceeded(Event, tag="failover.warm_pool_success", kw_only=True, f
     test: bool = False
 
 
+class CpuStandbySucceeded(Event, tag="failover.cpu_standby_success", kw_only=True, frozen=True):
+    """The CPU standby serves, with checked files (seed 000)."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    machine_id: str
+    took_ms: int
+    test: bool = False
+
+
+class CpuStandbyNoted(Event, tag="failover.cpu_standby_noted", kw_only=True, frozen=True):
+    """Which CPU standby has a whole copy now; empty: none."""
+
+    instance_id: str
+    account_id: str
+    machine_id: str = ""
+
+
 class CloudStorageSucceeded(Event, tag="failover.cloud_storage_success", kw_only=True, frozen=True):
     """A new machine, filled from a snapshot, carries the instance."""
 
@@ -94,6 +114,7 @@ class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=Tr
     completed_at: datetime
     gpu: str = ""
     test: bool = False
+    on_cpu: bool = False  # without a GPU, until there is one again
 
 
 class FailoverFailed(Event, tag="failover.failed", kw_only=True, frozen=True):
@@ -209,6 +230,8 @@ GuardEvent = (
     FailoverStarted
     | RungTried
     | WarmPoolSucceeded
+    | CpuStandbySucceeded
+    | CpuStandbyNoted
     | CloudStorageSucceeded
     | FailoverCompleted
     | FailoverFailed

@@ -40,6 +40,8 @@ Scope = Literal[
     "failover:execute",
     "warmpool:read",
     "warmpool:write",
+    "standby:read",
+    "standby:write",
     "billing:read",
     "billing:write",
     "webhooks:read",

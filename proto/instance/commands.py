@@ -244,6 +244,45 @@ class ReplaceMachine(InstanceCommand, tag="replace", frozen=True, kw_only=True):
     no_offer: str = ""
 
 
+class EnableCpuStandby(InstanceCommand, tag="enable_cpu_standby", frozen=True, kw_only=True):
+    account_id: str
+    sync_interval_s: int
+    excludes: tuple[str, ...] = ()
+
+
+class DisableCpuStandby(InstanceCommand, tag="disable_cpu_standby", frozen=True, kw_only=True):
+    account_id: str
+
+
+class RequestCpuStandby(InstanceCommand, tag="request_cpu_standby", frozen=True, kw_only=True):
+    """The CPU machine that is wanted and not there. `offers` is filled by the owner; none: looked for again later."""
+
+    machine_id: str
+    offers: tuple[Offer, ...] = ()
+
+
+class PromoteCpuStandby(InstanceCommand, tag="promote_cpu_standby", frozen=True, kw_only=True):
+    """Let the CPU standby carry the instance whose machine is lost."""
+
+    replaces: str
+    failover_id: str
+    give_up_at: datetime
+
+
+class ReportSync(InstanceCommand, tag="report_sync", frozen=True, kw_only=True):
+    """The primary's agent has ended a cycle. Refused (MACHINE_FENCED) from any other machine."""
+
+    machine_id: str
+    standby_machine_id: str
+    cycle: int
+    ok: bool
+    took_ms: int
+    files: int = 0
+    bytes: int = 0
+    captured_at: datetime | None = None
+    error: str = ""
+
+
 class RequestSnapshot(InstanceCommand, tag="request_snapshot", frozen=True, kw_only=True):
     """Copy the workspace to storage. From a customer (`account_id`) it is refused when it cannot be; from our own
     policy (`account_id` empty) the answer is always a fact. `has_storage` is filled by the owner."""
@@ -334,6 +373,11 @@ AnyCommand = (
     | PromoteMachine
     | GiveUpMachine
     | ReplaceMachine
+    | EnableCpuStandby
+    | DisableCpuStandby
+    | RequestCpuStandby
+    | PromoteCpuStandby
+    | ReportSync
     | RequestSnapshot
     | ReportSnapshot
     | ReportSnapshotFailed

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
+from proto.instance.cpu_events import CpuStandbyDisabled, CpuStandbyEnabled, SyncCompleted, SyncStarted
 from proto.instance.hibernation_events import (
     HibernationCancelled,
     HibernationScheduled,
@@ -122,6 +123,7 @@ class InstanceReady(Event, tag="instance.ready", kw_only=True, frozen=True):
     price_usd_micros_per_hour: int = 0
     provider: str = ""
     host_id: str = ""
+    on_cpu: bool = False  # a CPU standby carries it until there is a GPU again
     restored_at: datetime | None = None  # its files are those of this instant; None: they never left it
 
 
@@ -387,5 +389,9 @@ InstanceEvent = (
     | SnapshotFailed
     | SnapshotsExpired
     | MachineRestored
+    | CpuStandbyEnabled
+    | CpuStandbyDisabled
+    | SyncStarted
+    | SyncCompleted
 )
 AnyEvent = InstanceEvent | HostEvent | OrphanEvent | MachineBilled

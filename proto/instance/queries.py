@@ -10,6 +10,11 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from proto.base import Query, Signal
+from proto.instance.copy_queries import (
+    ListCpuStandbys,
+    ListSnapshots,
+    SignStorage,
+)
 from proto.instance.hibernation_queries import GetHibernationStats
 from proto.instance.words import (
     BlacklistType,
@@ -280,6 +285,28 @@ class SnapshotOrder(Struct, frozen=True):
     base_id: str = ""
 
 
+class SyncOrder(Struct, frozen=True):
+    """The primary's agent is to keep this CPU standby in sync. `private_key` opens that machine only: never log it."""
+
+    standby_machine_id: str
+    generation: int
+    host: str
+    port: int
+    private_key: str
+    interval_s: int
+    excludes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"SyncOrder(standby_machine_id={self.standby_machine_id!r})"
+
+
+class ReceiveOrder(Struct, frozen=True):
+    """A CPU standby's agent takes in what this generation sends, nobody else. `takes_over`: it is the primary now."""
+
+    generation: int
+    takes_over: bool = False
+
+
 class AgentAnswer(Struct, frozen=True):
     """What the agent should do next."""
 
@@ -288,6 +315,8 @@ class AgentAnswer(Struct, frozen=True):
     next_heartbeat_s: int
     snapshot: SnapshotOrder | None = None
     hibernate_at: datetime | None = None
+    sync: SyncOrder | None = None
+    receive: ReceiveOrder | None = None
 
 
 class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
@@ -311,63 +340,6 @@ class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
     last_activity_at: datetime | None = None
 
 
-class SnapshotView(Struct, frozen=True, omit_defaults=True):
-    """A snapshot as its owner may see it."""
-
-    snapshot_id: str
-    instance_id: str
-    status: Literal["requested", "completed", "failed", "expired"]
-    reason: str = ""
-    requested_at: datetime | None = None
-    captured_at: datetime | None = None
-    completed_at: datetime | None = None
-    files: int | None = None
-    bytes: int | None = None
-    stored_bytes: int | None = None
-    took_ms: int | None = None
-    is_point_in_time: bool | None = None
-    error: str = ""
-
-
-class SnapshotList(Struct, frozen=True):
-    items: list[SnapshotView]
-
-
-class ListSnapshots(Query, tag="snapshots", frozen=True, kw_only=True):
-    service: ClassVar[str] = "instance"
-    reply: ClassVar[object] = SnapshotList
-    account_id: str
-    instance_id: str
-
-
-class StoredPart(Struct, frozen=True):
-    """One object: a part of a pack."""
-
-    pack_id: str
-    number: int
-
-
-class SignedUrls(Struct, frozen=True):
-    """In the order asked for: the manifest first, if it was, then the parts."""
-
-    urls: tuple[str, ...]
-    valid_s: int
-
-
-class SignStorage(Query, tag="sign_storage", frozen=True, kw_only=True):
-    """URLs for objects of one snapshot. Whose machine this is comes from the verified agent token."""
-
-    service: ClassVar[str] = "instance"
-    reply: ClassVar[object] = SignedUrls
-    machine_id: str
-    instance_id: str
-    generation: int
-    method: Literal["GET", "PUT"]
-    snapshot_id: str
-    manifest: bool = False
-    parts: tuple[StoredPart, ...] = ()
-
-
 AnyQuery = (
     GetInstance
     | ListInstances
@@ -380,6 +352,7 @@ AnyQuery = (
     | GetStats
     | GetHibernationStats
     | ListSnapshots
+    | ListCpuStandbys
     | SignStorage
 )
 AnySignal = AgentReport

@@ -86,6 +86,7 @@ class MachinePromoted(Event, tag="machine.promoted", kw_only=True, frozen=True):
     promoted_at: datetime
     give_up_at: datetime
     health_check: HealthCheck = HealthCheck()
+    restore: str = ""  # it has the files when its agent says so
 
 
 class PromotionPlanned(Event, tag="machine.promotion_planned", kw_only=True, frozen=True):

@@ -33,12 +33,36 @@ class SnapshotOrder(Struct, frozen=True):
     base_id: str = ""
 
 
+class SyncOrder(Struct, frozen=True):
+    """Keep this CPU standby in sync, as the primary of this generation."""
+
+    standby_machine_id: str
+    generation: int
+    host: str
+    port: int
+    private_key: str
+    interval_s: int
+    excludes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"SyncOrder({self.standby_machine_id!r}, generation={self.generation})"
+
+
+class ReceiveOrder(Struct, frozen=True):
+    """Take in what this generation sends; `takes_over`: from nobody any more, and say when the files are whole."""
+
+    generation: int
+    takes_over: bool = False
+
+
 class _Said(Struct, frozen=True):
     action: str = "none"
     commands: list[Any] = []
     next_heartbeat_in: float | None = None
     hibernate_in_seconds: float | None = None
     snapshot: SnapshotOrder | None = None
+    sync: SyncOrder | None = None
+    receive: ReceiveOrder | None = None
 
 
 class _Envelope(Struct, frozen=True):
@@ -52,6 +76,8 @@ class Answer(Struct, frozen=True):
     unknown: tuple[str, ...] = ()
     next_heartbeat_in_s: float | None = None
     snapshot: SnapshotOrder | None = None
+    sync: SyncOrder | None = None
+    receive: ReceiveOrder | None = None
 
 
 def read_answer(body: bytes) -> Answer:
@@ -67,7 +93,9 @@ def read_answer(body: bytes) -> Answer:
     pause_s = said.next_heartbeat_in
     if pause_s is not None:
         pause_s = min(max(pause_s, INTERVAL_MIN_S), INTERVAL_MAX_S)
-    return Answer(deeds, tuple(word for word in words if word not in DEEDS), pause_s, said.snapshot)
+    return Answer(
+        deeds, tuple(word for word in words if word not in DEEDS), pause_s, said.snapshot, said.sync, said.receive
+    )
 
 
 def _word(command: Any) -> str:

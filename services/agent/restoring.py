@@ -23,7 +23,7 @@ from services.agent.capturing import RACY_NS, SETTLE_S, Known, nanoseconds
 from services.agent.manifest import BadManifest, Entry, Extent, Manifest, unpack
 from services.agent.memory import LastCopy
 from services.agent.packing import CHUNK_BYTES
-from services.agent.scanning import look
+from services.agent.scanning import look, scan
 from services.agent.settings import AgentSettings
 from services.agent.transfer import Part, Transfer
 
@@ -70,11 +70,11 @@ async def fill(source: str, *, settings: AgentSettings, transfer: Transfer, cloc
     except BadManifest as error:
         raise NotRestored(str(error)) from error
     try:
-        await asyncio.to_thread(_prepare, root, manifest)
-        for part, pieces in _by_part(manifest):
+        await asyncio.to_thread(prepare, root, manifest)
+        for part, pieces in by_part(manifest):
             body = await transfer.get_part(source, part)
-            await asyncio.to_thread(_write_pieces, root, body, pieces)
-        known = await asyncio.to_thread(_finish, root, manifest, clock)
+            await asyncio.to_thread(write_pieces, root, body, pieces)
+        known = await asyncio.to_thread(finish, root, manifest, clock)
     except OSError as error:
         raise NotRestored(f"{error.strerror}: {os.fsdecode(error.filename or b'')}") from error
     last = LastCopy(source, manifest.packs, tuple(known))
@@ -86,7 +86,7 @@ async def fill(source: str, *, settings: AgentSettings, transfer: Transfer, cloc
     return done
 
 
-def _by_part(manifest: Manifest) -> Iterable[tuple[Part, Sequence[tuple[Entry, Extent, int]]]]:
+def by_part(manifest: Manifest) -> Iterable[tuple[Part, Sequence[tuple[Entry, Extent, int]]]]:
     """Each part once, with what of which file it has: entry, extent, and where in the file that begins."""
     parts: dict[tuple[int, int], list[tuple[Entry, Extent, int]]] = {}
     for entry in manifest.entries:
@@ -98,7 +98,7 @@ def _by_part(manifest: Manifest) -> Iterable[tuple[Part, Sequence[tuple[Entry, E
         yield Part(manifest.packs[pack].pack_id, number), pieces
 
 
-def _prepare(root: bytes, manifest: Manifest) -> None:
+def prepare(root: bytes, manifest: Manifest) -> None:
     """Directories, and an empty draft for every file."""
     for entry in sorted(manifest.entries, key=lambda entry: entry.path):
         place = _place(root, entry.path)
@@ -119,7 +119,7 @@ def _place(root: bytes, path: bytes) -> bytes:
     return os.path.join(root, path)
 
 
-def _write_pieces(root: bytes, body: bytes, pieces: Sequence[tuple[Entry, Extent, int]]) -> None:
+def write_pieces(root: bytes, body: bytes, pieces: Sequence[tuple[Entry, Extent, int]]) -> None:
     whole = memoryview(body)
     for entry, extent, position in pieces:
         piece = whole[extent.offset : extent.offset + extent.length]
@@ -130,7 +130,7 @@ def _write_pieces(root: bytes, body: bytes, pieces: Sequence[tuple[Entry, Extent
             draft.write(piece)
 
 
-def _finish(root: bytes, manifest: Manifest, clock: Clock) -> list[Known]:
+def finish(root: bytes, manifest: Manifest, clock: Clock) -> list[Known]:
     """Check every draft, put it in its place, then count what is there. Directories last, from the inside out."""
     for entry in manifest.entries:
         place = _place(root, entry.path)
@@ -149,6 +149,19 @@ def _finish(root: bytes, manifest: Manifest, clock: Clock) -> list[Known]:
             os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
             os.chmod(place, entry.mode)
     return _count(root, manifest, clock)
+
+
+def remove_others(root: bytes, manifest: Manifest) -> None:
+    """Take away what the manifest does not name."""
+    named = {entry.path for entry in manifest.entries}
+    found = scan(root, None)
+    for path in sorted(found, reverse=True):  # what is inside before what it is in
+        if path not in named:
+            place = os.path.join(root, path)
+            if found[path].kind == "directory":
+                shutil.rmtree(place, ignore_errors=True)
+            elif os.path.lexists(place):
+                os.unlink(place)
 
 
 def _make_room(place: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,14 +17,17 @@ import psutil
 from libs.clock import Clock
 from libs.config import surroundings
 from services.agent import restoring, snapshotting
-from services.agent.answers import SnapshotOrder
+from services.agent.answers import ReceiveOrder, SnapshotOrder, SyncOrder
+from services.agent.receiving import SOURCE, Receiver
 from services.agent.restoring import NotRestored, Restored
 from services.agent.settings import AgentSettings
+from services.agent.syncing import Syncer
 from services.agent.transfer import Transfer, TransferFailed
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 COMMAND_FILE = "start_command"
 REPORT_PAUSE_S = 5.0
+RECEIVE_PAUSE_S = 1.0  # between two looks for a new copy
 
 
 class Work:
@@ -36,6 +40,11 @@ class Work:
         self._group = group
         self._snapshot: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
+        self._syncer: Syncer | None = None
+        self._syncing: asyncio.Task[None] | None = None
+        self._receiver = Receiver(settings, clock)
+        self._receive_order: ReceiveOrder | None = None
+        self._receiving: asyncio.Task[None] | None = None
         self.message = ""
 
     @property
@@ -53,8 +62,42 @@ class Work:
             return
         self._snapshot = self._group.create_task(self._take(order))
 
+    def sync(self, order: SyncOrder | None) -> None:
+        """The same order again and again; another standby, generation or pace begins anew."""
+        if order == (None if self._syncer is None else self._syncer.order):
+            return
+        if self._syncing is not None:
+            self._syncing.cancel()
+        self._syncer = self._syncing = None
+        if order is not None:
+            self._syncer = Syncer(order, self._settings, self._transfer, self._clock)
+            self._syncing = self._group.create_task(self._syncer.run())
+
+    def receive(self, order: ReceiveOrder | None) -> None:
+        """For a CPU standby: from now on until told otherwise."""
+        self._receive_order = order
+        if order is not None and (self._receiving is None or self._receiving.done()):
+            self._receiving = self._group.create_task(self._receive())
+
+    async def _receive(self) -> None:
+        while (order := self._receive_order) is not None:
+            try:
+                done = await asyncio.to_thread(self._receiver.obey, order)
+            except NotRestored as error:
+                self.message, why = f"not restored: {error}", str(error)
+                await self._tell(partial(restoring.report_failure, SOURCE, why, self._transfer))
+                return
+            if done is not None:
+                await self._took_over(done)
+                return
+            await self._clock.sleep(RECEIVE_PAUSE_S)
+
+    async def _took_over(self, done: Restored) -> None:
+        self.message = f"took over with {done.files} files"
+        await self._tell(lambda: restoring.report(done, settings=self._settings, transfer=self._transfer))
+
     def end(self) -> None:
-        for task in (self._snapshot, self._filling):
+        for task in (self._snapshot, self._filling, self._syncing, self._receiving):
             if task is not None:
                 task.cancel()
 

@@ -14,6 +14,7 @@ from proto.failover.commands import (
     AbandonFailover,
     AnswerInterruption,
     NoteClaimed,
+    NoteCpuStandby,
     NotePool,
     NoteReady,
     NoteRungFailed,
@@ -28,6 +29,8 @@ from proto.instance.events import (
     InstanceStopping,
     PromotionFailed,
     SnapshotCompleted,
+    StandbyFailed,
+    SyncCompleted,
 )
 from proto.warmpool.events import (
     PoolDegraded,
@@ -45,6 +48,8 @@ HEARS = (
     "pub.*.instance.promotion_failed",
     "pub.*.instance.recovering",
     "pub.*.snapshot.completed",
+    "pub.*.standby.sync_completed",
+    "pub.*.instance.standby_failed",
     "pub.*.warmpool.provisioned",
     "pub.*.warmpool.degraded",
     "pub.*.warmpool.disabled",
@@ -59,6 +64,8 @@ HEARS_EVENTS = (
     | PromotionFailed
     | InstanceRecovering
     | SnapshotCompleted
+    | SyncCompleted
+    | StandbyFailed
     | PoolProvisioned
     | PoolDegraded
     | PoolDisabled
@@ -87,6 +94,7 @@ def react(heard: Heard) -> Iterator[Command]:
                 machine_id=event.machine_id,
                 generation=event.generation,
                 restored_at=event.restored_at,
+                on_cpu=event.on_cpu,
             )
         case InstanceRecovering() as event if event.rung != "warm_pool":
             # The warm pool says itself what it has set aside.
@@ -97,6 +105,10 @@ def react(heard: Heard) -> Iterator[Command]:
                 rung=as_rung(event.rung),
                 machine_id=event.machine_id,
             )
+        case SyncCompleted(ok=True) as event:
+            yield _note_cpu(heard, event.instance_id, event.account_id, event.cpu_name, is_lost=False)
+        case StandbyFailed() as event:
+            yield _note_cpu(heard, event.instance_id, event.account_id, event.machine_id, is_lost=True)
         case SnapshotCompleted() as event:
             yield NoteSnapshot(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
         case InstanceStopping() as event:
@@ -122,6 +134,12 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case _:
             yield from _react_to_pool(heard)
+
+
+def _note_cpu(heard: Heard, instance_id: str, account_id: str, machine_id: str, *, is_lost: bool) -> NoteCpuStandby:
+    return NoteCpuStandby(
+        now=heard.at, instance_id=instance_id, account_id=account_id, machine_id=machine_id, is_lost=is_lost
+    )
 
 
 def _react_to_pool(heard: Heard) -> Iterator[Command]:

@@ -15,6 +15,8 @@ from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Heard
 from proto.failover.commands import GiveUpRung
 from proto.failover.events import (
+    CpuStandbyNoted,
+    CpuStandbySucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -44,6 +46,10 @@ def project(heard: Heard) -> Iterator[Row]:
             yield from _project_end(heard)
         case PoolNoted() as event:
             yield _guard(heard, account_id=event.account_id, pool=event.pool)
+        case CpuStandbyNoted() as event:
+            yield _guard(heard, account_id=event.account_id, cpu_machine_id=event.machine_id)
+        case CpuStandbySucceeded():
+            yield _guard(heard, cpu_machine_id="")
         case SnapshotNoted() as event:
             yield _guard(heard, account_id=event.account_id, has_snapshot=True)
         case MachineSettingsUpdated() as event:

@@ -80,7 +80,9 @@ left join (select * from matching order by started_at desc, failover_id limit $4
 order by p.started_at desc, p.failover_id
 """
 _SETTINGS_SQL = "select settings from settings where account_id = $1"
-_GUARD_SQL = "select account_id, settings, pool, closed, has_snapshot from guards where instance_id = $1"
+_GUARD_SQL = (
+    "select account_id, settings, pool, closed, has_snapshot, cpu_machine_id from guards where instance_id = $1"
+)
 # $1 instance, $2 since
 _RECENT_SQL = """
 select started_at from failovers where instance_id = $1 and counts and started_at > $2 order by started_at
@@ -248,6 +250,7 @@ async def _guard(query: GetReadiness, context: Context, now: datetime) -> Guard:
         account_id=query.account_id,
         settings=_own(None if row is None else row["settings"]),
         pool=PoolSeen() if pool is None else msgspec.json.decode(pool, type=PoolSeen),
+        cpu_machine_id="" if row is None else row["cpu_machine_id"] or "",
         has_snapshot=row is not None and bool(row["has_snapshot"]),
         started=tuple(one["started_at"] for one in recent),
         breakers=_breakers(rungs),

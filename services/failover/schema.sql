@@ -32,6 +32,7 @@ CREATE TABLE guards (
     settings jsonb,
     pool jsonb,
     has_snapshot boolean,
+    cpu_machine_id text,
     closed boolean
 );
 CREATE INDEX guards_of_account ON guards (account_id, instance_id);

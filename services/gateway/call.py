@@ -137,7 +137,7 @@ class Call:
     def _seen(self, question: Query | Signal) -> Position | None:
         if self.position is not None:
             return self.position
-        subject = getattr(question, "instance_id", self.account_id)
+        subject = getattr(question, "instance_id", "") or self.account_id
         return self.min_position or self.gateway.positions.last(subject)
 
     async def _again(self, wish: Command) -> Reply:

@@ -17,14 +17,17 @@ from proto.billing.events import BalanceSuspended
 from proto.failover.events import RungTried
 from proto.instance.commands import (
     AbandonHibernation,
+    PromoteCpuStandby,
     PromoteMachine,
-    RecordAttempt,
     ReleaseStandby,
     ReplaceMachine,
+    RequestCpuStandby,
     RequestStandby,
     StopInstance,
 )
+from proto.instance.cpu_events import CpuStandbyEnabled
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
+from proto.instance.host_commands import RecordAttempt
 from proto.instance.words import AttemptOutcome, AttemptStage, Offer
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 
@@ -75,16 +78,6 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
                 mode=event.mode,
                 volume_gb=event.volume_gb,
             )
-        case RungTried(rung="cloud_storage") as event:
-            yield ReplaceMachine(
-                now=heard.at,
-                instance_id=event.instance_id,
-                machine_id=derive_id("mach", event.failover_id, event.rung),
-                replaces=event.machine_id,
-                failover_id=event.failover_id,
-                give_up_at=event.give_up_at,
-                rung=event.rung,
-            )
         case StandbyReleased() as event:
             yield ReleaseStandby(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)
         case BalanceSuspended() as event:
@@ -100,6 +93,35 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
                 replaces=event.replaces,
                 failover_id=event.failover_id,
                 give_up_at=event.give_up_at,
+            )
+        case _:
+            yield from _react_to_rungs(heard)
+
+
+def _react_to_rungs(heard: Heard) -> Iterator[Command]:
+    """CPU standbys and new machines for lost ones."""
+    match heard.event:
+        case CpuStandbyEnabled() as event:
+            yield RequestCpuStandby(
+                now=heard.at, instance_id=event.instance_id, machine_id=derive_id("mach", heard.event_id)
+            )
+        case RungTried(rung="cpu_standby") as event:
+            yield PromoteCpuStandby(
+                now=heard.at,
+                instance_id=event.instance_id,
+                replaces=event.machine_id,
+                failover_id=event.failover_id,
+                give_up_at=event.give_up_at,
+            )
+        case RungTried(rung="cloud_storage") as event:
+            yield ReplaceMachine(
+                now=heard.at,
+                instance_id=event.instance_id,
+                machine_id=derive_id("mach", event.failover_id, event.rung),
+                replaces=event.machine_id,
+                failover_id=event.failover_id,
+                give_up_at=event.give_up_at,
+                rung=event.rung,
             )
         case _:
             return

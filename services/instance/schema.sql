@@ -14,6 +14,7 @@ CREATE TABLE instances (
     status_reason text,
     failure_code text,
     volume jsonb,               -- the workspace, when machines share it
+    cpu jsonb,                  -- the wish for a CPU standby; null: none
     machine_id text,            -- the primary machine of the newest generation
     generation bigint,
     created_at timestamptz,
@@ -140,6 +141,18 @@ CREATE TABLE hibernations (
     idle_s bigint
 );
 CREATE INDEX hibernations_of_account ON hibernations (account_id, instance_id);
+CREATE TABLE syncs (
+    instance_id text PRIMARY KEY,
+    standby_machine_id text,
+    started_at timestamptz,
+    cycle bigint,
+    ok boolean,
+    files bigint,
+    bytes bigint,
+    took_ms bigint,
+    captured_at timestamptz,
+    error text
+);
 
 CREATE TABLE auto_stops (
     event_id text PRIMARY KEY,

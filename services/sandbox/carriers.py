@@ -89,7 +89,7 @@ class ProcessCarrier:
             facts=_facts(record),
             ports=record.ports,
             endpoints=record.endpoints,
-            authorized_keys="\n".join(record.ssh_public_keys) or self._public_key,
+            authorized_keys="\n".join([*(record.ssh_public_keys or (self._public_key,)), *record.extra_public_keys]),
             env=record.env,
             agent_env=_agent_environment(record, home),
             start_command=record.start_command,

@@ -57,6 +57,7 @@ class Record(Struct):
     agent_env: dict[str, str] = {}
     start_command: str = ""
     ssh_public_keys: tuple[str, ...] = ()
+    extra_public_keys: tuple[str, ...] = ()  # beside those, or beside the sandbox's own
     volume_id: str = ""
     user_id: int = 0  # 0: the daemon's own user
     endpoints: tuple[EndpointView, ...] = ()

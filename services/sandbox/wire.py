@@ -77,6 +77,7 @@ class CreateBody(Struct, frozen=True, forbid_unknown_fields=True):
     agent_env: Variables = {}  # for the agent alone: shells do not see it
     start_command: Annotated[str, Meta(max_length=8_192)] = ""
     ssh_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=16)] = ()
+    extra_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=4)] = ()
     volume_id: Annotated[str, Meta(max_length=128)] = ""
 
     def __repr__(self) -> str:

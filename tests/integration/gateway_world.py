@@ -29,7 +29,7 @@ from proto.base import Position, Reply, Request
 from proto.gateway.commands import IssueKey, OpenAccount
 from proto.gateway.words import Plan, fingerprint
 from proto.health import MetricsText, ServiceHealth
-from proto.instance import commands, queries
+from proto.instance import commands, copy_queries, host_commands, queries
 from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
@@ -119,17 +119,22 @@ class Owner:
                 self.change(wish, last_used_at=wish.used_at)
             case commands.KeepAlive():
                 self.change(wish, keep_alive_until=wish.now + timedelta(minutes=wish.minutes))
-            case commands.Blacklist():
+            case host_commands.Blacklist():
                 self.blacklist[wish.provider, wish.host_id] = queries.BlacklistEntry(
                     wish.provider, wish.host_id, wish.kind, wish.reason, wish.account_id, wish.gpu, wish.now,
                     wish.expires_at, True, 4, 3, "no ssh",
                 )  # fmt: skip
-            case commands.Unblacklist():
+            case host_commands.Unblacklist():
                 if self.blacklist.pop((wish.provider, wish.host_id), None) is None:
                     raise Refused("BLACKLIST_ENTRY_NOT_FOUND", provider=wish.provider, host_id=wish.host_id)
-            case commands.RequestSnapshot():
+            case commands.RequestSnapshot() | commands.EnableCpuStandby() | commands.DisableCpuStandby():
                 self.owned(wish)
-            case commands.ReportSnapshot() | commands.ReportSnapshotFailed() | commands.ReportRestored():
+            case (
+                commands.ReportSnapshot()
+                | commands.ReportSnapshotFailed()
+                | commands.ReportRestored()
+                | commands.ReportSync()
+            ):
                 pass
             case _:
                 raise AssertionError(wish)
@@ -195,12 +200,17 @@ class Owner:
                 return queries.InstanceStats({"creating": 1, "ready": 2}, 1, 2, 3, 0, 5, 20, datetime.now(UTC), 7)
             case queries.AgentReport():
                 return queries.AgentAnswer("none", "", 30, queries.SnapshotOrder("snap_2", "snap_1"))
-            case queries.ListSnapshots():
+            case copy_queries.ListSnapshots():
                 self.owned(question)
                 now = datetime.now(UTC)
-                return queries.SnapshotList([queries.SnapshotView("snap_1", "inst_1", "completed", captured_at=now)])
-            case queries.SignStorage():
-                return queries.SignedUrls(("http://127.0.0.1:1/dumont/x?X-Amz-Signature=0",), 900)
+                return copy_queries.SnapshotList(
+                    [copy_queries.SnapshotView("snap_1", "inst_1", "completed", captured_at=now)]
+                )
+            case copy_queries.ListCpuStandbys(instance_id=instance_id):
+                view = copy_queries.CpuStandbyView(instance_id or "inst_1", "ready", 30, "mach_9")
+                return copy_queries.CpuStandbyList([view])
+            case copy_queries.SignStorage():
+                return copy_queries.SignedUrls(("http://127.0.0.1:1/dumont/x?X-Amz-Signature=0",), 900)
             case _:
                 raise AssertionError(question)
 

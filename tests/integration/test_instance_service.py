@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from libs.refusal import Refused
-from proto.instance.commands import Blacklist, DeleteInstance, KeepAlive, MarkUsed, StartInstance, StopInstance
+from proto.instance.commands import DeleteInstance, KeepAlive, MarkUsed, StartInstance, StopInstance
+from proto.instance.host_commands import Blacklist
 from proto.instance.queries import (
     AgentAnswer,
     AgentList,

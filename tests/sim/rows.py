@@ -113,6 +113,7 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._INSTANCE_OF_MACHINE_SQL: _instance_of_machine,
     contracts._LEFT_SQL: _left,
     contracts._SILENT_SQL: _no_agents,
+    contracts._NO_CPU_STANDBY_SQL: _no_agents,
     contracts._WANTED_SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,
     contracts._ORPHANS_SQL: _orphans,

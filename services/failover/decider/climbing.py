@@ -21,6 +21,7 @@ from proto.failover.commands import (
     GiveUpRung,
     GuardCommand,
     NoteClaimed,
+    NoteCpuStandby,
     NotePool,
     NoteReady,
     NoteRungFailed,
@@ -29,6 +30,7 @@ from proto.failover.commands import (
 )
 from proto.failover.events import (
     CloudStorageSucceeded,
+    CpuStandbySucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -36,21 +38,27 @@ from proto.failover.events import (
     GuardEvent,
     InterruptionJoined,
     LadderPlanned,
-    PoolNoted,
     RungClaimed,
     RungFailed,
     RungSkipped,
     RungTried,
-    SnapshotNoted,
     WarmPoolSucceeded,
 )
 from proto.failover.words import RUNGS_OF, Attempt, Phase, Rung, Strategy, milliseconds_between
-from services.failover.decider import ladder, settings
+from services.failover.decider import ladder, notes, settings
 from services.failover.decider.guard import DAY, Guard, Run, evolve
 
 Start: TypeAlias = ExecuteFailover | AnswerInterruption
-_SUCCESS = {"warm_pool": WarmPoolSucceeded, "cloud_storage": CloudStorageSucceeded}
-_PHASE_OF: dict[Rung, str] = {"warm_pool": "warm_pool_failover", "cloud_storage": "snapshot_restore"}
+_SUCCESS = {
+    "warm_pool": WarmPoolSucceeded,
+    "cpu_standby": CpuStandbySucceeded,
+    "cloud_storage": CloudStorageSucceeded,
+}
+_PHASE_OF: dict[Rung, str] = {
+    "cpu_standby": "cpu_standby_failover",
+    "warm_pool": "warm_pool_failover",
+    "cloud_storage": "snapshot_restore",
+}
 # The shared volume is the workspace itself: what was written is there, so nothing written is missing.
 SHARED_VOLUME_LOSS_S = 0
 
@@ -77,9 +85,11 @@ def decide(state: Guard, command: GuardCommand) -> Sequence[Event]:
         case NoteReady():
             return _note_ready(state, command)
         case NotePool():
-            return _note_pool(state, command)
+            return notes.pool(state, command)
+        case NoteCpuStandby():
+            return notes.cpu_standby(state, command)
         case NoteSnapshot():
-            return _note_snapshot(state, command)
+            return notes.snapshot(state, command)
         case AbandonFailover():
             return _abandon(state, command)
         case GiveUpRung():
@@ -325,6 +335,7 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
         completed_at=command.now,
         gpu=run.gpu,
         test=run.test,
+        on_cpu=command.on_cpu,
     )
     return [succeeded, completed]
 
@@ -339,19 +350,6 @@ def _data_loss_window_s(run: Run, command: NoteReady) -> int:
     if command.restored_at is None:
         return SHARED_VOLUME_LOSS_S
     return max(0, ceil((run.started_at - command.restored_at).total_seconds()))
-
-
-def _note_pool(state: Guard, command: NotePool) -> Sequence[Event]:
-    if state.closed or state.pool == command.pool:
-        return []
-    return [PoolNoted(instance_id=command.instance_id, account_id=command.account_id, pool=command.pool)]
-
-
-def _note_snapshot(state: Guard, command: NoteSnapshot) -> Sequence[Event]:
-    """Told once: the newest snapshot is never taken away."""
-    if state.closed or state.has_snapshot:
-        return []
-    return [SnapshotNoted(instance_id=command.instance_id, account_id=command.account_id)]
 
 
 def _abandon(state: Guard, command: AbandonFailover) -> Sequence[Event]:

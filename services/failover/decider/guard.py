@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from proto.failover.events import (
     CloudStorageSucceeded,
+    CpuStandbyNoted,
+    CpuStandbySucceeded,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -76,6 +78,7 @@ class Guard(Struct, frozen=True):
     settings: MachineSettings = MachineSettings()
     pool: PoolSeen = PoolSeen()
     has_snapshot: bool = False
+    cpu_machine_id: str = ""  # the CPU standby with a whole copy
     run: Run | None = None
     answered: tuple[str, ...] = ()
     started: tuple[datetime, ...] = ()
@@ -109,6 +112,11 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
             return _climbed(state, event)
         case WarmPoolSucceeded():
             return replace(state, breakers=_closed(state.breakers, "warm_pool"))
+        case CpuStandbySucceeded():
+            return replace(state, breakers=_closed(state.breakers, "cpu_standby"), cpu_machine_id="")
+        case CpuStandbyNoted():
+            about = {"instance_id": event.instance_id, "account_id": event.account_id}
+            return replace(state, **about, cpu_machine_id=event.machine_id)
         case CloudStorageSucceeded():
             return replace(state, breakers=_closed(state.breakers, "cloud_storage"))
         case SnapshotNoted():

@@ -19,7 +19,7 @@ from proto.failover.words import (
 from services.failover.decider.guard import Guard
 
 # Rungs somebody owns: others hear `failover.rung_tried` and answer it.
-OWNED: frozenset[Rung] = frozenset({"warm_pool", "cloud_storage"})
+OWNED: frozenset[Rung] = frozenset({"warm_pool", "cpu_standby", "cloud_storage"})
 NOT_IN_STRATEGY = "not_in_strategy"
 NOT_CONFIGURED = "not_configured"
 BREAKER_OPEN = "breaker_open"
@@ -77,6 +77,8 @@ def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime
     match rung:
         case "warm_pool":
             return pool_objection(guard.pool)
+        case "cpu_standby":
+            return "" if guard.cpu_machine_id else NOT_CONFIGURED
         case "cloud_storage":
             return "" if guard.has_snapshot else NO_SNAPSHOT
         case _:

@@ -13,6 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proto.instance.events import (
+    CpuStandbyDisabled,
+    CpuStandbyEnabled,
     HibernationCancelled,
     HibernationScheduled,
     InstanceCreated,
@@ -44,6 +46,8 @@ from proto.instance.events import (
     SnapshotsExpired,
     StandbyFailed,
     StandbyReady,
+    SyncCompleted,
+    SyncStarted,
     VolumeOutdated,
     VolumeReleased,
     VolumeReleaseRequested,
@@ -56,7 +60,8 @@ from proto.instance.words import (
     MachineSpec,
     Volume,
 )
-from services.instance.decider import machine_state, sleep, vault
+from services.instance.decider import cpu_state, machine_state, sleep, vault
+from services.instance.decider.cpu_state import CpuStandby
 from services.instance.decider.machine_state import LIVE, MACHINE_EVENTS, Machine
 from services.instance.decider.sleep import Sleep
 from services.instance.decider.vault import Vault
@@ -100,6 +105,7 @@ class Instance(Struct, frozen=True):
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
     vault: Vault = Vault()
+    cpu: CpuStandby | None = None
     interrupted_id: str = ""  # the machine whose loss is being answered
     sleep: Sleep = Sleep()
 
@@ -178,6 +184,8 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         if isinstance(event, MachinePromoted):
             return replace(state, machines=machines, plan=None)
         return replace(state, machines=machines)
+    if isinstance(event, CPU_EVENTS):
+        return replace(state, cpu=cpu_state.evolve(state.cpu, event))
     if isinstance(event, SNAPSHOT_EVENTS):
         kept = replace(state, vault=vault.evolve(state.vault, event))
         if isinstance(event, SnapshotRequested) and event.reason == HIBERNATION:
@@ -197,6 +205,7 @@ HIBERNATION_EVENTS = (
     InstanceHibernated,
     InstanceWaking,
 )
+CPU_EVENTS = (CpuStandbyEnabled, CpuStandbyDisabled, SyncStarted, SyncCompleted)
 SNAPSHOT_EVENTS = (SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired)
 _InstanceEvent: TypeAlias = (
     InstanceStarting

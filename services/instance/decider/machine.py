@@ -150,6 +150,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             provider=machine.provider,
             host_id=offer.host_id,
             restored_at=machine.restored_at,
+            on_cpu=offer.kind == "cpu" and state.spec.kind == "gpu",
         ),
         InstanceStarted(
             instance_id=state.instance_id,

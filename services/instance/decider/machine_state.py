@@ -124,6 +124,8 @@ def evolve(machine: Machine, event: MachineEvent) -> Machine:
                 status="booted" if machine.status in ON else machine.status,
                 requested_at=event.promoted_at,
                 give_up_at=event.give_up_at,
+                restore=event.restore,
+                restored_at=None,
             )
         case AgentHeartbeatLost():
             return replace(changed, silent_since=event.last_seen_at)

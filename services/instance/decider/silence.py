@@ -15,6 +15,10 @@ from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance
 
 
+def decide(state: Instance, command: ReportSilence | ReportHeard) -> Sequence[Event]:
+    return silent(state, command) if isinstance(command, ReportSilence) else heard(state, command)
+
+
 def silent(state: Instance, command: ReportSilence) -> Sequence[Event]:
     machine = state.machine(command.machine_id)
     if machine is None or machine.role != "primary" or machine.status != "healthy" or state.status != "ready":

@@ -15,7 +15,6 @@ from proto.base import Event
 from proto.instance.commands import GiveUpSnapshot, ReportSnapshot, ReportSnapshotFailed, RequestSnapshot
 from proto.instance.events import SnapshotCompleted, SnapshotFailed, SnapshotRequested, SnapshotsExpired
 from services.instance.decider.instance import Instance
-from services.instance.decider.machine_state import Machine
 from services.instance.decider.vault import Vault
 
 SnapshotCommand: TypeAlias = RequestSnapshot | ReportSnapshot | ReportSnapshotFailed | GiveUpSnapshot
@@ -88,7 +87,7 @@ def _completed(state: Instance, command: ReportSnapshot) -> Sequence[Event]:
     vault, machine = state.vault, state.primary
     if command.snapshot_id in vault.answered:
         return []
-    if not _carries(machine, command.machine_id, command.generation):
+    if machine is None or machine.machine_id != command.machine_id:  # a machine is primary once: its id says enough
         raise Refused("MACHINE_FENCED", instance_id=state.instance_id, generation=state.generation)
     pending = vault.pending
     if pending is None or pending.snapshot_id != command.snapshot_id or pending.machine_id != command.machine_id:
@@ -98,7 +97,7 @@ def _completed(state: Instance, command: ReportSnapshot) -> Sequence[Event]:
         account_id=state.account_id,
         snapshot_id=command.snapshot_id,
         machine_id=command.machine_id,
-        generation=command.generation,
+        generation=machine.generation,
         reason=pending.reason,
         captured_at=min(command.captured_at, command.now),
         completed_at=command.now,
@@ -110,11 +109,6 @@ def _completed(state: Instance, command: ReportSnapshot) -> Sequence[Event]:
         is_point_in_time=command.is_point_in_time,
     )
     return [completed, *_expired(vault, completed)]
-
-
-def _carries(primary: Machine | None, machine_id: str, generation: int) -> bool:
-    """Whether this machine, and no later one, is the primary."""
-    return primary is not None and (primary.machine_id, primary.generation) == (machine_id, generation)
 
 
 def _expired(vault: Vault, newest: SnapshotCompleted) -> Sequence[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from libs.refusal import Refused
 from proto.base import Event
@@ -10,12 +11,15 @@ from proto.instance.commands import (
     AbandonHibernation,
     CreateInstance,
     DeleteInstance,
+    DisableCpuStandby,
+    EnableCpuStandby,
     GiveUpMachine,
     GiveUpSnapshot,
     HibernateInstance,
     InstanceCommand,
     KeepAlive,
     MarkUsed,
+    PromoteCpuStandby,
     PromoteMachine,
     ReleaseStandby,
     ReplaceMachine,
@@ -33,17 +37,21 @@ from proto.instance.commands import (
     ReportSnapshotChecked,
     ReportSnapshotFailed,
     ReportStopped,
+    ReportSync,
     ReportVolumeReleased,
     ReportVolumeShared,
+    RequestCpuStandby,
     RequestSnapshot,
     RequestStandby,
     StartInstance,
     StopIfIdle,
     StopInstance,
 )
-from services.instance.decider import hibernation, lifecycle, recovery, silence, snapshots, standby
+from services.instance.decider import cpu_standby, hibernation, lifecycle, recovery, silence, snapshots, standby
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
+
+CpuStandbyCommand: TypeAlias = EnableCpuStandby | DisableCpuStandby | RequestCpuStandby | PromoteCpuStandby | ReportSync
 
 
 def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
@@ -89,10 +97,10 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return standby.volume_shared(state, command)
         case ReportVolumeReleased():
             return standby.volume_released(state, command)
-        case ReportSilence():
-            return silence.silent(state, command)
-        case ReportHeard():
-            return silence.heard(state, command)
+        case ReportSilence() | ReportHeard():
+            return silence.decide(state, command)
+        case EnableCpuStandby() | DisableCpuStandby() | RequestCpuStandby() | PromoteCpuStandby() | ReportSync():
+            return _decide_cpu_standby(state, command)
         case ReplaceMachine():
             return recovery.replace(state, command)
         case ReportRestored():
@@ -105,6 +113,20 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return hibernation.decide(state, command)
         case _:
             raise TypeError(f"{type(command).__name__} is not a wish for an instance")
+
+
+def _decide_cpu_standby(state: Instance, command: CpuStandbyCommand) -> Sequence[Event]:
+    match command:
+        case EnableCpuStandby():
+            return cpu_standby.enable(_owned(state, command.account_id), command)
+        case DisableCpuStandby():
+            return cpu_standby.disable(_owned(state, command.account_id), command)
+        case RequestCpuStandby():
+            return cpu_standby.request(state, command)
+        case PromoteCpuStandby():
+            return cpu_standby.promote(state, command)
+        case ReportSync():
+            return cpu_standby.synced(state, command)
 
 
 def _owned(state: Instance, account_id: str) -> Instance:

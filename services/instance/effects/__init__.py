@@ -2,7 +2,7 @@
 
 Split by noun: `world` (what there is), `intake` (the market into wishes), `renting` (contracts), `sharing` (volumes),
 `storing` (snapshots), `probing` (health), `watching` (differences and orphans), `silence` (agents that are not heard
-of), `idleness` (hibernation). Wired by `__main__`; nothing here writes state.
+of), `idleness` (hibernation), `accompanying` (CPU standbys). Wired by `__main__`; nothing here writes state.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from proto.instance.commands import (
     CreateInstance,
     HibernateInstance,
     ReplaceMachine,
+    RequestCpuStandby,
     RequestSnapshot,
     RequestStandby,
     StartInstance,
@@ -35,7 +36,18 @@ from proto.instance.events import (
     VolumeReleaseRequested,
 )
 from proto.instance.host_events import OrphanDestroyRequested
-from services.instance.effects import bills, idleness, intake, probing, renting, sharing, silence, storing, watching
+from services.instance.effects import (
+    accompanying,
+    bills,
+    idleness,
+    intake,
+    probing,
+    renting,
+    sharing,
+    silence,
+    storing,
+    watching,
+)
 from services.instance.effects.world import World
 
 __all__ = ["EFFECTS", "INTAKE", "TASKS", "World"]
@@ -68,6 +80,7 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     ReplaceMachine: intake.with_offers_for_replacement,
     RequestSnapshot: intake.with_storage,
     HibernateInstance: intake.with_storage,
+    RequestCpuStandby: intake.with_cpu_offers,
 }
 TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
     watching.watch_providers,
@@ -76,4 +89,5 @@ TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
     storing.take_in_time,
     idleness.watch_idleness,
     bills.follow_bills,
+    accompanying.keep_cpu_standbys,
 )

@@ -15,6 +15,7 @@ from proto.instance.commands import (
     CreateInstance,
     HibernateInstance,
     ReplaceMachine,
+    RequestCpuStandby,
     RequestSnapshot,
     RequestStandby,
     StartInstance,
@@ -25,6 +26,7 @@ from services.instance.effects.world import World
 from services.instance.queries import contracts
 
 S = TypeVar("S", RequestSnapshot, HibernateInstance)
+OFFERS_OF_CPUS_MAX = 5
 OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 
 
@@ -61,6 +63,22 @@ async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> 
         return command
     choice = await choose_offers(wanted.spec, wanted.account_id, world)
     return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
+async def with_cpu_offers(command: RequestCpuStandby, world: World) -> RequestCpuStandby:
+    """CPU machines, cheapest first; in another region than the primary's where there is one: zones fail as a whole."""
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
+        return command
+    try:
+        stock = await world.offers()
+    except Transient as unwell:
+        world.logger.info("market.unreachable", cause=str(unwell))
+        return command
+    region = await contracts.region_of(world.pool, command.instance_id)
+    fitting = [offer for offer in stock.offers if offer.kind == "cpu"]
+    fitting.sort(key=lambda offer: (offer.region == region, offer.price_usd_micros_per_hour, offer.offer_id))
+    return replace(command, offers=tuple(fitting[:OFFERS_OF_CPUS_MAX]))
 
 
 async def with_storage(command: S, world: World) -> S:

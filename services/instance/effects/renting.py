@@ -16,20 +16,14 @@ from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
 from libs.tokens import mint_agent_token
 from proto.base import Command, Event
-from proto.instance.commands import (
-    ReportBooted,
-    ReportDestroyed,
-    ReportFailed,
-    ReportOrphanGone,
-    ReportRented,
-    ReportStopped,
-)
+from proto.instance.commands import ReportBooted, ReportDestroyed, ReportFailed, ReportRented, ReportStopped
 from proto.instance.events import (
     MachineDestroyRequested,
     MachineRequested,
     MachineStartRequested,
     MachineStopRequested,
 )
+from proto.instance.host_commands import ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyRequested
 from proto.instance.words import MachineSpec, Offer, Volume
 from services.instance.decider.instance import Instance
@@ -40,6 +34,7 @@ from services.instance.effects.sharing import report_shared
 from services.instance.effects.world import World
 from services.instance.providers import MachineOrder, OfferGone, OrderRejected, Provider, ProviderMachine
 from services.instance.queries import contracts
+from services.instance.queries.sync_keys import public_key
 
 LOOK_PAUSE_S = 0.5  # between two looks for our label
 END_WAIT_S = 10.0  # stopping and destroying usually take less; the watch hears of the rest
@@ -79,6 +74,8 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
     state: Instance = job.state
     if event.role == "primary":
         return await _rent_in_rounds(event, state.volume, world)
+    if event.role == "cpu_standby":
+        return await _rent_in_rounds(event, None, world)
     return await _rent_beside_primary(event, state, world)
 
 
@@ -177,7 +174,10 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
             environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
             environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
         spec = _without_command(spec)
-    return MachineOrder(event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "")
+    keys = (public_key(world.secret, event.machine_id),) if event.role == "cpu_standby" else ()
+    return MachineOrder(
+        event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "", keys
+    )
 
 
 def _without_command(spec: MachineSpec) -> MachineSpec:

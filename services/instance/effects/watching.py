@@ -15,14 +15,8 @@ from typing import NamedTuple
 from libs.refusal import Refused, Transient
 from libs.runtime.service import Handle
 from proto.base import Command
-from proto.instance.commands import (
-    ReportBooted,
-    ReportDestroyed,
-    ReportFailed,
-    ReportOrphan,
-    ReportOrphanGone,
-    ReportStopped,
-)
+from proto.instance.commands import ReportBooted, ReportDestroyed, ReportFailed, ReportStopped
+from proto.instance.host_commands import ReportOrphan, ReportOrphanGone
 from proto.instance.words import MachineStatus
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import Machine

@@ -13,7 +13,8 @@ import msgspec
 
 from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Command, Event, Heard
-from proto.instance.commands import DestroyOrphan, GiveUpMachine, StopIfIdle
+from proto.instance.commands import GiveUpMachine, StopIfIdle
+from proto.instance.cpu_events import CpuStandbyDisabled, CpuStandbyEnabled, SyncCompleted, SyncStarted
 from proto.instance.events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
@@ -59,7 +60,7 @@ from proto.instance.events import (
     VolumeReleased,
     VolumeShared,
 )
-from proto.instance.host_commands import host_key
+from proto.instance.host_commands import DestroyOrphan, host_key
 from proto.instance.host_events import (
     AttemptRecorded,
     HostBlacklisted,
@@ -70,7 +71,7 @@ from proto.instance.host_events import (
     OrphanFound,
 )
 from proto.instance.words import Volume
-from services.instance.projection import bills, hibernation, snapshots
+from services.instance.projection import bills, cpu_standbys, hibernation, snapshots
 from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
@@ -220,7 +221,8 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
             yield _machine(heard, event.machine_id, "rented", silent_since=None)
             yield _give_up(heard, event)
         case MachinePromoted() as event:
-            yield _machine(heard, event.machine_id, "booted", role="primary", generation=event.generation)
+            filled = {"restore": event.restore, "restored_at": None} if event.restore else {}
+            yield _machine(heard, event.machine_id, "booted", role="primary", generation=event.generation, **filled)
             yield _instance(heard, machine_id=event.machine_id, generation=event.generation)
             yield _give_up(heard, event)
         case AgentHeartbeatLost(machine_id=machine_id, last_seen_at=last_seen_at):
@@ -389,5 +391,6 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),
     **dict.fromkeys(_HIBERNATION, hibernation.project),
     MachineBilled: bills.project,
+    **dict.fromkeys((CpuStandbyEnabled, CpuStandbyDisabled, SyncStarted, SyncCompleted), cpu_standbys.project),
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
 }

@@ -68,6 +68,7 @@ class MachineOrder(Struct, frozen=True):
     spec: MachineSpec
     environment: dict[str, str]
     volume_id: str = ""  # a volume of the offer's host, to be the workspace
+    extra_public_keys: tuple[str, ...] = ()  # may log in beside the customer
 
     def __repr__(self) -> str:
         return f"MachineOrder(label={self.label!r}, offer={self.offer.offer_id!r})"

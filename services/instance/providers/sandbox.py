@@ -158,6 +158,7 @@ class SandboxProvider:
             "agent_env": order.environment,
             "start_command": spec.start_command,
             "ssh_public_keys": keys,
+            "extra_public_keys": order.extra_public_keys,
             "volume_id": order.volume_id,
         }
         try:

@@ -3,7 +3,8 @@
 The runtime calls `QUERIES[type](query, context)` and `SIGNALS[type](signal, context)`; `context.pool` is this
 service's database (active projection first, then the live schema), `context.world` its World. Split by noun:
 `instances`, `hosts` (offers, blacklist, history), `pool_hosts` (for warm pools), `agents` (heartbeats),
-`storage` (snapshots), `hibernation`, `contracts` (what effects need to know). Nothing here writes facts.
+`storage` (snapshots), `hibernation`, `cpu_standbys`, `contracts` (what effects need to know).
+Nothing here writes facts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from proto.base import Query, Signal
+from proto.instance.copy_queries import ListCpuStandbys, ListSnapshots, SignStorage
 from proto.instance.queries import (
     AgentReport,
     CheckBlacklist,
@@ -23,11 +25,9 @@ from proto.instance.queries import (
     ListHosts,
     ListInstances,
     ListOffers,
-    ListSnapshots,
-    SignStorage,
     SummarizeHistory,
 )
-from services.instance.queries import agents, hibernation, hosts, instances, pool_hosts, storage
+from services.instance.queries import agents, cpu_standbys, hibernation, hosts, instances, pool_hosts, storage
 
 QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     GetInstance: instances.get_instance,
@@ -41,6 +41,7 @@ QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     SummarizeHistory: hosts.summarize_history,
     ListAgents: agents.list_agents,
     ListSnapshots: storage.list_snapshots,
+    ListCpuStandbys: cpu_standbys.list_cpu_standbys,
     SignStorage: storage.sign_storage,
 }
 SIGNALS: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = {AgentReport: agents.agent_report}

@@ -8,13 +8,29 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
 from asyncpg import Record
+from msgspec import Struct
 
+from libs.config import Secret
 from libs.postgres import Database
-from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, ListAgents, SnapshotOrder
+from proto.instance.queries import (
+    AgentAnswer,
+    AgentList,
+    AgentReport,
+    AgentView,
+    ListAgents,
+    ReceiveOrder,
+    SnapshotOrder,
+    SyncOrder,
+)
+from proto.instance.words import SSH_PORT, Endpoint
+from services.instance.decider.cpu_standby import SOURCE
+from services.instance.queries.sync_keys import private_key
 
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
 AGENTS_MAX = 1_000
+STANDBY_HEARTBEAT_S = 2  # a CPU standby hears soon that it is to take over
 ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
 
 
@@ -23,6 +39,14 @@ class World(Protocol):
 
     @property
     def heartbeat_s(self) -> float: ...
+
+    @property
+    def secret(self) -> Secret: ...
+
+
+class _CpuWish(Struct, frozen=True):
+    sync_interval_s: int
+    excludes: tuple[str, ...] = ()
 
 
 class Context(Protocol):
@@ -42,9 +66,11 @@ class Context(Protocol):
 _REPORT_SQL = """
 with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
-           i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id
+           i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id, m.role, m.restore, m.restored_at,
+           i.cpu, c.machine_id as standby_machine_id, c.endpoints as standby_endpoints
     from instances i left join machines m on m.machine_id = $1
     left join snapshots s on s.machine_id = $1 and s.status = 'requested'
+    left join machines c on c.instance_id = i.instance_id and c.role = 'cpu_standby' and c.status = 'healthy'
     where i.instance_id = $2
 ), said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
@@ -53,7 +79,8 @@ with carried as (
     select $1::text, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text, $8::float8, $9::float8,
         $10::float8, $11::bigint, $12::bigint, $13::timestamptz, $14::timestamptz,
         case when $8::float8 < $15::float8 and $12::bigint = 0 then $14::timestamptz end
-    where not exists (select from carried where current_machine_id <> $1 and current_generation >= $3)
+    where not exists (select from carried
+                      where current_machine_id <> $1 and current_generation >= $3 and role <> 'cpu_standby')
     on conflict (machine_id) do update set
         generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
         hostname = excluded.hostname, message = excluded.message,
@@ -103,11 +130,52 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     reason = shutdown_reason(report, row)
     order = None if row is None or not row["snapshot_id"] else SnapshotOrder(row["snapshot_id"], row["base_id"] or "")
     pace_s = int(context.world.heartbeat_s)
-    if reason:
-        return AgentAnswer("shutdown", reason, pace_s)
-    is_to_sleep = row is not None and row["instance_status"] == "hibernating"
-    hibernate_at = None if row is None else row["hibernate_at"]
-    return AgentAnswer("prepare_hibernate" if is_to_sleep else "none", "", pace_s, order, hibernate_at)
+    if reason or row is None:
+        return AgentAnswer("shutdown" if reason else "none", reason, pace_s)
+    receive = _receive(report, row)
+    if receive is not None:
+        pace_s = min(pace_s, STANDBY_HEARTBEAT_S)
+    is_to_sleep = row["instance_status"] == "hibernating" and receive is None
+    return AgentAnswer(
+        "prepare_hibernate" if is_to_sleep else "none",
+        "",
+        pace_s,
+        snapshot=order,
+        hibernate_at=row["hibernate_at"],
+        sync=_sync(report, row, context.world.secret),
+        receive=receive,
+    )
+
+
+def _receive(report: AgentReport, row: Record) -> ReceiveOrder | None:
+    """For a CPU standby, and for one that has become the primary until it has the files."""
+    if row["role"] == "cpu_standby":
+        return ReceiveOrder(row["current_generation"] or 0)
+    is_current = row["current_machine_id"] == report.machine_id
+    if is_current and row["restore"] == SOURCE and row["restored_at"] is None:
+        return ReceiveOrder(row["current_generation"] or 0, takes_over=True)
+    return None
+
+
+def _sync(report: AgentReport, row: Record, secret: Secret) -> SyncOrder | None:
+    """For the primary of a ready instance that has a CPU standby."""
+    is_current = row["current_machine_id"] == report.machine_id and row["instance_status"] == "ready"
+    if not is_current or row["cpu"] is None or row["standby_machine_id"] is None:
+        return None
+    wish = msgspec.json.decode(row["cpu"], type=_CpuWish)
+    endpoints = msgspec.json.decode(row["standby_endpoints"], type=tuple[Endpoint, ...])
+    ssh = next((endpoint for endpoint in endpoints if endpoint.port == SSH_PORT), None)
+    if ssh is None:
+        return None
+    return SyncOrder(
+        standby_machine_id=row["standby_machine_id"],
+        generation=row["current_generation"],
+        host=ssh.host,
+        port=ssh.public_port,
+        private_key=private_key(secret, row["standby_machine_id"]),
+        interval_s=wish.sync_interval_s,
+        excludes=wish.excludes,
+    )
 
 
 def shutdown_reason(report: AgentReport, row: Record | None) -> str:
@@ -119,6 +187,8 @@ def shutdown_reason(report: AgentReport, row: Record | None) -> str:
     if row["instance_status"] == "deleted":
         return "the instance is deleted"
     is_current = row["current_machine_id"] == report.machine_id
+    if row["role"] == "cpu_standby":
+        return ""  # it stays while primaries come and go
     if not is_current and (row["current_generation"] or 0) >= report.generation:
         return f"generation {row['current_generation']} carries the instance now"
     return ""

@@ -56,6 +56,16 @@ where provider = $1 and provider_machine_id = any($2)
 """
 _INSTANCE_OF_MACHINE_SQL = "select instance_id from machines where machine_id = $1"
 _LEFT_SQL = "select exists (select from machines where machine_id = $1 and status <> $2 and changed_at > $3)"
+NO_CPU_STANDBY_MAX = 200  # in one look; the rest is met at the next
+_NO_CPU_STANDBY_SQL = """
+select instance_id from instances i
+where i.status = 'ready' and i.cpu is not null and not exists (
+    select from machines m where m.instance_id = i.instance_id
+    and (m.machine_id = i.machine_id and m.offer->>'kind' = 'cpu'
+         or m.role = 'cpu_standby' and m.status in ('requested', 'rented', 'booted', 'healthy')))
+limit $1
+"""
+_REGION_SQL = "select region from instances where instance_id = $1"
 _WANTED_SPEC_SQL = "select spec, volume->>'host_id', account_id from instances where instance_id = $1"
 # $1 heard of before, $2 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
 _SILENT_SQL = """
@@ -104,6 +114,16 @@ async def instance_of_machine(pool: Database, machine_id: str) -> str:
 async def has_left(pool: Database, machine_id: str, status: MachineStatus, *, since: datetime) -> bool:
     """Whether the machine, in `status` since then, is so no more. A row that is older proves nothing: it is behind."""
     return bool(await pool.fetchval(_LEFT_SQL, machine_id, status, since))
+
+
+async def region_of(pool: Database, instance_id: str) -> str:
+    """Where its primary is; empty when that is unknown."""
+    return await pool.fetchval(_REGION_SQL, instance_id) or ""
+
+
+async def without_cpu_standby(pool: Database) -> list[str]:
+    """Ready instances that are to have a CPU standby and have none."""
+    return [row[0] for row in await pool.fetch(_NO_CPU_STANDBY_SQL, NO_CPU_STANDBY_MAX)]
 
 
 async def wanted_of(pool: Database, instance_id: str) -> Wanted | None:

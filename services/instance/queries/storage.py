@@ -15,7 +15,7 @@ from libs.clock import Clock
 from libs.postgres import Database
 from libs.refusal import Refused
 from libs.s3 import Objects, presign
-from proto.instance.queries import ListSnapshots, SignedUrls, SignStorage, SnapshotList, SnapshotView
+from proto.instance.copy_queries import ListSnapshots, SignedUrls, SignStorage, SnapshotList, SnapshotView
 from proto.instance.storage_keys import manifest_key, pack_key
 
 URL_VALID_S = 900  # a part of 16 MB takes this long at 18 kB/s
@@ -105,7 +105,7 @@ async def sign_storage(query: SignStorage, context: Context) -> SignedUrls:
     row = await context.pool.fetchrow(_MACHINE_SQL, query.machine_id, query.instance_id)
     if row is None:
         raise Refused("MACHINE_NOT_FOUND", instance_id=query.instance_id, machine_id=query.machine_id)
-    if (row["current_machine_id"], row["current_generation"]) != (query.machine_id, query.generation):
+    if row["current_machine_id"] != query.machine_id:  # a machine is primary once, so its id says enough
         raise Refused("MACHINE_FENCED", instance_id=query.instance_id, generation=row["current_generation"])
     allowed = (row["requested"] or []) if query.method == "PUT" else [row["restore"]]
     if query.snapshot_id not in allowed:

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from libs.spec.given import Given, spec
 from proto.base import Event, Heard
-from proto.instance.commands import Blacklist, RecordAttempt, Unblacklist
 from proto.instance.events import (
     MachineCancelled,
     MachineFailed,
     MachineHealthy,
     MachineRented,
 )
+from proto.instance.host_commands import Blacklist, RecordAttempt, Unblacklist
 from proto.instance.host_events import AttemptRecorded, HostBlacklisted, HostUnblacklisted
 from proto.instance.words import AttemptOutcome
 from services.instance import policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.spec.given import spec
-from proto.instance.commands import DestroyOrphan, ReportOrphan, ReportOrphanGone
+from proto.instance.host_commands import DestroyOrphan, ReportOrphan, ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyed, OrphanDestroyRequested, OrphanFound
 from services.instance.decider import ORPHAN
 from tests.spec.instance.controls import NOW, PROVIDER_ID, minutes

@@ -8,17 +8,14 @@ from libs.ids import derive_id
 from libs.spec.properties import every_command_twice_is_once
 from proto.instance.commands import (
     AbandonHibernation,
-    Blacklist,
     CreateInstance,
     DeleteInstance,
-    DestroyOrphan,
     GiveUpMachine,
     GiveUpSnapshot,
     HibernateInstance,
     KeepAlive,
     MarkUsed,
     PromoteMachine,
-    RecordAttempt,
     ReleaseStandby,
     ReplaceMachine,
     ReportBooted,
@@ -27,8 +24,6 @@ from proto.instance.commands import (
     ReportFailed,
     ReportHealthy,
     ReportIdle,
-    ReportOrphan,
-    ReportOrphanGone,
     ReportRented,
     ReportRestored,
     ReportSilence,
@@ -42,6 +37,13 @@ from proto.instance.commands import (
     StartInstance,
     StopIfIdle,
     StopInstance,
+)
+from proto.instance.host_commands import (
+    Blacklist,
+    DestroyOrphan,
+    RecordAttempt,
+    ReportOrphan,
+    ReportOrphanGone,
     Unblacklist,
 )
 from services.instance.decider import HOST, INSTANCE, ORPHAN

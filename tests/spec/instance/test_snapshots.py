@@ -177,7 +177,7 @@ def test_the_carrier_completes_its_snapshot_once() -> None:
 def test_a_late_machine_of_an_old_generation_cannot_complete_a_snapshot() -> None:
     moved = (*TO_READY, REQUEST, PREEMPTED, START)
     given(*moved).when(TAKEN).refused("MACHINE_FENCED")
-    given(*TO_READY, REQUEST).when(replace(TAKEN, generation=0)).refused("MACHINE_FENCED")
+    given(*TO_READY, REQUEST).when(replace(TAKEN, machine_id=MACHINE_2)).refused("MACHINE_FENCED")
     given(*TO_READY).when(TAKEN).refused("SNAPSHOT_NOT_FOUND")
 
 

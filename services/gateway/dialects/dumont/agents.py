@@ -9,7 +9,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from proto.instance.commands import KeepAlive
-from proto.instance.queries import AgentAnswer, AgentList, AgentReport, AgentView, GetInstance, ListAgents
+from proto.instance.queries import (
+    AgentAnswer,
+    AgentList,
+    AgentReport,
+    AgentView,
+    GetInstance,
+    ListAgents,
+    ReceiveOrder,
+    SyncOrder,
+)
 from services.gateway.auth import AGENT, identify_agent
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds, milliseconds_or_none
@@ -71,6 +80,23 @@ class DumontSnapshotOrder(Struct, frozen=True):
     base_id: str
 
 
+class DumontSyncOrder(Struct, frozen=True, kw_only=True):
+    """Keep this CPU standby in sync. The key opens that machine and nothing else."""
+
+    standby_machine_id: str
+    generation: int
+    host: str
+    port: int
+    private_key: str
+    interval_s: int
+    excludes: list[str]
+
+
+class DumontReceiveOrder(Struct, frozen=True, kw_only=True):
+    generation: int
+    takes_over: bool
+
+
 class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
     received: bool
     success: bool
@@ -81,6 +107,8 @@ class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
     hibernate_in_seconds: int | None
     next_heartbeat_in: int
     snapshot: DumontSnapshotOrder | None = None
+    sync: DumontSyncOrder | None = None
+    receive: DumontReceiveOrder | None = None
 
 
 class DumontAgent(Struct, frozen=True, kw_only=True):
@@ -124,6 +152,8 @@ async def heartbeat(call: Call) -> Answer:
             hibernate_in_seconds=_hibernate_in_s(answer, call.now),
             next_heartbeat_in=answer.next_heartbeat_s,
             snapshot=None if order is None else DumontSnapshotOrder(order.snapshot_id, order.base_id),
+            sync=_sync(answer.sync),
+            receive=_receive(answer.receive),
         )
     )
 
@@ -132,6 +162,14 @@ def _hibernate_in_s(answer: AgentAnswer, now: datetime) -> int | None:
     if answer.action == "prepare_hibernate":
         return 0
     return None if answer.hibernate_at is None else max(0, int((answer.hibernate_at - now).total_seconds()))
+
+
+def _sync(order: SyncOrder | None) -> DumontSyncOrder | None:
+    return None if order is None else msgspec.convert(msgspec.structs.asdict(order), DumontSyncOrder)
+
+
+def _receive(order: ReceiveOrder | None) -> DumontReceiveOrder | None:
+    return None if order is None else DumontReceiveOrder(generation=order.generation, takes_over=order.takes_over)
 
 
 async def list_agents(call: Call) -> Answer:

@@ -16,7 +16,7 @@ ETA_S: dict[Rung, tuple[int, int]] = {
 
 
 # Rungs that somebody owns.
-OWNED: frozenset[Rung] = frozenset({"warm_pool", "cloud_storage"})
+OWNED: frozenset[Rung] = frozenset({"warm_pool", "cpu_standby", "cloud_storage"})
 
 
 class DumontEta(Struct, frozen=True):
@@ -56,7 +56,7 @@ def _strategy(told: tuple[str, str, str, str, str], requirements: list[str], run
 
 
 _POOL = "a second free GPU on the machine's host and a provider with shared volumes"
-_VM = "a CPU standby (not part of this installation)"
+_VM = "a CPU standby in sync"
 _REGION = "a regional volume (not part of this installation)"
 _BUCKET = "a snapshot in object storage"
 STRATEGIES = [

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from proto.instance.commands import Blacklist, Unblacklist
+from proto.instance.host_commands import Blacklist, Unblacklist
 from proto.instance.queries import (
     BlacklistCheck,
     BlacklistEntry,

@@ -17,16 +17,10 @@ from proto.instance.commands import (
     ReportRestored,
     ReportSnapshot,
     ReportSnapshotFailed,
+    ReportSync,
     RequestSnapshot,
 )
-from proto.instance.queries import (
-    ListSnapshots,
-    SignedUrls,
-    SignStorage,
-    SnapshotList,
-    SnapshotView,
-    StoredPart,
-)
+from proto.instance.copy_queries import ListSnapshots, SignedUrls, SignStorage, SnapshotList, SnapshotView, StoredPart
 from services.gateway.auth import AGENT, identify_agent
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
@@ -60,8 +54,10 @@ class ReportBody(Struct, frozen=True, kw_only=True):
     """What became of a snapshot or of filling a machine. `code` and `detail` when it failed."""
 
     instance_id: Id
-    kind: Literal["snapshot", "snapshot_failed", "restored", "restore_failed"]
-    source: Id  # the snapshot
+    kind: Literal["snapshot", "snapshot_failed", "restored", "restore_failed", "synced"]
+    source: Id  # the snapshot; of a sync, the standby it went to
+    cycle: Count = 0
+    ok: bool = True
     captured_at: datetime | None = None
     files: Count = 0
     bytes: Count = 0
@@ -176,6 +172,8 @@ def _command(call: Call, body: ReportBody, machine_id: str, generation: int) -> 
                 code=body.code or "failed",
                 detail=body.detail,
             )
+        case "synced":
+            return _synced(call, body, machine_id)
         case "restored":
             return ReportRestored(
                 now=now,
@@ -196,6 +194,22 @@ def _command(call: Call, body: ReportBody, machine_id: str, generation: int) -> 
                 code="RESTORE_FAILED",
                 reason=body.detail or body.code,
             )
+
+
+def _synced(call: Call, body: ReportBody, machine_id: str) -> ReportSync:
+    return ReportSync(
+        now=call.now,
+        instance_id=body.instance_id,
+        machine_id=machine_id,
+        standby_machine_id=body.source,
+        cycle=body.cycle,
+        ok=body.ok,
+        took_ms=body.took_ms,
+        files=body.files,
+        bytes=body.bytes,
+        captured_at=_captured_at(body) if body.ok else None,
+        error=body.detail,
+    )
 
 
 def _captured_at(body: ReportBody) -> datetime:

@@ -1,0 +1,130 @@
+"""Keeps a CPU standby in sync: one cycle after the other, over SFTP, only what has changed, whole or not at all.
+
+Used by `work` in the primary's machine. A cycle is a capture like a snapshot's; its parts go first, its manifest last
+and under another name until it is complete, so the standby sees a cycle entirely or not. It is written into the folder
+that the standby's own agent has made for our generation: once a later one is the primary, that folder is gone, and what
+a late machine sends finds no place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from libs.clock import Clock
+from libs.config import name_user
+from services.agent.answers import SyncOrder
+from services.agent.capturing import Capture, Copied, Known
+from services.agent.manifest import Pack, pack_up
+from services.agent.packing import Packer
+from services.agent.scanning import TooManyFiles, excluding
+from services.agent.settings import AgentSettings
+from services.agent.transfer import Transfer, TransferFailed
+
+INBOX = "/.dumont/inbox"  # in the standby, as its SFTP shows it
+SPOOL = "sync_spool"
+CONNECT_TIMEOUT_S = 15.0
+CYCLE_TIMEOUT_S = 300.0  # contract dumont 5
+MANIFEST_SUFFIX, DRAFT_SUFFIX = ".manifest", ".draft"
+
+ssh: Any = asyncssh  # its types are partial
+
+
+class Syncer:
+    """All cycles to one standby in one generation. Forgotten with the agent: the next one begins with a whole copy."""
+
+    def __init__(self, order: SyncOrder, settings: AgentSettings, transfer: Transfer, clock: Clock) -> None:
+        self.order = order
+        self._settings = settings
+        self._transfer = transfer
+        self._clock = clock
+        self._known: Mapping[bytes, Known] = {}
+        self._packs: tuple[Pack, ...] = ()
+        name_user()
+
+    async def run(self) -> None:
+        """For ever. What goes wrong ends a cycle, not the next."""
+        while True:
+            began_s = self._clock.monotonic_s()
+            await self._cycle(began_s)
+            spent_s = self._clock.monotonic_s() - began_s
+            await self._clock.sleep(max(0.0, self.order.interval_s - spent_s))
+
+    async def _cycle(self, began_s: float) -> None:
+        now = self._clock.now()
+        facts: dict[str, Any] = {
+            "kind": "synced",
+            "source": self.order.standby_machine_id,
+            "cycle": int(now.timestamp() // self.order.interval_s),
+        }
+        try:
+            async with asyncio.timeout(CYCLE_TIMEOUT_S):
+                copied = await self._send(f"{int(now.timestamp() * 1000):015d}")
+        except (OSError, asyncssh.Error, TooManyFiles, TimeoutError) as error:
+            # What the standby has of this cycle is unknown: begin the next with a whole copy.
+            self._known, self._packs = {}, ()
+            facts |= {"ok": False, "detail": f"{type(error).__name__}: {error}"[:500]}
+        else:
+            self._known, self._packs = copied.known, copied.manifest.packs
+            manifest = copied.manifest
+            facts |= {"files": manifest.files, "bytes": copied.stored_bytes, "captured_at": manifest.captured_at}
+        facts["took_ms"] = round((self._clock.monotonic_s() - began_s) * 1000)
+        try:
+            await self._transfer.report(facts)
+        except TransferFailed:
+            return  # the standby has it all the same, and says so when it takes over
+
+    async def _send(self, copy_id: str) -> Copied:
+        order, loop = self.order, asyncio.get_running_loop()
+        spool = Path(self._settings.agent_dir, SPOOL)
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir(mode=0o700)
+        folder = f"{INBOX}/{order.generation}"
+        async with ssh.connect(order.host, **_login(order)) as connection, connection.start_sftp_client() as files:
+
+            async def put(path: Path, name: str) -> None:
+                await files.put(os.fspath(path), f"{folder}/{name}{DRAFT_SUFFIX}")
+                await files.posix_rename(f"{folder}/{name}{DRAFT_SUFFIX}", f"{folder}/{name}")
+
+            def ship(path: Path, number: int) -> None:
+                asyncio.run_coroutine_threadsafe(put(path, part_name(copy_id, number)), loop).result()
+
+            capture = Capture(
+                copy_id,
+                os.fsencode(os.path.realpath(self._settings.agent_workspace)),
+                known=self._known,
+                packs=self._packs,
+                packer=Packer(spool, len(self._packs), ship),
+                excludes=excluding(order.excludes),
+                scope=self._settings.agent_scope,
+                clock=self._clock,
+            )
+            copied = await asyncio.to_thread(capture.run)
+            manifest = spool / "manifest"
+            await asyncio.to_thread(manifest.write_bytes, pack_up(copied.manifest))
+            await put(manifest, copy_id + MANIFEST_SUFFIX)
+        return copied
+
+
+def _login(order: SyncOrder) -> dict[str, Any]:
+    return {
+        "port": order.port,
+        "username": "root",
+        "client_keys": [ssh.import_private_key(order.private_key)],
+        "known_hosts": None,  # made a moment ago by our own platform, and the key opens nothing else
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "config": None,
+        "agent_path": None,
+        "x509_trusted_certs": [],
+        "x509_trusted_cert_paths": [],
+    }
+
+
+def part_name(copy_id: str, number: int) -> str:
+    return f"{copy_id}-{number:08d}"

@@ -1,0 +1,32 @@
+"""What the guard remembers of what rungs need: the warm pool, the CPU standby, a snapshot. Called by `climbing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proto.base import Event
+from proto.failover.commands import NoteCpuStandby, NotePool, NoteSnapshot
+from proto.failover.events import CpuStandbyNoted, PoolNoted, SnapshotNoted
+from services.failover.decider.guard import Guard
+
+
+def pool(state: Guard, command: NotePool) -> Sequence[Event]:
+    if state.closed or state.pool == command.pool:
+        return []
+    return [PoolNoted(instance_id=command.instance_id, account_id=command.account_id, pool=command.pool)]
+
+
+def cpu_standby(state: Guard, command: NoteCpuStandby) -> Sequence[Event]:
+    """A later one takes the place of the one before; a loss of any other is no news."""
+    is_news = (command.machine_id == state.cpu_machine_id) == command.is_lost
+    if state.closed or not is_news:
+        return []
+    machine_id = "" if command.is_lost else command.machine_id
+    return [CpuStandbyNoted(instance_id=command.instance_id, account_id=command.account_id, machine_id=machine_id)]
+
+
+def snapshot(state: Guard, command: NoteSnapshot) -> Sequence[Event]:
+    """Told once: the newest snapshot is never taken away."""
+    if state.closed or state.has_snapshot:
+        return []
+    return [SnapshotNoted(instance_id=command.instance_id, account_id=command.account_id)]

@@ -1,0 +1,86 @@
+"""CPU standbys as the customer sees them: where each is, and how old its copy is. One statement."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+from asyncpg import Record
+from msgspec import Struct
+
+from libs.postgres import Database
+from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys
+from proto.instance.words import SSH_PORT, Endpoint
+
+STANDBYS_MAX = 1_000
+State: TypeAlias = Literal["provisioning", "syncing", "ready", "error", "failover_active"]
+
+
+class Context(Protocol):
+    """What the runtime hands to a query beside the question."""
+
+    @property
+    def pool(self) -> Database: ...
+
+
+class _CpuWish(Struct, frozen=True):
+    sync_interval_s: int
+
+
+# $1 account, $2 instance ('' = all), $3 limit. The machine is the live standby, or the one that has taken over.
+_LIST_SQL = """
+select i.instance_id, i.cpu, i.machine_id as primary_id, m.machine_id, m.status, m.region, m.endpoints,
+       m.price_usd_micros_per_hour, s.standby_machine_id, s.cycle, s.ok, s.files, s.bytes, s.took_ms, s.captured_at,
+       s.error
+from instances i
+left join lateral (
+    select * from machines where instance_id = i.instance_id
+    and (role = 'cpu_standby' and status in ('requested', 'rented', 'booted', 'healthy')
+         or machine_id = i.machine_id and offer->>'kind' = 'cpu')
+    order by generation desc limit 1) m on true
+left join syncs s on s.instance_id = i.instance_id
+where i.account_id = $1 and ($2 = '' or i.instance_id = $2) and i.cpu is not null and i.status <> 'deleted'
+order by i.created_at desc limit $3
+"""
+
+
+async def list_cpu_standbys(query: ListCpuStandbys, context: Context) -> CpuStandbyList:
+    rows = await context.pool.fetch(_LIST_SQL, query.account_id, query.instance_id, STANDBYS_MAX)
+    return CpuStandbyList([_view(row) for row in rows])
+
+
+def _view(row: Record) -> CpuStandbyView:
+    has_synced = row["machine_id"] is not None and row["standby_machine_id"] == row["machine_id"]
+    endpoints = msgspec.json.decode(row["endpoints"] or "[]", type=tuple[Endpoint, ...])
+    ssh = next((endpoint for endpoint in endpoints if endpoint.port == SSH_PORT), None)
+    view = CpuStandbyView(
+        instance_id=row["instance_id"],
+        state=_state(row, has_synced),
+        sync_interval_s=msgspec.json.decode(row["cpu"], type=_CpuWish).sync_interval_s,
+        machine_id=row["machine_id"] or "",
+        host=ssh.host if ssh else "",
+        ssh_port=ssh.public_port if ssh else 0,
+        region=row["region"] or "",
+        price_usd_micros_per_hour=row["price_usd_micros_per_hour"] or 0,
+    )
+    if not has_synced:
+        return view
+    return msgspec.structs.replace(
+        view,
+        cycle=row["cycle"] or 0,
+        files=row["files"],
+        bytes=row["bytes"],
+        took_ms=row["took_ms"],
+        captured_at=row["captured_at"],
+        error=row["error"] or "",
+    )
+
+
+def _state(row: Record, has_synced: bool) -> State:
+    if row["machine_id"] is None or row["status"] in ("requested", "rented"):
+        return "provisioning"
+    if row["machine_id"] == row["primary_id"]:
+        return "failover_active"
+    if not has_synced or row["captured_at"] is None:
+        return "syncing"
+    return "ready" if row["ok"] else "error"

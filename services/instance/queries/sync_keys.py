@@ -1,0 +1,27 @@
+"""The key with which a primary's agent writes into its CPU standby, and into nothing else.
+
+Derived from the platform secret and the standby's id, so nobody keeps it: the standby is ordered with its public half
+(`renting`), the primary is told the private half in the answer to its heartbeat (`queries.agents`).
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from libs.config import Secret
+from libs.sealing import made_secret
+
+
+def public_key(secret: Secret, machine_id: str) -> str:
+    """For the standby's authorized keys."""
+    return _key(secret, machine_id).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def private_key(secret: Secret, machine_id: str) -> str:
+    """For the primary's agent. Never logged, never stored."""
+    return _key(secret, machine_id).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+
+
+def _key(secret: Secret, machine_id: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(made_secret(secret.reveal(), purpose="sync-key", owner=machine_id))

@@ -1,0 +1,163 @@
+"""CPU standbys: asked for once, kept while primaries come and go, promoted without a GPU; few syncs are facts."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from libs.spec.given import Given, spec
+from proto.instance.commands import (
+    DisableCpuStandby,
+    EnableCpuStandby,
+    PromoteCpuStandby,
+    ReportBooted,
+    ReportHealthy,
+    ReportRented,
+    ReportRestored,
+    ReportSync,
+    RequestCpuStandby,
+)
+from proto.instance.events import (
+    CpuStandbyDisabled,
+    CpuStandbyEnabled,
+    InstanceReady,
+    InstanceRecovering,
+    MachineDestroyRequested,
+    MachinePromoted,
+    MachineRequested,
+    MachineRestored,
+    PromotionFailed,
+    StandbyFailed,
+    SyncCompleted,
+    SyncStarted,
+)
+from services.instance.decider import INSTANCE
+from services.instance.decider.cpu_standby import CYCLES_PER_FACT
+from tests.spec.instance.controls import (
+    ACCOUNT,
+    ENDPOINTS,
+    INSTANCE_ID,
+    MACHINE,
+    OFFER,
+    OTHER_ACCOUNT,
+    PREEMPTED,
+    TO_READY,
+    after,
+    minutes,
+)
+
+CPU = "mach_cpu"
+CPU_OFFER = replace(OFFER, offer_id="offer_cpu", host_id="host_cpu", gpu="CPU", kind="cpu", region="EU-DE-01")
+ENABLE = EnableCpuStandby(now=minutes(1), instance_id=INSTANCE_ID, account_id=ACCOUNT, sync_interval_s=30)
+DISABLE = DisableCpuStandby(now=minutes(9), instance_id=INSTANCE_ID, account_id=ACCOUNT)
+REQUEST = RequestCpuStandby(now=minutes(1), instance_id=INSTANCE_ID, machine_id=CPU, offers=(CPU_OFFER,))
+UP = (
+    ReportRented(
+        now=minutes(2),
+        instance_id=INSTANCE_ID,
+        machine_id=CPU,
+        provider="sandbox",
+        provider_machine_id="sb_cpu",
+        offer=CPU_OFFER,
+    ),
+    ReportBooted(now=minutes(2), instance_id=INSTANCE_ID, machine_id=CPU, endpoints=ENDPOINTS),
+    ReportHealthy(now=minutes(2), instance_id=INSTANCE_ID, machine_id=CPU),
+)
+SYNCED = ReportSync(
+    now=minutes(3),
+    instance_id=INSTANCE_ID,
+    machine_id=MACHINE,
+    standby_machine_id=CPU,
+    cycle=100,
+    ok=True,
+    took_ms=12,
+    files=3,
+    bytes=400,
+    captured_at=minutes(3),
+)
+PROMOTE = PromoteCpuStandby(
+    now=minutes(4), instance_id=INSTANCE_ID, replaces=MACHINE, failover_id="fo_1", give_up_at=minutes(6)
+)
+IN_SYNC = (*TO_READY, ENABLE, REQUEST, *UP, SYNCED)
+
+
+def given(*commands: object) -> Given:
+    return spec(INSTANCE).given(*after(*commands))
+
+
+def state(*commands: object):
+    folded = INSTANCE.initial
+    for event in after(*commands):
+        folded = INSTANCE.evolve(folded, event)
+    return folded
+
+
+def test_a_cpu_machine_is_rented_once_for_whom_it_is_enabled() -> None:
+    given(*TO_READY).when(REQUEST).then()
+    given(*TO_READY).when(replace(ENABLE, account_id=OTHER_ACCOUNT)).refused("INSTANCE_NOT_FOUND")
+    given(*TO_READY).when(ENABLE).then_kinds(CpuStandbyEnabled).when(ENABLE).then()
+    (asked,) = INSTANCE.decide(state(*TO_READY, ENABLE), REQUEST)
+    assert isinstance(asked, MachineRequested)
+    assert (asked.role, asked.spec.kind, asked.spec.start_command) == ("cpu_standby", "cpu", "")
+    given(*TO_READY, ENABLE).when(replace(REQUEST, offers=())).then()
+    given(*TO_READY, ENABLE, REQUEST).when(replace(REQUEST, machine_id="mach_other")).then()
+
+
+def test_of_many_syncs_the_first_and_one_in_twenty_are_facts_and_every_change() -> None:
+    given(*TO_READY, ENABLE, REQUEST, *UP).when(SYNCED).then_kinds(SyncStarted, SyncCompleted).when(SYNCED).then()
+    for cycle in range(101, 100 + CYCLES_PER_FACT):
+        given(*IN_SYNC).when(replace(SYNCED, cycle=cycle)).then()
+    given(*IN_SYNC).when(replace(SYNCED, cycle=100 + CYCLES_PER_FACT)).then_kinds(SyncCompleted)
+    broken = replace(SYNCED, cycle=101, ok=False, error="ConnectionLost")
+    story = given(*IN_SYNC).when(broken).then_kinds(SyncCompleted)
+    story.when(replace(broken, cycle=102)).then()
+    story.when(replace(SYNCED, cycle=102)).then_kinds(SyncCompleted)
+
+
+def test_a_late_machine_cannot_report_a_sync() -> None:
+    given(*IN_SYNC, PREEMPTED).when(replace(SYNCED, cycle=200)).refused("MACHINE_FENCED")
+    given(*IN_SYNC).when(replace(SYNCED, machine_id="mach_0")).refused("MACHINE_FENCED")
+
+
+def test_the_standby_takes_over_and_is_ready_when_it_has_checked_its_files() -> None:
+    past = (*IN_SYNC, PREEMPTED)
+    given(*past).when(PROMOTE).then_kinds(InstanceRecovering, MachinePromoted, MachineDestroyRequested)
+    taken = (*past, PROMOTE)
+    given(*taken).when(PROMOTE).then()
+    healthy = replace(UP[2], now=minutes(5))
+    given(*taken).when(healthy).then()
+    restored = ReportRestored(
+        now=minutes(5),
+        instance_id=INSTANCE_ID,
+        machine_id=CPU,
+        source="standby",
+        captured_at=minutes(3),
+        files=3,
+        bytes=3_000,
+        took_ms=9,
+    )
+    given(*taken).when(restored).then_kinds(MachineRestored)
+    ready = INSTANCE.decide(state(*taken, restored), healthy)[1]
+    assert isinstance(ready, InstanceReady)
+    assert (ready.on_cpu, ready.restored_at, ready.machine_id) == (True, minutes(3), CPU)
+    assert ready.generation > 1
+
+
+@pytest.mark.parametrize(
+    ("past", "reason"),
+    [
+        ((*TO_READY, PREEMPTED), "standby_not_ready"),
+        ((*TO_READY, ENABLE, REQUEST, *UP, PREEMPTED), "never_synced"),
+        (IN_SYNC, "instance_ready"),
+    ],
+)
+def test_a_failover_is_told_once_why_there_is_no_standby(past: tuple[object, ...], reason: str) -> None:
+    (said,) = INSTANCE.decide(state(*past), PROMOTE)
+    assert isinstance(said, PromotionFailed)
+    assert (said.reason, said.rung) == (reason, "cpu_standby")
+    given(*past, PROMOTE).when(PROMOTE).then()
+
+
+def test_switching_it_off_gives_the_machine_back() -> None:
+    given(*IN_SYNC).when(DISABLE).then_kinds(CpuStandbyDisabled, MachineDestroyRequested, StandbyFailed)
+    given(*IN_SYNC, DISABLE).when(DISABLE).then()
