@@ -11,8 +11,7 @@ import aiohttp
 import pytest
 
 from libs.config import Secret
-from libs.embedded import StorageServer
-from libs.embedded.rclone import ACCESS_KEY
+from libs.embedded.rclone import ACCESS_KEY, StorageServer
 from libs.s3 import Bucket, Objects
 from proto.instance.commands import KeepAlive, ReportRestored, ReportSnapshot, StartInstance
 from proto.instance.hibernation_queries import GetHibernationStats, HibernationStats
