@@ -24,7 +24,8 @@ from services.cli.demo.workspace import FILES, Workspace
 from services.cli.exits import Exit
 
 GPU = "RTX 4090"
-AFTER_SNAPSHOT = 30  # files that are in no snapshot when the machine is taken
+AFTER_COPY = 30  # files that are in no snapshot, or not yet synced, when the machine is taken
+SYNC_INTERVAL_S = 2
 OVER = ("failover.completed", "failover.failed")
 
 
@@ -206,6 +207,27 @@ async def _warm_pool(company: Company) -> None:
     company.audience.tell(f"{standby} stands by on the same host after {time.monotonic() - began_s:.1f} s.")
 
 
+async def _cpu_standby(company: Company) -> None:
+    """No second GPU: a small machine elsewhere is kept in sync over SFTP."""
+    stage, instance_id = company.stage, company.instance_id
+    began_s = time.monotonic()
+    await _use_every_rung(company)
+    await stage.ask("POST", "/standby/configure", {"sync_interval": SYNC_INTERVAL_S})
+    await stage.ask("POST", f"/standby/provision/{instance_id}", {})
+    path = f"/standby/associations/{instance_id}"
+    found = await stage.until(path, lambda seen: seen["state"] == "ready", "a CPU standby in sync")
+    company.audience.tell(
+        f"{found['cpu_standby']['name']}, a CPU machine, is in sync after {time.monotonic() - began_s:.1f} s; "
+        f"what has changed follows every {SYNC_INTERVAL_S} s."
+    )
+
+
+async def _some_unsynced(company: Company) -> None:
+    """Some of what is being written is on the standby then, and some is not."""
+    await asyncio.sleep(SYNC_INTERVAL_S)
+    await company.workspace.until_written(AFTER_COPY)
+
+
 async def _nothing_but_storage(company: Company) -> None:
     """No standby of any kind, no volume: all that there is beside the machine are its snapshots."""
     stage, instance_id = company.stage, company.instance_id
@@ -222,7 +244,7 @@ async def _next_snapshot(company: Company) -> None:
     path = f"/instances/{company.instance_id}/snapshots"
     before = _newest(await company.stage.ask("GET", path))
     await company.stage.until(path, lambda seen: _newest(seen) not in ("", before), "the next snapshot")
-    await company.workspace.until_written(AFTER_SNAPSHOT)
+    await company.workspace.until_written(AFTER_COPY)
 
 
 def _newest(snapshots: list[dict[str, Any]]) -> str:
@@ -237,6 +259,9 @@ async def _use_every_rung(company: Company) -> None:
 
 ACTS: dict[str, Act] = {
     "warm-pool": Act("warm_pool", "The machine is taken; a warm pool stands by", _warm_pool),
+    "cpu-standby": Act(
+        "cpu_standby", "The machine is taken; a CPU machine elsewhere is in sync", _cpu_standby, _some_unsynced
+    ),
     "cloud-storage": Act(
         "cloud_storage", "Everything is taken; there are snapshots in storage", _nothing_but_storage, _next_snapshot
     ),
