@@ -29,7 +29,7 @@ from proto.base import Position, Reply, Request
 from proto.gateway.commands import IssueKey, OpenAccount
 from proto.gateway.words import Plan, fingerprint
 from proto.health import MetricsText, ServiceHealth
-from proto.instance import commands, copy_queries, host_commands, queries
+from proto.instance import commands, copy_queries, hibernation_queries, host_commands, queries
 from proto.instance.words import Endpoint, Offer
 from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
@@ -113,6 +113,8 @@ class Owner:
                 self.change(wish, status="starting" if self.owned(wish).status == "stopped" else self.views[id_].status)
             case commands.StopInstance():
                 self.change(wish, status="stopping")
+            case commands.HibernateInstance():
+                self.change(wish, status="hibernating")
             case commands.DeleteInstance():
                 self.change(wish, status="deleting")
             case commands.MarkUsed():
@@ -198,6 +200,9 @@ class Owner:
                 return queries.AgentList([view])
             case queries.GetStats():
                 return queries.InstanceStats({"creating": 1, "ready": 2}, 1, 2, 3, 0, 5, 20, datetime.now(UTC), 7)
+            case hibernation_queries.GetHibernationStats():
+                saved = hibernation_queries.SavedByInstance("inst_1", 2, 5_400, 615_000)
+                return hibernation_queries.HibernationStats(2, 5_400, 615_000, [saved])
             case queries.AgentReport():
                 return queries.AgentAnswer("none", "", 30, queries.SnapshotOrder("snap_2", "snap_1"))
             case copy_queries.ListSnapshots():

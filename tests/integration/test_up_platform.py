@@ -29,6 +29,7 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
         assert list(said["pids"]) == [
             "nats",
             "postgres",
+            "storage",
             "sandbox",
             "instance",
             "failover",
