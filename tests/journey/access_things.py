@@ -181,6 +181,12 @@ class Access:
         self._make_stopped(name)
         return name
 
+    def _make_synced(self, name: str) -> str:
+        """An instance that has a CPU standby."""
+        instance_id = self._make_instance(name)
+        self._data("POST", f"/api/v1/standby/provision/{instance_id}", {})
+        return instance_id
+
     def _make_key(self, name: str) -> str:
         return self._data("POST", "/api/v1/api-keys", {"name": name, "scopes": ["keys:write"]})["id"]
 
