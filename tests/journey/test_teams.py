@@ -97,12 +97,15 @@ def told_about(messages: Sequence[Msg], instance_id: str) -> list[str]:
 
 def test_a_team_hears_the_life_of_an_instance_in_order(up: Platform, team: Team) -> None:
     instance_id = live(up)
-    assert told_about(team.take(len(LIFE)), instance_id) == LIFE
+    taken: list[Msg] = []
+    while len(told_about(taken, instance_id)) < len(LIFE):
+        taken += team.take(1)
+    assert told_about(taken, instance_id) == LIFE
 
 
 def test_every_event_carries_cloudevents_headers(up: Platform, team: Team) -> None:
     instance_id = up.create()
-    message = team.take(1)[0]
+    message = next(found for found in iter(lambda: team.take(1)[0], None) if told_about([found], instance_id))
     headers = message.headers or {}
     assert headers["ce-specversion"] == "1.0"
     assert headers["ce-type"] == "instance.created"
@@ -116,12 +119,13 @@ def test_every_event_carries_cloudevents_headers(up: Platform, team: Team) -> No
 
 def test_a_team_that_was_away_resumes_without_loss_or_repeat(up: Platform, team: Team) -> None:
     first = live(up)
-    before = team.take(3)
+    taken = team.take(3)
     second = live(up)
-    after = team.take(2 * len(LIFE) - 3)
-    assert told_about([*before, *after], first) == LIFE
-    assert told_about([*before, *after], second) == LIFE
-    ids = [(message.headers or {})["ce-id"] for message in (*before, *after)]
+    while len(told_about(taken, first)) + len(told_about(taken, second)) < 2 * len(LIFE):
+        taken += team.take(1)  # an instance of another test may still have something to say
+    assert told_about(taken, first) == LIFE
+    assert told_about(taken, second) == LIFE
+    ids = [(message.headers or {})["ce-id"] for message in taken]
     assert len(set(ids)) == len(ids)
 
 
