@@ -1,11 +1,10 @@
 """Failover, warm pool and instance keep their promises together, whatever the log, the bus, the cloud and kills do.
 
-`DUMONT_SIM_SEEDS` says how many seeds (200 by default); a failure names its seed and the command that repeats it.
+A run takes three times as long as one of the instance alone, so there are 200 of them wherever the tests run; more with
+`python -m tests.sim 0 --count N --scenario survival`. A failure names its seed and the command that repeats it.
 """
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
@@ -13,7 +12,7 @@ from libs.sim.world import SeedFailed, simulate
 from tests.sim import survival_scenario
 from tests.sim.survival_scenario import WEATHER
 
-SEEDS = int(os.environ.get("DUMONT_SIM_SEEDS", "200"))
+SEEDS = 200
 SEEDS_PER_TEST = 40  # a test has two minutes, also on a machine that is busy with others
 FAILURES_SHOWN_MAX = 5
 
