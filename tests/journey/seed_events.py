@@ -18,10 +18,7 @@ from tests.journey.platform import Platform, eventually, machines_directory
 
 CAUSED_MAX_S = 60.0
 # The 17 of seed 000 and the three of seed 001 (`instance.ready`, `.failed`, `.migrated`).
-NO_CAUSE_YET = frozenset({
-    "instance.hibernated", "failover.cpu_standby_success", "standby.sync_started", "standby.sync_completed",
-    "instance.migrated",
-})  # fmt: skip
+NO_CAUSE_YET = frozenset({"instance.migrated"})
 # A day of three GPUs costs more than the credit; failovers may follow each other; an agent is silent after nine seconds
 # and its machine lost much later.
 AROUND = {
@@ -71,6 +68,27 @@ def lose_the_standby(up: Platform) -> None:
             up.cloud("POST", f"/v1/machines/{machine['machine_id']}/interrupt", {})
 
 
+def go_on_without_a_gpu(up: Platform) -> None:
+    """An instance that is kept in sync with a CPU machine loses its own."""
+    instance_id = up.create_ready()["id"]
+    call(up, "PUT", f"/failover/settings/machines/{instance_id}", {"use_global_settings": False, "strategy": "all"})
+    call(up, "POST", "/standby/configure", {"sync_interval": 5})
+    call(up, "POST", f"/standby/provision/{instance_id}", {})
+    path = f"/standby/associations/{instance_id}"
+    eventually(
+        lambda: call(up, "GET", path)["state"] == "ready", timeout_s=CAUSED_MAX_S, what="a CPU standby in sync",
+        seen=lambda: call(up, "GET", path),
+    )  # fmt: skip
+    up.verb("sandbox", "interrupt", instance_id)
+    up.wait_for_status(instance_id, "ready", timeout_s=CAUSED_MAX_S)
+
+
+def sleep(up: Platform) -> None:
+    """An instance is hibernated because its owner says so."""
+    instance_id = up.create_ready()["id"]
+    call(up, "POST", f"/instances/{instance_id}/hibernate")
+
+
 def have_nothing_to_fall_back_on(up: Platform) -> None:
     """A machine is taken away and no rung of the ladder is ready."""
     instance_id = up.create_ready()["id"]
@@ -112,6 +130,8 @@ CAUSES: Mapping[Callable[[Platform], None], tuple[str, ...]] = {
     be_taken_over: ("instance.interrupted", "failover.started", "failover.warm_pool_success", "failover.completed",
                     "warmpool.provisioned"),
     lose_the_standby: ("warmpool.degraded",),
+    go_on_without_a_gpu: ("standby.sync_started", "standby.sync_completed", "failover.cpu_standby_success"),
+    sleep: ("instance.hibernated",),
     have_nothing_to_fall_back_on: ("failover.failed",),
     fail_to_boot: ("instance.failed",),
     fall_silent: ("agent.heartbeat_lost",),
