@@ -40,7 +40,11 @@ class ListSnapshots(Query, tag="snapshots", frozen=True, kw_only=True):
 
 
 class CpuStandbyView(Struct, frozen=True, omit_defaults=True):
-    """An instance's CPU standby. `state`: provisioning, syncing (no whole copy yet), ready, error, failover_active."""
+    """An instance's CPU standby. `state`: provisioning, syncing (no whole copy yet), ready, error, failover_active.
+
+    What it has (`copies`, `files`, `bytes`, `captured_at`) is what its own agent said last; a copy older than
+    `sync_age_max_s` is too old to count on.
+    """
 
     instance_id: str
     state: Literal["provisioning", "syncing", "ready", "error", "failover_active"]
@@ -50,7 +54,9 @@ class CpuStandbyView(Struct, frozen=True, omit_defaults=True):
     ssh_port: int = 0
     region: str = ""
     price_usd_micros_per_hour: int = 0
-    cycle: int = 0
+    is_running: bool = False
+    sync_age_max_s: int = 0
+    copies: int = 0
     files: int | None = None
     bytes: int | None = None
     took_ms: int | None = None

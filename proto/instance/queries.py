@@ -319,6 +319,15 @@ class AgentAnswer(Struct, frozen=True):
     receive: ReceiveOrder | None = None
 
 
+class ReceivedReport(Struct, frozen=True):
+    """The newest whole copy that a CPU standby has, as its own agent says."""
+
+    captured_at: datetime
+    files: int
+    bytes: int
+    copies: int
+
+
 class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
     """A heartbeat, from the gateway. `machine_id` comes from the verified agent token, never from the payload."""
 
@@ -338,6 +347,7 @@ class AgentReport(Signal, tag="agent_report", frozen=True, kw_only=True):
     uptime_s: int | None = None
     ssh_sessions: int | None = None
     last_activity_at: datetime | None = None
+    received: ReceivedReport | None = None
 
 
 AnyQuery = (

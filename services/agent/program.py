@@ -146,6 +146,7 @@ class _Agent:
             "status": self._status,
             "message": self._message,
             "timestamp": _instant(now.timestamp()),
+            "received": self._work.received,
             **facts,
         }
 

@@ -36,6 +36,7 @@ class Applied(Struct, frozen=True):
     captured_at: str
     files: int
     bytes: int
+    copies: int = 1  # how many this machine has taken in
 
 
 class Receiver:
@@ -46,6 +47,7 @@ class Receiver:
         self._root = os.fsencode(os.path.realpath(settings.agent_workspace))
         self._clock = clock
         self._current: Manifest | None = None  # what the workspace is; unknown after a restart
+        self.applied = self._read_applied()
 
     def obey(self, order: ReceiveOrder) -> Restored | None:
         """One step: the right inbox, then the newest copy. Returns what this machine has, when it is to take over.
@@ -57,7 +59,7 @@ class Receiver:
         self._apply_newest()
         if not order.takes_over:
             return None
-        applied = self._applied()
+        applied = self.applied
         if applied is None:
             raise NotRestored("no whole copy has been received")
         took_ms = round((time.monotonic() - began_s) * 1000)
@@ -78,7 +80,7 @@ class Receiver:
 
     def _apply_newest(self) -> None:
         """The newest copy of the newest generation that has one."""
-        applied = self._applied()
+        applied = self.applied
         for folder, manifest_path in self._copies():
             stamp = (int(folder.name), manifest_path.name.removesuffix(MANIFEST_SUFFIX))
             if applied is not None and stamp <= (applied.generation, applied.copy_id):
@@ -124,7 +126,7 @@ class Receiver:
             if old != folder and int(old.name) < int(folder.name):
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _applied(self) -> Applied | None:
+    def _read_applied(self) -> Applied | None:
         try:
             return msgspec.json.decode((self._folder / APPLIED_FILE).read_bytes(), type=Applied)
         except (OSError, msgspec.DecodeError):
@@ -134,9 +136,11 @@ class Receiver:
         path = self._folder / APPLIED_FILE
         new = path.with_suffix(".new")
         captured_at = manifest.captured_at.isoformat()
-        applied = Applied(generation, manifest.copy_id, captured_at, manifest.files, manifest.bytes)
+        copies = 1 if self.applied is None else self.applied.copies + 1
+        applied = Applied(generation, manifest.copy_id, captured_at, manifest.files, manifest.bytes, copies)
         new.write_bytes(msgspec.json.encode(applied))
         new.replace(path)
+        self.applied = applied
 
 
 def _is_same(was: Entry | None, entry: Entry) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -50,6 +51,19 @@ class Work:
     @property
     def is_busy(self) -> bool:
         return any(task is not None and not task.done() for task in (self._snapshot, self._filling))
+
+    @property
+    def received(self) -> dict[str, Any] | None:
+        """What a CPU standby has, for its heartbeat; None: nothing whole."""
+        applied = self._receiver.applied
+        if applied is None:
+            return None
+        return {
+            "captured_at": applied.captured_at,
+            "files": applied.files,
+            "bytes": applied.bytes,
+            "copies": applied.copies,
+        }
 
     def begin(self) -> None:
         """What this machine was ordered for."""

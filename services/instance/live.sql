@@ -18,3 +18,8 @@ CREATE TABLE IF NOT EXISTS agents (
     last_seen_at timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS agents_of_instance ON agents (instance_id);
+-- The newest whole copy that a CPU standby says it has.
+ALTER TABLE agents ADD COLUMN IF NOT EXISTS copy_captured_at timestamptz;
+ALTER TABLE agents ADD COLUMN IF NOT EXISTS copy_files bigint;
+ALTER TABLE agents ADD COLUMN IF NOT EXISTS copy_bytes bigint;
+ALTER TABLE agents ADD COLUMN IF NOT EXISTS copies bigint;

@@ -92,16 +92,27 @@ def test_without_a_gpu_the_cpu_standby_takes_over_with_a_consistent_prefix(up: P
     eventually(lambda: len(list(workspace.glob("file-*.txt"))) >= FILES, timeout_s=30, what="a full round of files")
     in_sync(up, instance_id)
     first = call(up, "GET", f"/standby/associations/{instance_id}")
+    assert first["sync_count"] >= 1
+    told = call(up, "GET", f"/failover/readiness/{instance_id}")
+    assert told["cpu_standby_ready"], told
+    assert (
+        told["cpu_standby_status"]["last_sync_age_seconds"] <= told["cpu_standby_status"]["last_sync_age_max_seconds"]
+    )
+    protected = call(up, "GET", f"/failover/status/{instance_id}")["cpu_standby"]
+    assert (protected["enabled"], protected["active"]) == (True, False)
+    assert protected["instance_name"] == first["cpu_standby"]["name"]
     time_of_loss = time.time()
     take_away(up, instance_id)
     done = over(up, instance_id, 1)
     assert (done["success"], done["strategy_succeeded"]) == (True, "cpu_standby"), done
-    after = call(up, "GET", f"/instances/{instance_id}")
-    assert after["status"] == "running"
+    after = until(up, f"/instances/{instance_id}", lambda seen: seen["status"] == "running", "the instance to run")
     assert after["generation"] > before["generation"]
     shown = call(up, "GET", f"/standby/associations/{instance_id}")
     assert shown["state"] == "failover_active"
     assert shown["cpu_standby"]["name"] == first["cpu_standby"]["name"]
+    told = call(up, "GET", f"/failover/readiness/{instance_id}")
+    assert not told["cpu_standby_ready"]
+    assert {"strategy": "cpu_standby", "reason": "failover_active"} in told["blockers"]
     _, written_at = judge(home(up, after["provider_instance_id"]) / "workspace" / "data")
     lost_s = time_of_loss - written_at
     assert lost_s <= done["data_loss_window_s"] + 0.5, (

@@ -61,6 +61,7 @@ class Context(Protocol):
 
 # $1 machine, $2 instance, $3 generation, $4 status, $5 agent version, $6 host name, $7 message, $8 GPU %, $9 memory %,
 # $10 CPU %, $11 uptime s, $12 ssh sessions, $13 last activity, $14 received at, $15 idle below this GPU %
+# $16 to $19: the newest whole copy of a CPU standby: its instant, files, bytes, and how many there were
 # Idle is a GPU that rests and nobody logged in; after a silence of five minutes it counts anew.
 # What an older generation says is not even remembered: another machine carries the instance.
 _REPORT_SQL = """
@@ -75,9 +76,10 @@ with carried as (
 ), said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
         gpu_utilization_percent, memory_used_percent, cpu_utilization_percent, uptime_s, ssh_sessions,
-        last_activity_at, last_seen_at, idle_since)
+        last_activity_at, last_seen_at, copy_captured_at, copy_files, copy_bytes, copies, idle_since)
     select $1::text, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text, $8::float8, $9::float8,
         $10::float8, $11::bigint, $12::bigint, $13::timestamptz, $14::timestamptz,
+        $16::timestamptz, $17::bigint, $18::bigint, $19::bigint,
         case when $8::float8 < $15::float8 and $12::bigint = 0 then $14::timestamptz end
     where not exists (select from carried
                       where current_machine_id <> $1 and current_generation >= $3 and role <> 'cpu_standby')
@@ -89,6 +91,8 @@ with carried as (
         cpu_utilization_percent = excluded.cpu_utilization_percent,
         uptime_s = excluded.uptime_s, ssh_sessions = excluded.ssh_sessions,
         last_activity_at = excluded.last_activity_at, last_seen_at = excluded.last_seen_at,
+        copy_captured_at = excluded.copy_captured_at, copy_files = excluded.copy_files,
+        copy_bytes = excluded.copy_bytes, copies = excluded.copies,
         idle_since = case when excluded.idle_since is null then null
                           when a.last_seen_at < excluded.last_seen_at - interval '5 minutes' then excluded.idle_since
                           else coalesce(a.idle_since, excluded.idle_since) end
@@ -109,6 +113,7 @@ order by a.last_seen_at desc, a.machine_id limit $2
 
 async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     """Remember the heartbeat and say what to do next."""
+    copy = report.received
     row = await context.pool.fetchrow(
         _REPORT_SQL,
         report.machine_id,
@@ -126,6 +131,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
         report.last_activity_at,
         report.received_at,
         IDLE_GPU_PERCENT,
+        *((None, None, None, None) if copy is None else (copy.captured_at, copy.files, copy.bytes, copy.copies)),
     )
     reason = shutdown_reason(report, row)
     order = None if row is None or not row["snapshot_id"] else SnapshotOrder(row["snapshot_id"], row["base_id"] or "")

@@ -13,6 +13,9 @@ from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuS
 from proto.instance.words import SSH_PORT, Endpoint
 
 STANDBYS_MAX = 1_000
+# Contract dumont 3: a copy older than three intervals is too old. Below 5 s the heartbeats that tell of it decide.
+SYNC_AGE_INTERVALS_MAX = 3
+SYNC_AGE_MAX_MIN_S = 15
 State: TypeAlias = Literal["provisioning", "syncing", "ready", "error", "failover_active"]
 
 
@@ -30,8 +33,8 @@ class _CpuWish(Struct, frozen=True):
 # $1 account, $2 instance ('' = all), $3 limit. The machine is the live standby, or the one that has taken over.
 _LIST_SQL = """
 select i.instance_id, i.cpu, i.machine_id as primary_id, m.machine_id, m.status, m.region, m.endpoints,
-       m.price_usd_micros_per_hour, s.standby_machine_id, s.cycle, s.ok, s.files, s.bytes, s.took_ms, s.captured_at,
-       s.error
+       m.price_usd_micros_per_hour, s.standby_machine_id, s.ok, s.took_ms, s.error, a.copies,
+       a.copy_captured_at, a.copy_files, a.copy_bytes
 from instances i
 left join lateral (
     select * from machines where instance_id = i.instance_id
@@ -39,6 +42,7 @@ left join lateral (
          or machine_id = i.machine_id and offer->>'kind' = 'cpu')
     order by generation desc limit 1) m on true
 left join syncs s on s.instance_id = i.instance_id
+left join agents a on a.machine_id = m.machine_id
 where i.account_id = $1 and ($2 = '' or i.instance_id = $2) and i.cpu is not null and i.status <> 'deleted'
 order by i.created_at desc limit $3
 """
@@ -53,10 +57,13 @@ def _view(row: Record) -> CpuStandbyView:
     has_synced = row["machine_id"] is not None and row["standby_machine_id"] == row["machine_id"]
     endpoints = msgspec.json.decode(row["endpoints"] or "[]", type=tuple[Endpoint, ...])
     ssh = next((endpoint for endpoint in endpoints if endpoint.port == SSH_PORT), None)
+    interval_s = msgspec.json.decode(row["cpu"], type=_CpuWish).sync_interval_s
     view = CpuStandbyView(
         instance_id=row["instance_id"],
         state=_state(row, has_synced),
-        sync_interval_s=msgspec.json.decode(row["cpu"], type=_CpuWish).sync_interval_s,
+        sync_interval_s=interval_s,
+        sync_age_max_s=max(SYNC_AGE_MAX_MIN_S, SYNC_AGE_INTERVALS_MAX * interval_s),
+        is_running=row["status"] == "healthy",
         machine_id=row["machine_id"] or "",
         host=ssh.host if ssh else "",
         ssh_port=ssh.public_port if ssh else 0,
@@ -67,11 +74,11 @@ def _view(row: Record) -> CpuStandbyView:
         return view
     return msgspec.structs.replace(
         view,
-        cycle=row["cycle"] or 0,
-        files=row["files"],
-        bytes=row["bytes"],
+        copies=row["copies"] or 0,
+        files=row["copy_files"],
+        bytes=row["copy_bytes"],
         took_ms=row["took_ms"],
-        captured_at=row["captured_at"],
+        captured_at=row["copy_captured_at"],
         error=row["error"] or "",
     )
 
@@ -81,6 +88,6 @@ def _state(row: Record, has_synced: bool) -> State:
         return "provisioning"
     if row["machine_id"] == row["primary_id"]:
         return "failover_active"
-    if not has_synced or row["captured_at"] is None:
+    if not has_synced or row["copy_captured_at"] is None:
         return "syncing"
     return "ready" if row["ok"] else "error"

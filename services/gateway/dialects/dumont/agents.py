@@ -16,6 +16,7 @@ from proto.instance.queries import (
     AgentView,
     GetInstance,
     ListAgents,
+    ReceivedReport,
     ReceiveOrder,
     SyncOrder,
 )
@@ -46,6 +47,15 @@ class GpuMetrics(Struct, frozen=True, kw_only=True):
     gpu_memory_total: Annotated[list[Annotated[float, Meta(ge=0)]], Meta(max_length=64)] | None = None
 
 
+class ReceivedCopy(Struct, frozen=True, kw_only=True):
+    """The newest whole copy that a CPU standby has. `copies`: how many it has taken in."""
+
+    captured_at: datetime
+    files: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    bytes: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    copies: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
 class HeartbeatBody(Struct, frozen=True, kw_only=True):
     """Tolerant: agents of several generations report here, and what they add is ignored."""
 
@@ -63,6 +73,7 @@ class HeartbeatBody(Struct, frozen=True, kw_only=True):
     active_users: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     ssh_sessions: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     last_activity: Any = None
+    received: ReceivedCopy | None = None
 
 
 class KeepAliveBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +228,15 @@ def _report(call: Call, body: HeartbeatBody, machine_id: str, instance_id: str, 
         uptime_s=None if body.uptime is None else int(body.uptime),
         ssh_sessions=body.ssh_sessions if body.ssh_sessions is not None else body.active_users,
         last_activity_at=_instant(body.last_activity),
+        received=None if body.received is None else _received(body.received),
     )
+
+
+def _received(copy: ReceivedCopy) -> ReceivedReport | None:
+    """A copy of an instant in no time zone is not believed."""
+    if copy.captured_at.tzinfo is None:
+        return None
+    return ReceivedReport(copy.captured_at, copy.files, copy.bytes, copy.copies)
 
 
 def _first(*values: float | None) -> float | None:

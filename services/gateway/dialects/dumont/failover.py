@@ -22,6 +22,7 @@ from proto.failover.queries import (
     Readiness,
 )
 from proto.failover.words import FailoverStatus, Strategy
+from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys
 from proto.instance.queries import GetInstance, InstanceView, MachineView
 from proto.warmpool.queries import GetPool, PoolView
 from services.gateway.call import Answer, Call
@@ -41,6 +42,7 @@ from services.gateway.dialects.dumont.failover_object import (
 )
 from services.gateway.dialects.dumont.failover_strategies import STRATEGIES, DumontStrategies
 from services.gateway.dialects.dumont.instances import NoBody
+from services.gateway.dialects.dumont.standby_readiness import with_cpu_standby
 from services.gateway.routing import Route
 
 WAIT_S_MAX = 150  # a rung's own time and a little more
@@ -130,30 +132,35 @@ async def _wait(call: Call, failover_id: str, within_s: float) -> FailoverView:
 
 
 async def get_readiness(call: Call) -> Answer:
-    instance = await _instance(call, call.path["machine_id"])
-    return ok(readiness(await _readiness(call, instance.instance_id), await _pool(call, instance.instance_id)))
+    instance_id = (await _instance(call, call.path["machine_id"])).instance_id
+    cpu = await _cpu_standby(call, instance_id)
+    found = await _readiness(call, instance_id, cpu)
+    return ok(readiness(found, await _pool(call, instance_id), cpu, call.now))
 
 
 async def get_status(call: Call) -> Answer:
     instance = await _instance(call, call.path["machine_id"])
     instance_id = instance.instance_id
     recent: FailoverList = await call.ask(ListFailovers(account_id=call.account_id, instance_id=instance_id, limit=2))
-    found = await _readiness(call, instance_id)
-    return ok(status(found, await _pool(call, instance_id), [failover(view, instance) for view in recent.items]))
+    cpu = await _cpu_standby(call, instance_id)
+    found = await _readiness(call, instance_id, cpu)
+    shown = [failover(view, instance) for view in recent.items]
+    return ok(status(found, await _pool(call, instance_id), cpu, shown, call.now))
 
 
 async def test(call: Call) -> Answer:
     """A dry run touches nothing: it tells the ladder as it would be climbed. The real one is a failover."""
     query: TestQuery = call.query
     instance = await _instance(call, call.path["machine_id"])
-    found = await _readiness(call, instance.instance_id, query.strategy)
     if query.dry_run:
+        cpu = await _cpu_standby(call, instance.instance_id)
+        found = await _readiness(call, instance.instance_id, cpu, query.strategy)
         pool = await _pool(call, instance.instance_id)
         return ok(
             DumontTest(
                 dry_run=True,
                 would_succeed=found.is_ready,
-                readiness=readiness(found, pool),
+                readiness=readiness(found, pool, cpu, call.now),
                 message=plan_message(found),
             )
         )
@@ -200,8 +207,16 @@ async def _instance(call: Call, instance_id: str) -> InstanceView:
     return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id))
 
 
-async def _readiness(call: Call, instance_id: str, strategy: Strategy | None = None) -> Readiness:
-    return await call.ask(GetReadiness(instance_id=instance_id, account_id=call.account_id, strategy=strategy))
+async def _readiness(
+    call: Call, instance_id: str, cpu: CpuStandbyView | None, strategy: Strategy | None = None
+) -> Readiness:
+    found = await call.ask(GetReadiness(instance_id=instance_id, account_id=call.account_id, strategy=strategy))
+    return with_cpu_standby(found, cpu, call.now)
+
+
+async def _cpu_standby(call: Call, instance_id: str) -> CpuStandbyView | None:
+    found: CpuStandbyList = await call.ask(ListCpuStandbys(account_id=call.account_id, instance_id=instance_id))
+    return found.items[0] if found.items else None
 
 
 async def _pool(call: Call, instance_id: str) -> PoolView:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 
 from msgspec import Struct
 
 from proto.failover.queries import FailoverList, FailoverView, PlanStep, Readiness
 from proto.failover.words import Attempt, Phase
+from proto.instance.copy_queries import CpuStandbyView
 from proto.instance.queries import InstanceView
 from proto.warmpool.queries import PoolView
 from services.gateway.dialects import milliseconds, milliseconds_or_none
+from services.gateway.dialects.dumont import standby_readiness
 from services.gateway.dialects.dumont.failover_strategies import ETA_S
 from services.gateway.dialects.dumont.instance_object import instance as shown_instance
+from services.gateway.dialects.dumont.standby_readiness import DumontCpuReadiness
 
 
 class DumontAttempt(Struct, frozen=True, kw_only=True):
@@ -167,20 +171,21 @@ class DumontReadiness(Struct, frozen=True, kw_only=True):
     warm_pool_ready: bool
     warm_pool_status: DumontPoolStatus | None
     cpu_standby_ready: bool
-    cpu_standby_status: None
+    cpu_standby_status: DumontCpuReadiness | None
     overall_ready: bool
     blockers: list[DumontBlocker]
     plan: list[DumontPlanStep]
 
 
-def readiness(found: Readiness, pool: PoolView) -> DumontReadiness:
+def readiness(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, now: datetime) -> DumontReadiness:
+    """`found` with the CPU standby put in (`with_cpu_standby`). What is not in the strategy stays false and null."""
     return DumontReadiness(
         machine_id=found.instance_id,
         effective_strategy=found.effective_strategy,
         warm_pool_ready=found.warm_pool_ready,
         warm_pool_status=None if pool.status == "disabled" else _pool(pool),
-        cpu_standby_ready=False,
-        cpu_standby_status=None,
+        cpu_standby_ready=standby_readiness.is_ready(found),
+        cpu_standby_status=standby_readiness.shown(cpu, now) if standby_readiness.is_asked_for(found) else None,
         overall_ready=found.is_ready,
         blockers=[DumontBlocker(blocker.rung, blocker.reason) for blocker in found.blockers],
         plan=[_step(step) for step in found.plan],
@@ -262,7 +267,7 @@ class DumontStatusStandby(Struct, frozen=True, kw_only=True):
     enabled: bool
     active: bool
     instance_name: str | None
-    config: None
+    config: DumontCpuReadiness | None
 
 
 class DumontLimits(Struct, frozen=True):
@@ -283,8 +288,10 @@ class DumontStatus(Struct, frozen=True, kw_only=True):
     circuit_breakers: dict[str, str]
 
 
-def status(found: Readiness, pool: PoolView, recent: list[DumontFailover]) -> DumontStatus:
-    """`recent`: newest first."""
+def status(
+    found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, recent: list[DumontFailover], now: datetime
+) -> DumontStatus:
+    """`found` with the CPU standby put in; `recent`: newest first."""
     current = next((one for one in recent if one.success is None), None)
     has_pool = pool.status != "disabled"
     return DumontStatus(
@@ -297,8 +304,13 @@ def status(found: Readiness, pool: PoolView, recent: list[DumontFailover]) -> Du
             volume_id=pool.volume_id or None,
             config=_pool(pool) if has_pool else None,
         ),
-        cpu_standby=DumontStatusStandby(enabled=False, active=False, instance_name=None, config=None),
-        recommended_action=_recommended(found, pool),
+        cpu_standby=DumontStatusStandby(
+            enabled=cpu is not None,
+            active=cpu is not None and cpu.state == "failover_active",
+            instance_name=cpu.machine_id or None if cpu is not None else None,
+            config=standby_readiness.shown(cpu, now) if cpu is not None else None,
+        ),
+        recommended_action=_recommended(found, pool, cpu),
         current_failover=current,
         last_failover=next((one for one in recent if one is not current), None),
         limits=DumontLimits(
@@ -308,11 +320,15 @@ def status(found: Readiness, pool: PoolView, recent: list[DumontFailover]) -> Du
     )
 
 
-def _recommended(found: Readiness, pool: PoolView) -> str | None:
+def _recommended(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None) -> str | None:
     if found.effective_strategy == "disabled":
         return "Enable failover: PUT /failover/settings/machines/{id}"
-    if found.warm_pool_ready:
+    if found.warm_pool_ready or standby_readiness.is_ready(found):
         return None
+    if cpu is not None and cpu.state == "failover_active":
+        return "Return to a GPU: it is looked for with auto_recovery, or POST /standby/recover/{id}"
+    if cpu is None and not any(step.rung == "warm_pool" and step.reason != "not_in_strategy" for step in found.plan):
+        return "Configure a CPU standby: POST /standby/provision/{id}"
     if pool.status == "disabled":
         return "Provision a warm pool: POST /warmpool/provision"
     return f"Inspect the warm pool ({pool.status}{': ' + pool.error if pool.error else ''}): GET /warmpool/status"

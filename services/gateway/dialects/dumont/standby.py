@@ -273,7 +273,7 @@ def _association(view: CpuStandbyView) -> DumontAssociation:
         state=view.state,
         sync_enabled=True,
         sync_interval=view.sync_interval_s,
-        sync_count=view.cycle,
+        sync_count=view.copies,
         last_sync_at=milliseconds_or_none(view.captured_at),
         last_sync_files=view.files,
         last_sync_bytes=view.bytes,
