@@ -28,6 +28,7 @@ class Subject:
     """One adapter under test and the levers of its cloud. `Any` stands for the port's own types."""
 
     provider: Any
+    other: Any  # another platform's adapter for the same account
     order: Callable[[str, Any], Any]  # label, offer -> a good order
     bad_order: Callable[[str, Any], Any]  # one that no host would carry out
     offer_gone: type[Exception]
@@ -62,6 +63,23 @@ async def a_label_finds_its_machine_and_no_other(subject: Subject) -> None:
     found = await _until_found(subject, created.label)
     assert found.provider_machine_id == created.provider_machine_id
     assert await subject.provider.find(created.label + "x") is None
+
+
+async def platforms_of_one_account_do_not_take_each_others_machines_for_theirs(subject: Subject) -> None:
+    order = await _order(subject)
+    ours = await subject.provider.create(order)
+    assert ours.label == order.label
+    theirs = await subject.other.create(order)
+    assert theirs.provider_machine_id != ours.provider_machine_id, "the same label of two platforms is two machines"
+    for provider, own, foreign in ((subject.provider, ours, theirs), (subject.other, theirs, ours)):
+        await _until_found(subject, order.label, provider)
+        labels = {machine.provider_machine_id: machine.label for machine in await provider.machines()}
+        assert labels[own.provider_machine_id] == order.label
+        assert not labels.get(foreign.provider_machine_id)
+        assert not (await provider.get(foreign.provider_machine_id)).label
+        found = await provider.find(order.label)
+        assert found is not None
+        assert found.provider_machine_id == own.provider_machine_id
 
 
 async def creating_twice_with_one_label_gives_one_machine(subject: Subject) -> None:
@@ -252,6 +270,7 @@ PROVIDER_CONTRACT: Sequence[Callable[[Subject], Awaitable[None]]] = (
     offers_are_sorted_by_price_and_name_their_provider,
     a_created_machine_comes_up_with_endpoints,
     a_label_finds_its_machine_and_no_other,
+    platforms_of_one_account_do_not_take_each_others_machines_for_theirs,
     creating_twice_with_one_label_gives_one_machine,
     a_create_without_answer_is_unknown_and_found_by_its_label,
     an_offer_that_is_not_there_is_gone,
@@ -307,9 +326,9 @@ async def _until(subject: Subject, provider_machine_id: str, *statuses: str) -> 
     raise AssertionError(f"{provider_machine_id} is {machine.status}, not {statuses}: {machine.detail}")
 
 
-async def _until_found(subject: Subject, label: str) -> Any:
+async def _until_found(subject: Subject, label: str, provider: Any = None) -> Any:
     for _ in range(LOOKS_MAX):
-        machine = await subject.provider.find(label)
+        machine = await (provider or subject.provider).find(label)
         if machine is not None:
             return machine
         await asyncio.sleep(LOOK_PAUSE_S)

@@ -18,7 +18,7 @@ from services.instance.rooms import ROOMS, SERVICE
 async def serve(running: process.Running) -> None:
     settings = config.read(InstanceSettings)
     async with AsyncExitStack() as open_until_end:
-        sandbox = SandboxProvider(settings.sandbox_url, settings.sandbox_key.reveal())
+        sandbox = SandboxProvider(settings.sandbox_url, settings.sandbox_key.reveal(), platform=settings.platform)
         open_until_end.push_async_callback(sandbox.close)
         http = await open_until_end.enter_async_context(aiohttp.ClientSession())
 

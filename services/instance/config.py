@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from libs.config import Secret, setting
+from services.instance.providers.labels import platform_id
 
 
 class InstanceSettings(Struct, frozen=True, kw_only=True):
@@ -50,6 +51,11 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     heartbeat_loss_s: Annotated[
         int, setting("a machine whose agent is silent for so long counts as lost", unit="s", ge=1)
     ] = 300
+
+    @property
+    def platform(self) -> str:
+        """Whose our machines at clouds are."""
+        return platform_id(self.secret.reveal())
 
     @property
     def patience(self) -> tuple[int, int, int, int, int, int]:

@@ -105,7 +105,8 @@ async def _protected(up: Platform, heard: Witness) -> str:
 
 
 async def _run(up: Platform, heard: Witness, instance_id: str, number: int) -> Run:
-    label = next(fact for fact in reversed(heard.facts) if fact.name == "instance.ready").body["machine_id"]
+    carrier = next(fact for fact in reversed(heard.facts) if fact.name == "instance.ready").body["machine_id"]
+    label = up.label_of(carrier)
     machine = (await asyncio.to_thread(up.cloud, "GET", f"/v1/machines?label={label}"))["machines"][0]["machine_id"]
     since, seqs = len(heard.facts), {stream: await heard.log.last_seq(stream) for stream in COMMITS}
     began_s = time.perf_counter()

@@ -81,6 +81,8 @@ class ScriptedCloud:
     refuse_connections: int = 0
     rented: int = 0
     port: int = 0
+    misses: int = 0  # so many looks at a machine do not find it
+    looks: int = 0
     volumes: dict[str, int] = field(default_factory=dict)
     hints: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
@@ -109,6 +111,10 @@ class ScriptedCloud:
         return next((machine for machine in self.listed.values() if machine.label == label), None)
 
     async def get(self, provider_machine_id: str) -> ProviderMachine:
+        self.looks += 1
+        if self.misses:
+            self.misses -= 1
+            return ProviderMachine(provider_machine_id, "", "gone")
         return self.listed.get(provider_machine_id) or ProviderMachine(provider_machine_id, "", "gone")
 
     async def machines(self) -> Sequence[ProviderMachine]:

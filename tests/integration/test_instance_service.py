@@ -142,9 +142,24 @@ async def test_a_machine_that_vanishes_is_noticed_by_the_poll(world: InstanceWor
     await world.until_status(instance_id, "interrupted")
 
 
+async def test_a_machine_that_is_once_not_found_is_looked_at_again_and_not_given_up(world: InstanceWorld) -> None:
+    instance_id = await world.create()
+    ready = await world.until_status(instance_id, "ready")
+    world.cloud.misses, world.cloud.looks = 1, 0
+    world.cloud.hints.put_nowait(ready.provider_machine_id)
+
+    async def looked_again() -> bool:
+        return world.cloud.looks >= 2
+
+    await world.until(looked_again)
+    other = await world.create()
+    await world.until_status(other, "ready")
+    assert (await world.get(instance_id)).machines == ready.machines
+
+
 async def test_a_machine_nobody_owns_is_reported_and_a_strangers_machine_is_left_alone(world: InstanceWorld) -> None:
     world.cloud.listed["cloud_o"] = ProviderMachine("cloud_o", "mach_nobody", "running")
-    world.cloud.listed["cloud_s"] = ProviderMachine("cloud_s", "my-notebook", "running")
+    world.cloud.listed["cloud_s"] = ProviderMachine("cloud_s", "", "running")  # whatever it is called there
 
     async def orphan_gone() -> bool:
         return await world.pool.fetchval("select status from orphans") == "gone"

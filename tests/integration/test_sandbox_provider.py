@@ -28,13 +28,15 @@ def order(label: str, offer: Offer, image: str = "pytorch/pytorch:latest") -> Ma
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     daemon = Daemon(tmp_path, virtual=request.param == "virtual")
     await daemon.start()
-    provider = SandboxProvider(daemon.url, KEY)
-    yield subject_of(daemon, provider, has_files=request.param == "process")
+    provider = SandboxProvider(daemon.url, KEY, platform="p1")
+    other = SandboxProvider(daemon.url, KEY, platform="p2")
+    yield subject_of(daemon, provider, other, has_files=request.param == "process")
     await provider.close()
+    await other.close()
     await daemon.close()
 
 
-def subject_of(daemon: Daemon, provider: SandboxProvider, *, has_files: bool) -> Subject:
+def subject_of(daemon: Daemon, provider: SandboxProvider, other: SandboxProvider, *, has_files: bool) -> Subject:
     def connect(machine: ProviderMachine) -> Any:
         port = next(endpoint.public_port for endpoint in machine.endpoints if endpoint.port == 22)
         key = str(daemon.root / "keys" / "id_ed25519")
@@ -56,6 +58,7 @@ def subject_of(daemon: Daemon, provider: SandboxProvider, *, has_files: bool) ->
 
     return Subject(
         provider=provider,
+        other=other,
         order=order,
         bad_order=lambda label, offer: order(label, offer, image="missing/image"),
         offer_gone=OfferGone,
@@ -79,7 +82,7 @@ async def test_provider_contract(
 async def virtual(tmp_path: Path) -> AsyncIterator[tuple[Daemon, SandboxProvider]]:
     daemon = Daemon(tmp_path, virtual=True)
     await daemon.start()
-    provider = SandboxProvider(daemon.url, KEY)
+    provider = SandboxProvider(daemon.url, KEY, platform="p1")
     yield daemon, provider
     await provider.close()
     await daemon.close()

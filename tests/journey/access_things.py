@@ -142,7 +142,9 @@ class Access:
         instance_id = self.thing(instance if is_ours else "$instance#somebody-elses")
         view = self._data("GET", f"/api/v1/instances/{instance_id}")
         rented = view["provider_instance_id"]
-        machine_id = next(found["label"] for found in self.up.machines() if found["machine_id"] == rented)
+        machine_id = next(
+            found["label"].rpartition(".")[2] for found in self.up.machines() if found["machine_id"] == rented
+        )
         secret = (self.up.data_dir / "secrets" / "platform").read_text().strip()
         return mint_agent_token(secret, machine_id=machine_id, instance_id=instance_id, generation=1)
 

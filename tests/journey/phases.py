@@ -115,7 +115,7 @@ class Patient:
         """The cloud's id of the machine that was said to be ready last."""
         ready = [fact.body["machine_id"] for fact in self.heard.facts
                  if (fact.name, fact.instance_id) == ("instance.ready", self.instance_id)]  # fmt: skip
-        found = await asyncio.to_thread(self.up.cloud, "GET", f"/v1/machines?label={ready[-1]}")
+        found = await asyncio.to_thread(self.up.cloud, "GET", f"/v1/machines?label={self.up.label_of(ready[-1])}")
         return found["machines"][0]["machine_id"]
 
     async def _said(self, name: str, since: int) -> None:

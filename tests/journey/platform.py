@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.instance.providers.labels import label_of, platform_id
+
 ROOT = Path(__file__).parents[2]
 STOP_MAX_S = 30.0
 # The seeds' snippets name a receiver on the internet: nothing of a test goes there.
@@ -80,6 +82,11 @@ class Platform:
     def machines(self) -> list[dict[str, Any]]:
         """Every machine the sandbox cloud has."""
         return self.cloud("GET", "/v1/machines")["machines"]
+
+    def label_of(self, machine_id: str) -> str:
+        """What the cloud knows a machine of this platform by."""
+        secret = (self.data_dir / "secrets" / "platform").read_text().strip()
+        return label_of(platform_id(secret), machine_id)
 
     def state(self) -> dict[str, Any]:
         return json.loads((self.data_dir / "state.json").read_text())

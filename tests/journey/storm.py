@@ -76,7 +76,7 @@ class Customers:
     """Speaks HTTP for all of them, CALLS_AT_ONCE at a time; an answer that says "later" is obeyed."""
 
     def __init__(self, up: Platform, http: aiohttp.ClientSession) -> None:
-        self._up, self._http = up, http
+        self.up, self._http = up, http
         self._places = asyncio.Semaphore(CALLS_AT_ONCE)
         self._cloud_url = up.state()["sandbox_url"]
         self._cloud_key = (up.data_dir / "secrets" / "sandbox").read_text().strip()
@@ -84,8 +84,8 @@ class Customers:
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The data of a granted request."""
         for _ in range(TRIES_MAX):
-            headers = {"Authorization": f"Bearer {self._up.api_key}"}
-            status, answer, later_s = await self._send(method, f"{self._up.api_url}/api/v1{path}", body, headers)
+            headers = {"Authorization": f"Bearer {self.up.api_key}"}
+            status, answer, later_s = await self._send(method, f"{self.up.api_url}/api/v1{path}", body, headers)
             if status < 400:
                 return answer["data"]
             assert status in (429, 503, 504), f"{method} {path}: {status} {answer}"
@@ -150,7 +150,7 @@ async def _all_said(heard: Witness, name: str, about: set[str]) -> None:
 
 async def strike(customers: Customers, heard: Witness, kinds: dict[str, str], outcome: Outcome) -> None:
     """Take every primary away and wait for the last answer."""
-    primary = {fact.body["machine_id"] for fact in heard.facts if fact.name == "instance.ready"}
+    primary = {customers.up.label_of(fact.body["machine_id"]) for fact in heard.facts if fact.name == "instance.ready"}
     machines = (await customers.cloud("GET", "/v1/machines"))["machines"]
     taken = [one["machine_id"] for one in machines if one["label"] in primary]
     assert len(taken) == len(kinds), f"{len(taken)} primaries for {len(kinds)} instances"
@@ -221,7 +221,11 @@ async def not_running(customers: Customers, heard: Witness) -> list[str]:
     running = {one["label"] for one in (await customers.cloud("GET", "/v1/machines"))["machines"]
                if one["status"] == "running"}  # fmt: skip
     named = [fact.body["machine_id"] for fact in heard.facts if fact.name == "failover.completed"]
-    return [f"{machine_id} carries an instance and does not run" for machine_id in named if machine_id not in running]
+    return [
+        f"{machine_id} carries an instance and does not run"
+        for machine_id in named
+        if customers.up.label_of(machine_id) not in running
+    ]
 
 
 async def _storm(up: Platform, count: int, say: Callable[[str], None]) -> Outcome:

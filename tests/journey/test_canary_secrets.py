@@ -200,7 +200,7 @@ def plant_instance(canaries: Canaries) -> None:
     canaries.send("novita", "GET", f"/api/instances/{instance_id}")
     eventually(lambda: machine_was_told(up, variable, command), timeout_s=SEEN_S_MAX, what="the command to have run")
     platform_secret = (up.data_dir / "secrets" / "platform").read_text().strip()
-    machine_id = up.machines()[0]["label"]
+    machine_id = up.machines()[0]["label"].rpartition(".")[2]
     token = mint_agent_token(platform_secret, machine_id=machine_id, instance_id=instance_id, generation=1)
     canaries.known("an agent's token", token)
     heartbeat = canaries.send("heartbeat", "POST", f"{V1}/agent/status", {"instance_id": instance_id}, key=token)

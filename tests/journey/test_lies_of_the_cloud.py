@@ -9,6 +9,7 @@ from typing import Any
 import nats
 from nats.js.errors import NotFoundError
 
+from services.instance.providers.labels import label_of
 from tests.journey.platform import Platform, eventually, unique
 
 ADOPTED_MAX_S = 60.0  # a create is given up after 10 s, then looked for
@@ -37,7 +38,7 @@ def test_a_create_that_failed_at_the_cloud_is_tried_again(up: Platform) -> None:
 
 
 def test_a_machine_unknown_to_the_log_is_reported_and_destroyed_after_its_grace(up: Platform) -> None:
-    orphan = stray_machine(up, "mach_" + unique("stray").replace("-", ""))
+    orphan = stray_machine(up, up.label_of(unique("stray")))
     eventually(
         lambda: set(orphan_events(up, orphan)) >= {"machine.orphan_found"}, timeout_s=ORPHAN_MAX_S, what="orphan_found"
     )
@@ -57,17 +58,18 @@ def test_a_machine_unknown_to_the_log_is_reported_and_destroyed_after_its_grace(
     )
 
 
-def test_a_strangers_machine_in_the_same_account_is_left_alone(up: Platform) -> None:
-    stranger = stray_machine(up, unique("notebook"))
-    orphan = stray_machine(up, "mach_" + unique("stray").replace("-", ""))
+def test_a_strangers_and_another_platforms_machine_in_the_same_account_are_left_alone(up: Platform) -> None:
+    strangers = {stray_machine(up, label) for label in (unique("notebook"), label_of("p0", unique("mach")))}
+    orphan = stray_machine(up, up.label_of(unique("stray")))
     eventually(
         lambda: orphan not in {machine["machine_id"] for machine in up.machines()},
         timeout_s=ORPHAN_MAX_S,
         what="the census to have come round",
     )
-    assert stranger in {machine["machine_id"] for machine in up.machines()}
-    assert orphan_events(up, stranger) == []
-    up.cloud("DELETE", f"/v1/machines/{stranger}")
+    assert strangers <= {machine["machine_id"] for machine in up.machines()}
+    for stranger in strangers:
+        assert orphan_events(up, stranger) == []
+        up.cloud("DELETE", f"/v1/machines/{stranger}")
 
 
 def stray_machine(up: Platform, label: str) -> str:

@@ -41,6 +41,8 @@ async def tell_page(world: World, handle: Handle, provider: str) -> bool:
 
 
 async def _tell(world: World, handle: Handle, provider: str, charge: ProviderCharge) -> None:
+    if not charge.label:
+        return  # not this platform's machine
     owner = await world.pool.fetchrow(_MACHINE_SQL, charge.label)
     if owner is None:
         world.logger.warning("bills.of_nobody", provider=provider, charge_id=charge.charge_id, label=charge.label)

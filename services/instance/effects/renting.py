@@ -327,12 +327,10 @@ async def stop(job: Job, world: World) -> Sequence[Command]:
     provider = _provider(world, event.provider)
     await provider.stop(event.provider_machine_id)
     observed = await _until_ended(provider, event.provider_machine_id, world)
-    now = world.clock.now()
-    if observed.status == "gone":
-        return [ReportDestroyed(now=now, instance_id=event.instance_id, machine_id=event.machine_id)]
     if observed.status in ("stopped", "exited"):
+        now = world.clock.now()
         return [ReportStopped(now=now, instance_id=event.instance_id, machine_id=event.machine_id, requested=True)]
-    return []  # the watch hears of it
+    return []  # the watch hears of it, and looks twice at what is gone
 
 
 async def destroy(job: Job, world: World) -> Sequence[Command]:

@@ -2,7 +2,7 @@
 
 Run by the replica that holds the lease, one watch per cloud. Hints (push signals) are followed at once; everything is
 compared every `poll_s` seconds, so a lost hint only costs time. The same pass is the census: a machine that carries
-our label prefix and that no instance owns is reported as an orphan. Nothing is decided here.
+our platform's label and that no instance owns is reported as an orphan. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from services.instance.queries import contracts
 from services.instance.queries.batching import Batches
 from services.instance.queries.contracts import Contract
 
-LABEL_PREFIX = "mach_"  # other labels are the operator's own machines in the same account: never ours to touch
 HINT_RETRY_S = 0.2
 HINT_TRIES_MAX = 50  # a hint may come before the contract is in the log: 10 s
 SIGNALS_RETRY_S = 1.0
+# A cloud that does not find a machine may find it again (a replica behind, a listing cut short): absence that no signal
+# announced is believed when it has lasted so long.
+GONE_CONFIRM_S = 1.0
 CHECKS_AT_ONCE_MAX = 32
 
 _OFF: frozenset[ProviderStatus] = frozenset({"stopped", "exited", "failed"})
@@ -62,6 +64,7 @@ class Watch:
         self._hints: dict[str, _Hint] = {}
         self._hinted = asyncio.Event()
         self._unknown_since: dict[str, float] = {}
+        self._missed_since: dict[str, float] = {}
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
         self._contracts = Batches[Contract]()
 
@@ -132,7 +135,7 @@ class Watch:
             machine_id = observed.label
             instance_id = await contracts.instance_of_machine(self._world.pool, machine_id)
             if not instance_id:
-                return observed.status == "gone" or not machine_id.startswith(LABEL_PREFIX)
+                return observed.status == "gone" or not machine_id
         state: Instance | None = await self._handle.state("instance", instance_id)
         machine = None if state is None else state.machine(machine_id)
         if machine is None or not machine.provider_machine_id:
@@ -142,10 +145,22 @@ class Watch:
         if told is not None and not _is_news(machine.status, told):
             return True
         observed = await self._provider.get(provider_machine_id)
+        if not self._is_believed(machine, observed, told):
+            return False  # looked at again with the next hints
         report = difference(instance_id, machine, observed, self._world)
         if report is not None:
             await self._report(report)
         return True
+
+    def _is_believed(self, machine: Machine, observed: ProviderMachine, told: ProviderStatus | None) -> bool:
+        """What the cloud says of a machine is believed, but for one thing: that it is not there, of which no signal
+        said anything and which would cost the customer the machine."""
+        key = observed.provider_machine_id
+        if observed.status != "gone" or told == "gone" or machine.status in ("destroying", "lost"):
+            self._missed_since.pop(key, None)
+            return True
+        now_s = self._world.clock.monotonic_s()
+        return now_s - self._missed_since.setdefault(key, now_s) >= GONE_CONFIRM_S
 
     async def _fetch_contracts(self, provider_machine_ids: Sequence[str]) -> Mapping[str, Contract]:
         return await contracts.contracts_of(self._world.pool, self._provider.name, provider_machine_ids)
@@ -165,6 +180,7 @@ class Watch:
         for provider_machine_id, contract in known.items():
             if self._may_differ(contract, listed.get(provider_machine_id)):
                 self._hints.setdefault(provider_machine_id, _Hint())
+        self._missed_since = {key: at_s for key, at_s in self._missed_since.items() if key in self._hints}
         await self._census(listed, known)
         if self._hints:
             self._hinted.set()
@@ -214,7 +230,8 @@ class Watch:
 
 
 def _is_ours(observed: ProviderMachine) -> bool:
-    return observed.status != "gone" and observed.label.startswith(LABEL_PREFIX)
+    """Without our label it is the operator's, or another platform's on the same account: never ours to touch."""
+    return observed.status != "gone" and bool(observed.label)
 
 
 def _is_news(believed: MachineStatus, observed: ProviderStatus) -> bool:

@@ -5,7 +5,8 @@ Implemented by one module per cloud (`sandbox.py` is the default); every adapter
 Called only by `services.instance.effects`. Nothing outside this package talks to a cloud.
 
 Ground rules (design 5, docs/adr/0009):
-- `label` is our machine id. It is the only name we choose, so it is how an unknown outcome is found again.
+- `label` is our machine id. The adapter puts our platform's id before it (`labels`): it is the only name we choose, so
+  it is how an unknown outcome is found again, and how platforms on one account tell their machines apart.
 - Only `create` may raise OutcomeUnknown; the caller then looks for the label before it tries again.
 - Stopping, starting and destroying are idempotent; destroying what is gone succeeds.
 - A listing may lag a create by a few seconds (`list_lag_s`); absence is believed only after that.
@@ -38,7 +39,7 @@ class Capabilities(Struct, frozen=True):
 
 
 class ProviderMachine(Struct, frozen=True):
-    """One machine as the cloud reports it now."""
+    """One machine as the cloud reports it now. `label`: empty for what is not this platform's."""
 
     provider_machine_id: str
     label: str
@@ -88,7 +89,8 @@ class OrderRejected(Exception):
 
 
 class ProviderCharge(Struct, frozen=True):
-    """What a cloud charged us for a stretch of one machine, as it rounds. `number` counts its charges up."""
+    """What a cloud charged us for a stretch of one machine, as it rounds. `number` counts its charges up. `label` as
+    in ProviderMachine."""
 
     number: int
     charge_id: str
@@ -130,7 +132,7 @@ class Provider(Protocol):
         ...
 
     async def machines(self) -> Sequence[ProviderMachine]:
-        """Everything we rent there now: the census."""
+        """Everything the account rents there now: the census."""
         ...
 
     async def start(self, provider_machine_id: str) -> None:

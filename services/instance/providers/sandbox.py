@@ -31,6 +31,7 @@ from services.instance.providers import (
     ProviderMachine,
     ProviderStatus,
 )
+from services.instance.providers.labels import label_of, machine_in
 
 NAME = "sandbox"
 CONNECT_TIMEOUT_S = 2.0
@@ -117,7 +118,8 @@ class SandboxProvider:
 
     name = NAME
 
-    def __init__(self, url: str, key: str, *, list_lag_s: float = LIST_LAG_S) -> None:
+    def __init__(self, url: str, key: str, *, platform: str, list_lag_s: float = LIST_LAG_S) -> None:
+        """`platform`: whose machines these are (`labels.platform_id`)."""
         self.capabilities = Capabilities(
             spot=True,
             volumes=True,
@@ -128,6 +130,7 @@ class SandboxProvider:
             list_lag_s=list_lag_s,
         )
         self._url = url.rstrip("/")
+        self._platform = platform
         self._chance = random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
@@ -148,7 +151,7 @@ class SandboxProvider:
         spec = order.spec
         keys = [line.strip() for line in spec.ssh_public_key.splitlines() if line.strip()]
         body = {
-            "label": order.label,
+            "label": label_of(self._platform, order.label),
             "offer_id": order.offer.offer_id,
             "image": spec.image,
             "price_usd_micros_per_hour_max": spec.price_usd_micros_per_hour_max,
@@ -165,22 +168,22 @@ class SandboxProvider:
             answer = await self._send("POST", "/v1/machines", body, timeout_s=CREATE_TIMEOUT_S)
         except _MaybeDone as error:
             raise OutcomeUnknown(f"create {order.label}: {error}") from error
-        return _created(order, answer)
+        return self._shown(_created(order, answer))
 
     async def find(self, label: str) -> ProviderMachine | None:
-        answer = await self._call("GET", "/v1/machines", label=label)
-        found = [machine for machine in _decode(answer, _Machines).machines if machine.label == label]
-        return _machine(found[0]) if found else None
+        answer = await self._call("GET", "/v1/machines", label=label_of(self._platform, label))
+        found = [self._shown(machine) for machine in _decode(answer, _Machines).machines]
+        return next((machine for machine in found if machine.label == label), None)
 
     async def get(self, provider_machine_id: str) -> ProviderMachine:
         answer = await self._call("GET", f"/v1/machines/{provider_machine_id}", missing_is_fine=True)
         if answer.status == 404:
             return ProviderMachine(provider_machine_id, "", "gone")
-        return _machine(_decode(answer, _Machine))
+        return self._shown(_decode(answer, _Machine))
 
     async def machines(self) -> Sequence[ProviderMachine]:
         answer = await self._call("GET", "/v1/machines")
-        return [_machine(machine) for machine in _decode(answer, _Machines).machines]
+        return [self._shown(machine) for machine in _decode(answer, _Machines).machines]
 
     async def charges(self, *, after: int) -> Sequence[ProviderCharge]:
         """See `TellsCharges`."""
@@ -189,7 +192,7 @@ class SandboxProvider:
             ProviderCharge(
                 number=charge.number,
                 charge_id=charge.charge_id,
-                label=charge.label,
+                label=machine_in(self._platform, charge.label),
                 since=datetime.fromtimestamp(charge.since, UTC),
                 until=datetime.fromtimestamp(charge.until, UTC),
                 usd_micros=charge.usd_micros,
@@ -248,6 +251,20 @@ class SandboxProvider:
 
     async def close(self) -> None:
         await self._session.close()
+
+    def _shown(self, machine: _Machine) -> ProviderMachine:
+        """In the port's words. Another platform's machine on the same account has no label of ours."""
+        return ProviderMachine(
+            provider_machine_id=machine.machine_id,
+            label=machine_in(self._platform, machine.label),
+            status=machine.status,
+            offer_id=machine.offer_id,
+            host_id=machine.host_id,
+            endpoints=tuple(_with_key(endpoint, machine.ssh_key_path) for endpoint in machine.endpoints),
+            interruption=machine.interruption,
+            detail=machine.detail,
+            volume_id=machine.volume_id,
+        )
 
     async def _listen(self) -> AsyncIterator[News]:
         """One connection's worth of news (server-sent events)."""
@@ -313,13 +330,13 @@ class _MaybeDone(Exception):
     """The request may have arrived, and no answer came."""
 
 
-def _created(order: MachineOrder, answer: _Answer) -> ProviderMachine:
+def _created(order: MachineOrder, answer: _Answer) -> _Machine:
     problem = answer.problem if answer.status >= 300 else _Problem()
     said = f"create {order.label}: {answer.status} {problem.code}"
     match answer.status:
         case 200 | 201:
             try:
-                return _machine(msgspec.json.decode(answer.body, type=_Machine))
+                return msgspec.json.decode(answer.body, type=_Machine)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise OutcomeUnknown(f"create {order.label}: the answer cannot be read") from error
         case 409:
@@ -330,20 +347,6 @@ def _created(order: MachineOrder, answer: _Answer) -> ProviderMachine:
             raise OrderRejected(problem.code, problem.detail)
         case _:
             raise OutcomeUnknown(said)
-
-
-def _machine(machine: _Machine) -> ProviderMachine:
-    return ProviderMachine(
-        provider_machine_id=machine.machine_id,
-        label=machine.label,
-        status=machine.status,
-        offer_id=machine.offer_id,
-        host_id=machine.host_id,
-        endpoints=tuple(_with_key(endpoint, machine.ssh_key_path) for endpoint in machine.endpoints),
-        interruption=machine.interruption,
-        detail=machine.detail,
-        volume_id=machine.volume_id,
-    )
 
 
 def _with_key(endpoint: Endpoint, key_path: str) -> Endpoint:
