@@ -102,6 +102,27 @@ def _blocked(store: MemoryStore, accounts: list[str], now: Any) -> list[Row]:
     )
 
 
+def _without_cpu_standby(store: MemoryStore, limit: int) -> list[Row]:
+    wanting = {
+        row["instance_id"]: row["machine_id"]
+        for row in store.rows("instances")
+        if row.get("cpu") is not None and row.get("status") == "ready"
+    }
+    if not wanting:
+        return []
+    served = {
+        m["instance_id"]
+        for m in store.rows("machines")
+        if (m.get("role") == "cpu_standby" and m["status"] in ("requested", "rented", "booted", "healthy"))
+        or (wanting.get(m["instance_id"]) == m["machine_id"] and (m.get("offer") or {}).get("kind") == "cpu")
+    }
+    return [(instance_id,) for instance_id in sorted(wanting.keys() - served)[:limit]]
+
+
+def _region(store: MemoryStore, instance_id: str) -> list[Row]:
+    return [(row.get("region") or "",) for row in store.rows("instances") if row["instance_id"] == instance_id]
+
+
 def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
     """Heartbeats are not simulated."""
     return []
@@ -113,7 +134,8 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._INSTANCE_OF_MACHINE_SQL: _instance_of_machine,
     contracts._LEFT_SQL: _left,
     contracts._SILENT_SQL: _no_agents,
-    contracts._NO_CPU_STANDBY_SQL: _no_agents,
+    contracts._NO_CPU_STANDBY_SQL: _without_cpu_standby,
+    contracts._REGION_SQL: _region,
     contracts._WANTED_SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,
     contracts._ORPHANS_SQL: _orphans,

@@ -47,6 +47,7 @@ class Stock:
         for offer in self.offers:
             self._by_model.setdefault(parse_gpu(offer.gpu).model, []).append(offer)
         self._ranked: dict[bytes, tuple[Offer, ...]] = {}
+        self._by_host: dict[str, list[Offer]] = {}  # laid out when first asked for
 
     @property
     def models(self) -> Set[str]:
@@ -78,6 +79,15 @@ class Stock:
             fitting = [offer for offer in self.of_model(wish) if _fits(wish, offer)]
             found = self._ranked[key] = tuple(sorted(fitting, key=lambda offer: _rank(wish, offer)))
         return found
+
+    def ranked_on_host(self, spec: MachineSpec, host_id: str) -> tuple[Offer, ...]:
+        """What fits on one host, best first: a few offers, so the whole listing is not ranked for them."""
+        if not self._by_host:
+            for offer in self.offers:
+                self._by_host.setdefault(offer.host_id, []).append(offer)
+        wanted = parse_gpu(spec.gpu)
+        fitting = [offer for offer in self._by_host.get(host_id, ()) if _is_like(spec, wanted, offer)]
+        return tuple(sorted(fitting, key=lambda offer: _rank(spec, offer)))
 
 
 class Choice(NamedTuple):
@@ -124,6 +134,10 @@ def choose(
         return Choice(best)
     is_known = bool(stock.of_model(spec)) or parse_gpu(spec.gpu).model in known_models
     return Choice((), "NO_AVAILABLE_PRODUCTS" if is_known else "PRODUCT_NOT_FOUND")
+
+
+def _is_like(spec: MachineSpec, wanted: GpuName, offer: Offer) -> bool:
+    return offer.kind == spec.kind and is_same_gpu(wanted, offer) and _fits(spec, offer)
 
 
 def _fits(spec: MachineSpec, offer: Offer) -> bool:

@@ -92,7 +92,7 @@ async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tupl
     except Transient as unwell:
         world.logger.info("market.unreachable", cause=str(unwell))
         return ()
-    return tuple(offer for offer in stock.ranked(spec) if offer.host_id == host_id)[:OFFERS_ON_HOST_MAX]
+    return stock.ranked_on_host(spec, host_id)[:OFFERS_ON_HOST_MAX]
 
 
 async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "") -> Choice:

@@ -54,6 +54,7 @@ def _show(outcomes: Sequence[Outcome]) -> None:
     columns = {
         "strategy": lambda o: o.strategy,
         "available": lambda o: f"{o.availability:.2%}",
+        "on a CPU": lambda o: f"{o.on_cpu_share:.1%}",
         "cost": lambda o: f"{o.cost_share:.0%}",
         "losses": lambda o: f"{o.losses}",
         "failovers": lambda o: f"{o.failovers_completed}",

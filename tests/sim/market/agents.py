@@ -1,22 +1,32 @@
-"""What agents do in rented machines, as far as a strategy needs them: copy the workspace to storage, and fill it again.
+"""What agents do in rented machines, as far as a strategy needs them: copy the workspace away, and fill it again.
 
 Used by the market simulation. The programs themselves are not run, nor are files moved: an agent here takes as long as
-the named figures say, and reports what the real one would. Which snapshot has how much work in it is kept by `tally`.
+the named figures say, and reports what the real one would. Which copy has how much work in it is kept by `tally`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
 from libs.ids import derive_id
 from libs.refusal import Refused
+from libs.sim.life import EPOCH
 from proto.base import Command, Heard
-from proto.instance.commands import ReportRestored, ReportSnapshot, RequestSnapshot
-from proto.instance.events import InstanceReady, MachineBooted, SnapshotRequested
+from proto.instance.commands import ReportRestored, ReportSnapshot, ReportSync, RequestSnapshot
+from proto.instance.events import (
+    InstanceInterrupted,
+    InstanceReady,
+    MachineBooted,
+    MachinePromoted,
+    SnapshotRequested,
+    StandbyReady,
+)
+from services.instance.decider import cpu_standby
 from services.instance.decider.instance import Instance
 from tests.sim.market.platform import Member, Platform
 from tests.sim.market.tally import Tally
@@ -25,6 +35,10 @@ SNAPSHOT_EVERY_S = 1_800.0
 HEARTBEAT_S = 30.0  # until the agent hears that a snapshot is wanted
 SNAPSHOT_S = (10.0, 60.0)
 RESTORE_S = (30.0, 180.0)
+SYNC_EVERY_S = 30
+FIRST_COPY_S = (60.0, 300.0)  # of everything, to a CPU standby that has nothing of this primary
+CYCLE_S = 3.0  # from the instant that a later cycle has the files of, to its end
+RECEIVE_S = (1.0, 10.0)  # a standby that takes over has the files beside it
 
 
 class Storage:
@@ -41,6 +55,21 @@ class Storage:
         del now
 
 
+@dataclass
+class Sync:
+    """The cycles from one primary to one CPU standby. `first_s`: when the first whole copy was there; 0: not yet."""
+
+    primary_id: str
+    standby_id: str
+    first_s: float = 0.0
+
+    def captured_s(self, down_s: float) -> float | None:
+        """The instant of the last whole cycle that had ended when the primary went down; None: there was none."""
+        if not self.first_s or down_s < self.first_s:
+            return None
+        return self.first_s + (down_s - self.first_s) // SYNC_EVERY_S * SYNC_EVERY_S - CYCLE_S
+
+
 class Agents:
     def __init__(self, platform: Platform, tally: Tally, random: Random, *, snapshots: bool) -> None:
         self._platform = platform
@@ -48,11 +77,21 @@ class Agents:
         self._random = random
         self._snapshots = snapshots
         self._captured: dict[str, datetime] = {}
+        self._syncs: dict[str, Sync] = {}  # by instance
+        self._received: dict[str, datetime] = {}  # by CPU standby: the instant its files are of
 
     def said(self, _member: Member, heard: Heard, state: Any) -> None:
         match heard.event:
-            case InstanceReady() as event if self._snapshots:
-                self._later(SNAPSHOT_EVERY_S, self._ask, event)
+            case InstanceReady() as event:
+                if self._snapshots:
+                    self._later(SNAPSHOT_EVERY_S, self._ask, event)
+                self._sync(state)
+            case StandbyReady():
+                self._sync(state)
+            case InstanceInterrupted() as event:
+                self._end_sync(event.instance_id)
+            case MachinePromoted(restore=str(source)) as event if source:
+                self._later(self._random.uniform(*RECEIVE_S), self._received_all, event)
             case SnapshotRequested() as event:
                 self._later(self._random.uniform(0, HEARTBEAT_S), self._capture, event)
             case MachineBooted() as event:
@@ -98,6 +137,55 @@ class Agents:
             ReportRestored(
                 now=self._platform.clock.now(), instance_id=event.instance_id, machine_id=event.machine_id,
                 source=source, captured_at=self._captured[source], files=1, bytes=1, took_ms=1,
+            )
+        )  # fmt: skip
+
+    # --- CPU standbys -------------------------------------------------------------------------------------------
+
+    def _sync(self, state: Instance) -> None:
+        """The primary's agent is told at its next heartbeat that there is a standby, or another one."""
+        primary = state.primary
+        standby = next((m for m in cpu_standby.standbys(state) if m.status == "healthy"), None)
+        if state.status != "ready" or primary is None or standby is None:
+            return
+        before = self._syncs.get(state.instance_id)
+        if before is not None and (before.primary_id, before.standby_id) == (primary.machine_id, standby.machine_id):
+            return
+        sync = self._syncs[state.instance_id] = Sync(primary.machine_id, standby.machine_id)
+        first_s = self._random.uniform(0, HEARTBEAT_S) + self._random.uniform(*FIRST_COPY_S)
+        self._later(first_s, self._cycle_ended, state.instance_id, sync, 1)
+
+    def _cycle_ended(self, instance_id: str, sync: Sync, cycle: int) -> None:
+        """Reports the first cycle, and each that becomes a fact: what the others would report changes nothing."""
+        if self._syncs.get(instance_id) is not sync or not self._tally.is_up(instance_id):
+            return
+        now = self._platform.clock.now()
+        sync.first_s = sync.first_s or self._tally.cloud.now_s()
+        self._wish(
+            ReportSync(
+                now=now, instance_id=instance_id, machine_id=sync.primary_id, standby_machine_id=sync.standby_id,
+                cycle=cycle, ok=True, took_ms=int(CYCLE_S * 1000), files=1, bytes=1,
+                captured_at=now - timedelta(seconds=CYCLE_S),
+            )
+        )  # fmt: skip
+        self._later(
+            SYNC_EVERY_S * cpu_standby.CYCLES_PER_FACT,
+            self._cycle_ended, instance_id, sync, cycle + cpu_standby.CYCLES_PER_FACT,
+        )  # fmt: skip
+
+    def _end_sync(self, instance_id: str) -> None:
+        """The primary is gone: its standby keeps the last whole cycle that it has."""
+        sync = self._syncs.pop(instance_id, None)
+        captured_s = None if sync is None else sync.captured_s(self._tally.down_since_s(instance_id))
+        if sync is not None and captured_s is not None:
+            self._received[sync.standby_id] = EPOCH + timedelta(seconds=captured_s)
+            self._tally.copied(instance_id, sync.standby_id, captured_s)
+
+    def _received_all(self, event: MachinePromoted) -> None:
+        self._wish(
+            ReportRestored(
+                now=self._platform.clock.now(), instance_id=event.instance_id, machine_id=event.machine_id,
+                source=event.restore, captured_at=self._received[event.machine_id], files=1, bytes=1, took_ms=1,
             )
         )  # fmt: skip
 

@@ -5,9 +5,9 @@ the provider port over it is the same, so a new call that a strategy needs is th
 Owns what is rented, what it costs, and whose files are where.
 
 Assumptions, each a named number: in an outage nothing is to be had in the zone, and half of the outages take every
-machine that runs there, the others every second one (published counts of nodes show both); others bid
-for 1 to 8 GPUs of a host now and then, whether free or ours; a machine boots in half a minute to three
-minutes, one that was stopped in less; news of a loss takes up to ten seconds, as a poll would.
+machine that runs there, the others every second one (published counts of nodes show both); CPU machines are always
+to be had and never taken; others bid for 1 to 8 GPUs of a host now and then, whether free or ours; a machine boots in
+half a minute to three minutes, one that was stopped in less; news of a loss takes up to ten seconds, as a poll would.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ BOOT_S, RESTART_S = (30.0, 180.0), (10.0, 40.0)
 NEWS_S_MAX = 10.0
 GPU = "V100"
 ON_DEMAND_USD_MICROS = 3_060_000  # an hour of one V100 on demand at AWS, us-east-1
+CPU = "CPU 2x4GB"
+CPU_USD_MICROS = 33_500  # an hour of an e2-medium on demand at GCP, us-central1
 SPOT_SHARE = 0.3  # of that price, at the dearest host twice the spread above it
 SPOT_SPREAD = 0.25
 STORAGE_USD_MICROS = 14_000  # an hour of 100 GB kept while a machine is off
@@ -44,9 +46,8 @@ STORAGE_USD_MICROS = 14_000  # an hour of 100 GB kept while a machine is off
 class Host:
     """Hardware of one zone. `others`: GPUs that somebody else has."""
 
-    host_id: str
+    offer: Offer
     zone: Zone
-    price_usd_micros: int
     is_out: bool = False
     others: int = 0
     ours: dict[str, Rented] = field(default_factory=dict[str, Rented])  # machines that hold a GPU
@@ -66,7 +67,8 @@ class MarketCloud(FakeCloud):
         super().__init__(chance, trace, lies=HONEST)
         self.whole_zone_share = whole_zone_share
         self._random = chance.generator("market/hosts")
-        self.hosts = {host.host_id: host for host in self._hosts(self._random)}
+        self.hosts = {host.offer.host_id: host for host in self._hosts(self._random)}
+        self._always = [*_on_demand(), *_cpus()]
         self._live: dict[str, Rented] = {}
         self._since_s: dict[str, float] = {}
         self.cost_usd_micros = 0.0
@@ -76,17 +78,13 @@ class MarketCloud(FakeCloud):
         for zone in ZONES:
             for number in range(HOSTS_PER_ZONE):
                 share = SPOT_SHARE * (1 + random.uniform(-SPOT_SPREAD, 2 * SPOT_SPREAD))
-                yield Host(f"{zone.name}/h{number}", zone, round(ON_DEMAND_USD_MICROS * share))
+                yield Host(_offer(f"{zone.name}/h{number}", zone, round(ON_DEMAND_USD_MICROS * share)), zone)
 
     # --- the market ---------------------------------------------------------------------------------------------
 
     def offers(self) -> Sequence[Offer]:
-        """One per host with a free GPU, and a machine on demand in every region."""
-        spot = [_offer(host.host_id, host.zone, host.price_usd_micros) for host in self.hosts.values() if host.free > 0]
-        on_demand = [
-            replace(_offer(f"od-{zone.name}", zone, ON_DEMAND_USD_MICROS), billing="on_demand") for zone in ZONES
-        ]
-        return [*spot, *on_demand]
+        """One per host with a free GPU; a machine on demand in every zone; a CPU machine in every region."""
+        return [*(host.offer for host in self.hosts.values() if host.free > 0), *self._always]
 
     def create(self, order: MachineOrder) -> Rented:
         host = self.hosts.get(order.offer.host_id)
@@ -202,6 +200,17 @@ def _offer(host_id: str, zone: Zone, price_usd_micros: int) -> Offer:
         region=zone.region,
         billing="spot",
     )
+
+
+def _on_demand() -> Iterable[Offer]:
+    for zone in ZONES:
+        yield replace(_offer(f"od-{zone.name}", zone, ON_DEMAND_USD_MICROS), billing="on_demand")
+
+
+def _cpus() -> Iterable[Offer]:
+    for zone in {zone.region: zone for zone in ZONES}.values():
+        offer = _offer(f"cpu-{zone.region}", zone, CPU_USD_MICROS)
+        yield replace(offer, gpu=CPU, kind="cpu", billing="on_demand")
 
 
 def _nobody_asks(_machine: Rented) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -30,10 +31,20 @@ DUE_LATE_S = 0.001  # never early by a rounding
 
 
 class LeanStore(MemoryStore):
-    """Rows as they are, not as copies; rows of what has ended can be dropped. For one writer that changes no row."""
+    """Only the tables that somebody here asks for, and rows as they are, not as copies; what has ended can be dropped.
+    For one writer that changes no row."""
+
+    def __init__(self, tables_read: Collection[str] = ()) -> None:
+        super().__init__()
+        self._tables_read = frozenset(tables_read)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            if row.table in self._tables_read:
+                self._apply(row if row.columns is None else Row(row.table, row.key, {**row.key, **row.columns}))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        return [{**dict(key), **columns} for key, columns in self._tables.get(table, {}).items()]
+        return list(self._tables.get(table, {}).values())
 
     def drop(self, table: str, is_over: Callable[[dict[str, Any]], bool]) -> None:
         kept = {key: columns for key, columns in self._tables.get(table, {}).items() if not is_over(columns)}
@@ -53,9 +64,18 @@ class Member:
         self.deadlines: dict[tuple[str, str], tuple[datetime, asyncio.TimerHandle]] = {}
         self.seq = 0
         self.hears = frozenset(subject.split(".", 2)[2] for subject in service.hears)
+        self.kind_of = lru_cache(maxsize=None)(self._kind_of)
 
-    def kind_of(self, event: Event) -> str:
-        return next(kind for kind, found in self.kinds.items() if isinstance(event, found.events))
+    def _kind_of(self, event: type[Event]) -> str:
+        return next(kind for kind, found in self.kinds.items() if issubclass(event, found.events))
+
+    def must_ask(self, commands: Iterable[Command]) -> bool:
+        """Whether something must be filled in first, which takes time."""
+        return any(type(command) in self.service.intake for command in commands)
+
+    async def filled(self, commands: Iterable[Command]) -> Sequence[Command]:
+        intake = self.service.intake
+        return [await intake[type(c)](c, self.world) if type(c) in intake else c for c in commands]
 
 
 class Platform:
@@ -77,21 +97,20 @@ class Platform:
 
     async def wish(self, command: Command) -> Position:
         """Fill in, decide and append. Raises Refused."""
-        return await self._execute(self.members[command.service], [command])
+        member = self.members[command.service]
+        return self._commit(member, await member.filled([command]))
 
-    async def _execute(self, member: Member, commands: Sequence[Command]) -> Position:
+    def _commit(self, member: Member, commands: Sequence[Command]) -> Position:
         """Wishes about one aggregate as one commit. Raises Refused when there is only one and it is refused."""
-        intake = member.service.intake
-        filled = [await intake[type(c)](c, member.world) if type(c) in intake else c for c in commands]
         kind, aggregate_id = commands[0].aggregate, commands[0].aggregate_id
         rules, key = member.kinds[kind], (kind, aggregate_id)
         state = member.states.get(key, rules.initial)
         said: list[tuple[Event, Any]] = []
-        for command in filled:
+        for command in commands:
             try:
                 events = rules.decide(state, command)
             except Refused:
-                if len(filled) == 1:
+                if len(commands) == 1:
                     raise
                 continue  # the aggregate has moved on
             for event in events:
@@ -100,10 +119,10 @@ class Platform:
         if said:
             member.states[key] = state
             member.seq += 1
-            await self._tell(member, aggregate_id, said)
+            self._tell(member, aggregate_id, said)
         return Position(member.service.name, member.seq)
 
-    async def _tell(self, member: Member, aggregate_id: str, said: Sequence[tuple[Event, Any]]) -> None:
+    def _tell(self, member: Member, aggregate_id: str, said: Sequence[tuple[Event, Any]]) -> None:
         at, seq, name = self.clock.now(), member.seq, member.service.name
         rows: list[Row] = []
         for index, (event, state) in enumerate(said):
@@ -114,7 +133,7 @@ class Platform:
             for listener in self.said:
                 listener(member, heard, state)
             asyncio.get_running_loop().call_later(HOP_S, self._hear, member, heard)
-        await member.store.project(rows, after_seq=seq - 1, seq=seq)
+        member.store.write(rows)
         for row in rows:
             if row.table == DEADLINES_TABLE:
                 self._set_deadline(member, row)
@@ -126,7 +145,7 @@ class Platform:
         self._react(speaker, heard)
         effect = speaker.service.effects.get(type(heard.event))
         if effect is not None:
-            self._enqueue(speaker, heard.aggregate_id, effect.lane, lambda: self._affect(speaker, heard, effect))
+            self._enqueue(speaker, (heard.aggregate_id, effect.lane), lambda: self._affect(speaker, heard, effect))
         if heard.event.public:
             name = wire_name_of(heard.event)
             for member in self.members.values():
@@ -134,18 +153,22 @@ class Platform:
                     self._react(member, heard)
 
     def _react(self, member: Member, heard: Heard) -> None:
-        commands = list(member.service.react(heard))
-        if commands:
-            self._enqueue(member, heard.aggregate_id, "react", lambda: self._execute_all(member, commands))
+        self._issue(member, (heard.aggregate_id, "react"), list(member.service.react(heard)))
 
-    def _enqueue(self, member: Member, aggregate_id: str, lane: str, work: Callable[[], Awaitable[None]]) -> None:
-        key = (aggregate_id, lane)
-        waiting = member.lanes.get(key)
+    def _issue(self, member: Member, lane: tuple[str, str], commands: Sequence[Command]) -> None:
+        """At once when nothing is to be asked or waited for: a task for each is most of what a month would cost."""
+        if lane in member.lanes or member.must_ask(commands):
+            self._enqueue(member, lane, lambda: self._execute_all(member, commands))
+        elif commands:
+            self._commit_all(member, commands)
+
+    def _enqueue(self, member: Member, lane: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
+        waiting = member.lanes.get(lane)
         if waiting is not None:
             waiting.append(work)
             return
-        member.lanes[key] = deque([work])
-        self.start(self._drain(member, key))
+        member.lanes[lane] = deque([work])
+        self.start(self._drain(member, lane))
 
     async def _drain(self, member: Member, key: tuple[str, str]) -> None:
         waiting = member.lanes[key]
@@ -155,7 +178,7 @@ class Platform:
         del member.lanes[key]
 
     async def _affect(self, member: Member, heard: Heard, effect: Effect) -> None:
-        key = (member.kind_of(heard.event), heard.aggregate_id)
+        key = (member.kind_of(type(heard.event)), heard.aggregate_id)
         cause = ""
         for attempt in range(1, effect.tries_max + 1):
             job = Job(heard, member.states[key], attempt, maybe_done=attempt > 1)
@@ -173,12 +196,15 @@ class Platform:
             await self._execute_all(member, effect.exhausted(job, cause))
 
     async def _execute_all(self, member: Member, commands: Sequence[Command]) -> None:
+        self._commit_all(member, await member.filled(commands))
+
+    def _commit_all(self, member: Member, commands: Sequence[Command]) -> None:
         together: dict[tuple[str, str], list[Command]] = {}
         for command in commands:
             together.setdefault((command.aggregate, command.aggregate_id), []).append(command)
         for neighbours in together.values():
             try:
-                await self._execute(member, neighbours)
+                self._commit(member, neighbours)
             except Refused as refused:
                 self.counts[f"refused {refused.code}"] += 1
 
@@ -200,7 +226,7 @@ class Platform:
         fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
         fields["now"] = msgspec.Raw(msgspec.json.encode(self.clock.now()))
         wish = msgspec.json.decode(msgspec.json.encode(fields), type=member.service.commands)
-        self._enqueue(member, key[0], "deadline", lambda: self._execute_all(member, [wish]))
+        self._issue(member, (key[0], "deadline"), [wish])
 
     def start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

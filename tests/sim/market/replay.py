@@ -22,7 +22,7 @@ from proto.base import Command, Heard
 from proto.failover.commands import UpdateMachineSettings
 from proto.failover.events import FailoverFailed
 from proto.failover.words import RUNGS_OF, GlobalSettings, Limits, MachinePatch
-from proto.instance.commands import CreateInstance, StartInstance
+from proto.instance.commands import CreateInstance, EnableCpuStandby, StartInstance
 from proto.instance.events import InstanceFailed
 from proto.instance.words import MachineSpec, Port
 from proto.warmpool.commands import ProvisionPool
@@ -30,7 +30,7 @@ from services.failover.effects import World as FailoverWorld
 from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
-from tests.sim.market.agents import Agents, Storage
+from tests.sim.market.agents import SYNC_EVERY_S, Agents, Storage
 from tests.sim.market.cloud import GPU, MarketCloud
 from tests.sim.market.platform import LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
@@ -42,6 +42,7 @@ REGIONS = tuple(dict.fromkeys(zone.region for zone in ZONES))
 BY_HAND_AFTER_S, AGAIN_AFTER_S = 900.0, 300.0
 CENSUS_S = 900.0  # lost signals are not simulated here, so the census only has to be there
 FORGET_EVERY_S = HOUR_S
+TABLES_READ = ("instances", "machines", "orphans", "blacklist")  # by the instance service's hands
 TURNS_MAX = 200_000_000
 
 
@@ -65,16 +66,16 @@ class _Replay:
         self._cloud.on_taken = self._tally.taken
         self._platform = Platform()
         self._starts = 0
-        self._stores = {name: LeanStore() for name in ("instance", "failover", "warmpool")}
+        self._rows = LeanStore(TABLES_READ)
         life = Life("market", 1, chance)
-        outside = instance_scenario.outside(life, self._cloud, self._stores["instance"])
+        outside = instance_scenario.outside(life, self._cloud, self._rows)
         outside.poll_s = CENSUS_S
         outside.heartbeat_s = days * DAY_S  # silence is not simulated
         outside.storage = Storage()
-        self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._stores["instance"])
+        self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._rows)
         failover_world = FailoverWorld(_default_settings, self._platform.clock, Limits())
-        self._platform.add(FAILOVER, failover_world, self._stores["failover"])
-        self._platform.add(WARMPOOL, None, self._stores["warmpool"])
+        self._platform.add(FAILOVER, failover_world, LeanStore())
+        self._platform.add(WARMPOOL, None, LeanStore())
         has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]
         agents = Agents(self._platform, self._tally, chance.generator("agents"), snapshots=has_snapshots)
         self._platform.said += [self._tally.said, agents.said, self._look_after]
@@ -115,6 +116,9 @@ class _Replay:
         )  # fmt: skip
         patch = MachinePatch(use_global_settings=False, strategy=self._choice.strategy)
         await self._platform.wish(UpdateMachineSettings(**about, now=self._platform.clock.now(), patch=patch))
+        if "cpu_standby" in RUNGS_OF[self._choice.strategy]:
+            standby = EnableCpuStandby(**about, now=self._platform.clock.now(), sync_interval_s=SYNC_EVERY_S)
+            await self._platform.wish(standby)
         if self._choice.pool is not None:
             pool = ProvisionPool(**about, now=self._platform.clock.now(), machine_id="", host_id="",
                                  mode=self._choice.pool)  # fmt: skip
@@ -159,7 +163,7 @@ class _Replay:
         while True:
             await asyncio.sleep(FORGET_EVERY_S)
             before = self._platform.clock.now() - timedelta(seconds=FORGET_EVERY_S)
-            self._stores["instance"].drop("machines", partial(_is_long_gone, before))
+            self._rows.drop("machines", partial(_is_long_gone, before))
 
 
 def _is_long_gone(before: datetime, machine: dict[str, Any]) -> bool:

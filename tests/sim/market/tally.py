@@ -2,7 +2,7 @@
 
 Used by the market simulation. An instance is up from the moment it is ready until the cloud takes its machine, whether
 we know of it or not. Work is the time it was up; files survive when the next machine has the same workspace, or as they
-were in the snapshot that it was filled from; what a failover says of the loss is checked against that.
+were in the copy that it was filled from; what a failover says of the loss is checked against that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import Struct
 from proto.base import Heard
 from proto.failover.events import FailoverCompleted, FailoverFailed, FailoverStarted
 from proto.instance.events import InstanceInterrupted, InstanceReady, MachineRestored
+from services.instance.decider import cpu_standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE
 from tests.sim.cloud import Rented
@@ -32,6 +33,7 @@ class Outcome(Struct, frozen=True):
     instances: int
     days: float
     availability: float
+    on_cpu_share: float  # of all time: up, but on a CPU standby that has taken over
     cost_share: float
     losses: int
     failovers_completed: int
@@ -53,8 +55,10 @@ class Life:
     down_since_s: float | None = None
     up_s: float = 0.0
     work_s: float = 0.0  # what is in the workspace now
-    snapshots: dict[str, float] = field(default_factory=dict[str, float])  # work in each
-    filled_from: str = ""  # the snapshot that the next machine was filled from
+    copies: dict[str, float] = field(default_factory=dict[str, float])  # work in each snapshot and CPU standby
+    filled_from: str = ""  # the copy that the next machine was filled from
+    on_cpu_since_s: float | None = None
+    on_cpu_s: float = 0.0
     lost_last_s: float = 0.0  # work that the last move cost
     twice_since_s: float | None = None
 
@@ -93,7 +97,8 @@ class Tally:
             case FailoverStarted():
                 self.started += 1
             case MachineRestored() as event:
-                self.lives[event.instance_id].filled_from = event.source
+                is_standby = event.source == cpu_standby.SOURCE
+                self.lives[event.instance_id].filled_from = event.machine_id if is_standby else event.source
             case FailoverCompleted() as event:
                 self.completed += 1
                 self.untrue_windows += self.lives[event.instance_id].lost_last_s > event.data_loss_window_s + CLOCK_S
@@ -117,12 +122,14 @@ class Tally:
             life.down_since_s = None
         if life.up_since_s is None:
             life.up_since_s = now_s
+        self._stop_cpu_clock(life)
+        life.on_cpu_since_s = now_s if event.on_cpu else None
 
     def _move(self, life: Life, rented: Rented) -> None:
         """The instance is on this machine now: with the same files, with those of a snapshot, or with none."""
         work_s = life.work_s
         if life.rented is not None and not _same_files(life.rented, rented):
-            life.work_s = life.snapshots.get(life.filled_from, 0.0)
+            life.work_s = life.copies.get(life.filled_from, 0.0)
         life.lost_last_s = work_s - life.work_s
         self.lost_s += life.lost_last_s
         life.rented, life.filled_from = rented, ""
@@ -132,8 +139,19 @@ class Tally:
         life = self.lives[instance_id]
         if life.up_since_s is None:
             return False
-        life.snapshots[snapshot_id] = life.work_s + self.cloud.now_s() - life.up_since_s
+        life.copies[snapshot_id] = life.work_s + self.cloud.now_s() - life.up_since_s
         return True
+
+    def copied(self, instance_id: str, standby_id: str, captured_s: float) -> None:
+        """A CPU standby has the files as they were then, before the instance went down."""
+        life = self.lives[instance_id]
+        assert life.down_since_s is not None and life.up_since_s is None, f"{instance_id} is up"
+        life.copies[standby_id] = life.work_s - (life.down_since_s - captured_s)
+
+    def down_since_s(self, instance_id: str) -> float:
+        down_since_s = self.lives[instance_id].down_since_s
+        assert down_since_s is not None, f"{instance_id} is up"
+        return down_since_s
 
     def is_up(self, instance_id: str) -> bool:
         return self.lives[instance_id].up_since_s is not None
@@ -145,6 +163,12 @@ class Tally:
         life.up_s += now_s - life.up_since_s
         life.work_s += now_s - life.up_since_s
         life.up_since_s, life.down_since_s = None, now_s
+        self._stop_cpu_clock(life)
+
+    def _stop_cpu_clock(self, life: Life) -> None:
+        if life.on_cpu_since_s is not None:
+            life.on_cpu_s += self.cloud.now_s() - life.on_cpu_since_s
+            life.on_cpu_since_s = None
 
     def _watch_primaries(self, state: Instance) -> None:
         life = self.lives.setdefault(state.instance_id, Life())
@@ -169,6 +193,7 @@ class Tally:
             instances=count,
             days=days,
             availability=sum(life.up_s for life in self.lives.values()) / (count * now_s),
+            on_cpu_share=sum(life.on_cpu_s for life in self.lives.values()) / (count * now_s),
             cost_share=self.cloud.cost_usd_micros / (count * now_s / HOUR_S * ON_DEMAND_USD_MICROS),
             losses=self.losses,
             failovers_completed=self.completed,

@@ -98,3 +98,13 @@ def test_a_continent_stands_for_its_regions() -> None:
     assert is_in_region("AS-IN-01", "asia")
     assert not is_in_region("US-CA-06", "EU")
     assert not is_in_region("US-CA-06", "Atlantis")
+
+
+def test_what_a_host_has_is_ranked_as_it_is_among_all() -> None:
+    offers = [replace(offer(number), host_id=f"host_{number % 3}") for number in range(9)]
+    offers += [replace(offer(20, gpu="A100"), host_id="host_1"), replace(offer(21, kind="cpu"), host_id="host_1")]
+    offers = [replace(each, price_usd_micros_per_hour=1_000 * (20 - at)) for at, each in enumerate(offers)]
+    stock = Stock(offers)
+    for host_id in ("host_0", "host_1", "host_9"):
+        assert stock.ranked_on_host(SPEC, host_id) == tuple(o for o in stock.ranked(SPEC) if o.host_id == host_id)
+    assert len(stock.ranked_on_host(SPEC, "host_1")) == 3
