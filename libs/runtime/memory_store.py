@@ -20,6 +20,7 @@ from libs.runtime.store import Deadline, Overtaken
 
 PROJECT_CURSOR = "project"
 
+_NESTED = frozenset({dict, list})
 _Key = tuple[tuple[str, Any], ...]
 
 
@@ -78,14 +79,14 @@ class MemoryStore:
     def lease(self, name: str) -> AbstractAsyncContextManager[None]:
         return self._hold(self._leases.setdefault(name, asyncio.Lock()))
 
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        """All rows of a table, ordered by key: copies, key and columns in one dict.
+    def rows(self, table: str, *only: str) -> list[dict[str, Any]]:
+        """All rows of a table, ordered by key: copies, key and columns in one dict; of the columns `only` these.
 
         Columns never mentioned are None when the store knows the table, and missing otherwise.
         """
         found = self._tables.get(table, {})
-        unmentioned = dict.fromkeys(sorted(self._columns.get(table, ())))
-        return [{**unmentioned, **dict(key), **_copied(found[key])} for key in sorted(found)]
+        unmentioned = dict.fromkeys(only or sorted(self._columns.get(table, ()))) if table in self._columns else {}
+        return [{**unmentioned, **dict(key), **_copy(found[key], only)} for key in sorted(found)]
 
     @asynccontextmanager
     async def _hold(self, lock: asyncio.Lock) -> AsyncGenerator[None]:
@@ -120,12 +121,9 @@ def _column_value(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def _copied(value: Any) -> Any:
-    """A column's value that shares nothing a caller could change: `deepcopy` for JSON values, ten times as fast."""
-    if isinstance(value, dict):
-        fields: dict[str, Any] = value
-        return {name: _copied(field) for name, field in fields.items()}
-    if isinstance(value, list):
-        items: list[Any] = value
-        return [_copied(item) for item in items]
-    return value
+def _copy(columns: dict[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
+    """Shares nothing that a caller could change: the rest of what `_column_value` leaves does not change."""
+    names = [name for name in only if name in columns] if only else columns
+    return {
+        name: msgspec.to_builtins(value) if (value := columns[name]).__class__ in _NESTED else value for name in names
+    }

@@ -181,11 +181,12 @@ async def delete_everything(world: World, store: MemoryStore) -> None:
 
 def at_rest(store: MemoryStore, cloud: FakeCloud) -> bool:
     """Every instance rests, what was given back is known to be gone, and the cloud has only what is owned."""
-    if any(row["status"] not in AT_REST for row in store.rows("instances")):
+    if any(row["status"] not in AT_REST for row in store.rows("instances", "status")):
         return False
-    if any(row["status"] == "destroying" and not row.get("gone") for row in store.rows("machines")):
+    machines = store.rows("machines", "status", "gone", "provider_machine_id")
+    if any(row["status"] == "destroying" and not row.get("gone") for row in machines):
         return False
-    owned = {row["provider_machine_id"] for row in store.rows("machines") if not row.get("gone", True)}
+    owned = {row["provider_machine_id"] for row in machines if not row.get("gone", True)}
     return all(machine.provider_machine_id in owned for machine in cloud.alive())
 
 

@@ -127,12 +127,14 @@ async def check_everything(world: World, cloud: FakeCloud) -> None:
 
 
 def running(failovers: MemoryStore) -> list[str]:
-    return [row["failover_id"] for row in failovers.rows("failovers") if row["status"] == "in_progress"]
+    return [row["failover_id"] for row in failovers.rows("failovers", "status") if row["status"] == "in_progress"]
 
 
 def settled(pools: MemoryStore) -> bool:
     """Degraded pools try again for ever; the others come to rest."""
-    return all(row["status"] in ("disabled", "active", "searching", "degraded") for row in pools.rows("pools"))
+    return all(
+        row["status"] in ("disabled", "active", "searching", "degraded") for row in pools.rows("pools", "status")
+    )
 
 
 async def customer(world: World, instances: MemoryStore, number: int) -> None:
@@ -189,7 +191,8 @@ def provision(world: World, instances: MemoryStore, instance_id: str, mode: str)
 
 
 def _row(instances: MemoryStore, instance_id: str) -> dict:
-    return next((row for row in instances.rows("instances") if row["instance_id"] == instance_id), {})
+    rows = instances.rows("instances", "status", "machine_id")
+    return next((row for row in rows if row["instance_id"] == instance_id), {})
 
 
 async def check_failovers(world: World) -> None:

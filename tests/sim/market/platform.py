@@ -43,7 +43,8 @@ class LeanStore(MemoryStore):
             if row.table in self._tables_read:
                 self._apply(row if row.columns is None else Row(row.table, row.key, {**row.key, **row.columns}))
 
-    def rows(self, table: str) -> list[dict[str, Any]]:
+    def rows(self, table: str, *only: str) -> list[dict[str, Any]]:
+        del only
         return list(self._tables.get(table, {}).values())
 
     def drop(self, table: str, is_over: Callable[[dict[str, Any]], bool]) -> None:
