@@ -78,6 +78,7 @@ class NoteRate(AccountCommand, tag="note_rate", frozen=True, kw_only=True):
     machine_id: str = ""
     label: str = ""
     volume_gb: int = 0  # of a volume; its rate is filled in by the owner
+    stored_gb: int = 0  # of files in object storage; likewise
 
 
 class NoteEnd(AccountCommand, tag="note_end", frozen=True, kw_only=True):

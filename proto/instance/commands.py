@@ -7,9 +7,7 @@ and its deadlines. `now`, fresh ids and market facts are fields, because decider
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
 
-from proto.base import Command
 from proto.instance.host_commands import (
     Blacklist,
     DestroyOrphan,
@@ -18,6 +16,15 @@ from proto.instance.host_commands import (
     ReportOrphan,
     ReportOrphanGone,
     Unblacklist,
+)
+from proto.instance.snapshot_commands import (
+    GiveUpSnapshot,
+    InstanceCommand,
+    ReportRestored,
+    ReportSnapshot,
+    ReportSnapshotChecked,
+    ReportSnapshotFailed,
+    RequestSnapshot,
 )
 from proto.instance.words import (
     AttemptStage,
@@ -28,16 +35,6 @@ from proto.instance.words import (
     Offer,
     StandbyMode,
 )
-
-
-class InstanceCommand(Command, frozen=True, kw_only=True):
-    service: ClassVar[str] = "instance"
-    aggregate: ClassVar[str] = "instance"
-    instance_id: str
-
-    @property
-    def aggregate_id(self) -> str:
-        return self.instance_id
 
 
 class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
@@ -81,6 +78,18 @@ class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=T
     """Copy its files to storage and give its machine back, now. `has_storage` is filled by the owner."""
 
     account_id: str
+    has_storage: bool = False
+
+
+class SuspendInstance(InstanceCommand, tag="suspend", frozen=True, kw_only=True):
+    """Nothing pays for it any more: hibernate it when that is possible and the money lasts for it, else stop it.
+
+    Heard again while it hibernates: stop it once the balance is used up. `has_storage` is filled by the owner.
+    """
+
+    account_id: str
+    reason: str
+    balance_usd_micros: int
     has_storage: bool = False
 
 
@@ -283,64 +292,6 @@ class ReportSync(InstanceCommand, tag="report_sync", frozen=True, kw_only=True):
     error: str = ""
 
 
-class RequestSnapshot(InstanceCommand, tag="request_snapshot", frozen=True, kw_only=True):
-    """Copy the workspace to storage. From a customer (`account_id`) it is refused when it cannot be; from our own
-    policy (`account_id` empty) the answer is always a fact. `has_storage` is filled by the owner."""
-
-    snapshot_id: str
-    reason: str
-    account_id: str = ""
-    has_storage: bool = False
-
-
-class ReportSnapshot(InstanceCommand, tag="report_snapshot", frozen=True, kw_only=True):
-    """The agent has stored it all. Refused (MACHINE_FENCED) from a machine that no longer carries the instance."""
-
-    machine_id: str
-    generation: int
-    snapshot_id: str
-    captured_at: datetime
-    files: int
-    bytes: int
-    stored_bytes: int
-    packs: tuple[str, ...]
-    took_ms: int
-    is_point_in_time: bool = True
-
-
-class ReportSnapshotFailed(InstanceCommand, tag="report_snapshot_failed", frozen=True, kw_only=True):
-    machine_id: str
-    snapshot_id: str
-    code: str
-    detail: str = ""
-
-
-class ReportSnapshotChecked(InstanceCommand, tag="report_snapshot_checked", frozen=True, kw_only=True):
-    """We have looked for it in the storage. `has_added`: it differs from the snapshot before it."""
-
-    snapshot_id: str
-    is_whole: bool
-    has_added: bool
-    detail: str = ""
-
-
-class GiveUpSnapshot(InstanceCommand, tag="give_up_snapshot", frozen=True, kw_only=True):
-    """The agent has had its time (deadline)."""
-
-    snapshot_id: str
-
-
-class ReportRestored(InstanceCommand, tag="report_restored", frozen=True, kw_only=True):
-    """The agent has filled its machine from `source` and checked every file."""
-
-    machine_id: str
-    source: str
-    captured_at: datetime
-    files: int
-    bytes: int
-    took_ms: int
-
-
 class GiveUpMachine(InstanceCommand, tag="give_up_machine", frozen=True, kw_only=True):
     """The machine has had its time to come up (STARTUP_TIMEOUT, contract novita A7: 10 minutes)."""
 
@@ -383,6 +334,7 @@ AnyCommand = (
     | ReportSnapshotFailed
     | GiveUpSnapshot
     | HibernateInstance
+    | SuspendInstance
     | ReportIdle
     | ReportBusy
     | ReportSnapshotChecked

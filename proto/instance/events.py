@@ -82,6 +82,7 @@ class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True
     machine_id: str
     health_check: HealthCheck | None = None
     webhook_url: str = ""
+    on_standby: bool = False  # the machine was its standby until now
 
 
 class InstanceRunning(Event, tag="instance.running", kw_only=True, frozen=True):
@@ -145,6 +146,7 @@ class InstanceStopping(Event, tag="instance.stopping", kw_only=True, frozen=True
     name: str
     gpu: str
     reason: str = "user_request"
+    on_cpu: bool = False  # a CPU standby carried it
 
 
 class InstanceStopped(Event, tag="instance.stopped", kw_only=True, frozen=True):
@@ -193,6 +195,7 @@ class InstanceInterrupted(Event, tag="instance.interrupted", kw_only=True, froze
     reason: InterruptionReason
     detail: str = ""
     failover_id: str = ""
+    on_cpu: bool = False  # a CPU standby carried it
 
 
 class InstanceFailed(Event, tag="instance.failed", kw_only=True, frozen=True):

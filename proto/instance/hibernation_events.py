@@ -38,7 +38,8 @@ class HibernationCancelled(Event, tag="instance.hibernation_cancelled", kw_only=
 
 
 class InstanceHibernating(Event, tag="instance.hibernating", kw_only=True, frozen=True):
-    """Its files are being copied. It still runs, and costs `price_usd_micros_per_hour`."""
+    """Its files are being copied. It still runs, and costs `price_usd_micros_per_hour`. `reason` is one word (idle,
+    user_request, insufficient_balance); `wished`: it goes on even when the instance is in use."""
 
     public = True
     instance_id: str
@@ -49,11 +50,13 @@ class InstanceHibernating(Event, tag="instance.hibernating", kw_only=True, froze
     snapshot_id: str
     idle_since: datetime
     price_usd_micros_per_hour: int
-    wished: bool = False  # a customer asked for it
+    wished: bool = False
+    reason: str = ""
 
 
 class InstanceHibernated(Event, tag="instance.hibernated", kw_only=True, frozen=True):
-    """Its files are in storage, checked, and its machine is given back (seed 000). A start brings both back."""
+    """Its files (`bytes` of them) are in storage, checked, and its machine is given back (seed 000), with the volume
+    that was its workspace, if it had one. A start brings files and a machine back."""
 
     public = True
     instance_id: str
@@ -64,6 +67,10 @@ class InstanceHibernated(Event, tag="instance.hibernated", kw_only=True, frozen=
     idle_seconds: int
     price_usd_micros_per_hour: int
     hibernated_at: datetime
+    reason: str = ""
+    bytes: int = 0
+    volume_id: str = ""
+    on_cpu: bool = False  # a CPU standby carried it
 
 
 class InstanceWaking(Event, tag="instance.waking", kw_only=True, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
-from proto.instance.words import HealthCheck, StandbyMode
+from proto.instance.words import HealthCheck, MachineRole, StandbyMode
 
 
 class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=True):
@@ -26,7 +26,8 @@ class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=
 
 
 class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=True):
-    """A standby machine is there, on the primary's host and with its workspace. A stopped one has been tried out."""
+    """A standby machine is there: on the primary's host and with its workspace, or (`role` cpu_standby) anywhere and
+    about to be kept in sync. A stopped one has been tried out."""
 
     public = True
     instance_id: str
@@ -37,6 +38,7 @@ class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=Tru
     mode: StandbyMode
     price_usd_micros_per_hour: int = 0
     volume_gb: int = 0
+    role: MachineRole = "standby"
 
 
 class StandbyFailed(Event, tag="instance.standby_failed", kw_only=True, frozen=True):
@@ -48,6 +50,7 @@ class StandbyFailed(Event, tag="instance.standby_failed", kw_only=True, frozen=T
     machine_id: str
     reason: str
     detail: str = ""
+    role: MachineRole = "standby"
 
 
 class PromotionFailed(Event, tag="instance.promotion_failed", kw_only=True, frozen=True):

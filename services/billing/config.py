@@ -21,6 +21,14 @@ class BillingSettings(Struct, frozen=True, kw_only=True):
     volume_price_usd_micros_per_gb_hour: Annotated[
         int, setting("what a warm pool's volume costs; 137 is about 0.10 USD per GB and month", unit="micro-USD", ge=0)
     ] = 137
+    storage_price_usd_micros_per_gb_hour: Annotated[
+        int,
+        setting(
+            "what the files of a hibernated instance cost; 28 is about 0.02 USD per GB and month",
+            unit="micro-USD",
+            ge=0,
+        ),
+    ] = 28
     gpu_price_usd_micros_per_hour: Annotated[
         int,
         setting("what a hold reckons with for a GPU whose price is not known yet", unit="micro-USD", ge=1),

@@ -114,9 +114,11 @@ async def with_price(command: PlaceHold, world: World) -> PlaceHold:
 
 
 async def with_volume_price(command: NoteRate, world: World) -> NoteRate:
-    if not command.volume_gb:
+    if not command.volume_gb and not command.stored_gb:
         return command
-    rate = command.volume_gb * world.settings.volume_price_usd_micros_per_gb_hour
+    prices = world.settings
+    rate = command.volume_gb * prices.volume_price_usd_micros_per_gb_hour
+    rate += command.stored_gb * prices.storage_price_usd_micros_per_gb_hour
     return replace(command, rate_usd_micros_per_hour=rate)
 
 

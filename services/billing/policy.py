@@ -1,14 +1,19 @@
 """How facts become the ledger's own wishes: what the instance says moves meters, what a payment says moves credit.
 
 Called by the runtime for own events and for what others say. Pure. A meter is known by what it measures: the GPU by
-the instance (it outlives machines), a standby by its machine, a volume by its id. Charged is what the customer can use:
-the GPU from `instance.ready` until it stops, is lost, moves or fails; nothing while it starts or is stopped.
+the instance (it outlives machines), a standby by its machine, a volume by its id; the CPU standby that carries an
+instance and the files of a hibernated one by the instance and a word. Charged is what the customer can use: a machine
+from `instance.ready` until it stops, is lost, moves or fails; nothing while it starts or is stopped. Hibernated, an
+instance costs the storage of its files and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Protocol
+
+from msgspec.structs import replace
 
 from proto.base import Command, Heard
 from proto.billing.commands import (
@@ -21,6 +26,7 @@ from proto.billing.commands import (
     RequestPayment,
 )
 from proto.billing.events import PaymentDeclined, PaymentSettled, TopUpWanted
+from proto.billing.words import Line
 from proto.instance.events import (
     InstanceDeleted,
     InstanceDeleting,
@@ -29,18 +35,25 @@ from proto.instance.events import (
     InstanceInterrupted,
     InstanceReady,
     InstanceRecovering,
+    InstanceStarting,
     InstanceStopping,
+    InstanceWaking,
     StandbyFailed,
     StandbyReady,
 )
 from proto.instance.host_events import MachineBilled
+from proto.instance.words import MachineRole
 from proto.warmpool.events import StandbyReleased
 
+GIGABYTE = 1_000_000_000
+
 HEARS = (
+    "pub.*.instance.starting",
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.interrupted",
     "pub.*.instance.hibernated",
+    "pub.*.instance.waking",
     "pub.*.instance.recovering",
     "pub.*.instance.failed",
     "pub.*.instance.deleting",
@@ -51,10 +64,12 @@ HEARS = (
     "pub.*.machine.billed",
 )
 HEARS_EVENTS = (
-    InstanceReady
+    InstanceStarting
+    | InstanceReady
     | InstanceStopping
     | InstanceInterrupted
     | InstanceHibernated
+    | InstanceWaking
     | InstanceRecovering
     | InstanceFailed
     | InstanceDeleting
@@ -70,27 +85,27 @@ def react(heard: Heard) -> Iterator[Command]:
     """Own commands that follow from one event."""
     match heard.event:
         case InstanceReady() as event:
-            yield NoteRate(
-                now=heard.at,
-                account_id=event.account_id,
-                meter_id=event.instance_id,
-                instance_id=event.instance_id,
-                line="gpu",
-                at=event.ready_at,
-                rate_usd_micros_per_hour=event.price_usd_micros_per_hour,
+            yield _rate(
+                event,
+                _primary(event),
+                "cpu_standby" if event.on_cpu else "gpu",
+                event.ready_at,
+                rate=event.price_usd_micros_per_hour,
                 machine_id=event.machine_id,
                 label=event.gpu,
             )
-        case InstanceStopping() | InstanceInterrupted() | InstanceHibernated() as event:
-            yield _gpu_off(heard, event.account_id, event.instance_id)
+        case InstanceStopping() | InstanceInterrupted() as event:
+            yield _primary_off(heard, event)
+        case InstanceHibernated() as event:
+            yield _primary_off(heard, event)
+            yield from _asleep(heard.at, event)
+        case InstanceWaking() as event:
+            yield _rate(event, _files(event), "volume", heard.at)
         case InstanceFailed() as event:
-            yield _gpu_off(heard, event.account_id, event.instance_id)
+            yield _rate(event, event.instance_id, "gpu", heard.at)
             yield ReleaseHold(
                 now=heard.at, account_id=event.account_id, instance_id=event.instance_id, reason="instance_failed"
             )
-        case InstanceRecovering() as event:
-            yield _gpu_off(heard, event.account_id, event.instance_id)
-            yield _standby_off(heard, event.account_id, event.instance_id, event.machine_id)
         case InstanceDeleting() | InstanceDeleted() as event:
             yield NoteEnd(now=heard.at, account_id=event.account_id, instance_id=event.instance_id, at=heard.at)
         case MachineBilled() as event:
@@ -105,12 +120,27 @@ def react(heard: Heard) -> Iterator[Command]:
                 until=event.until,
                 usd_micros=event.usd_micros,
             )
+        case _:
+            yield from _react_to_standbys(heard)
+            yield from _react_to_money(heard)
+
+
+def _react_to_standbys(heard: Heard) -> Iterator[Command]:
+    match heard.event:
         case StandbyReady() as event:
             yield from _standby_on(heard.at, event)
-        case StandbyFailed() | StandbyReleased() as event:
-            yield _standby_off(heard, event.account_id, event.instance_id, event.machine_id)
+        case StandbyFailed() as event:
+            yield _rate(event, event.machine_id, _line_of(event.role), heard.at)
+        case StandbyReleased() as event:
+            yield _rate(event, event.machine_id, "warm_pool", heard.at)
+        case InstanceStarting(on_standby=True) as event:
+            yield _rate(event, event.machine_id, "warm_pool", heard.at)
+        case InstanceRecovering(rung="warm_pool") as event:
+            yield _rate(event, event.machine_id, "warm_pool", heard.at)
+        case InstanceRecovering(rung="cpu_standby") as event:
+            yield _rate(event, event.machine_id, "cpu_standby", heard.at)
         case _:
-            yield from _react_to_money(heard)
+            return
 
 
 def _react_to_money(heard: Heard) -> Iterator[Command]:
@@ -139,48 +169,68 @@ def _react_to_money(heard: Heard) -> Iterator[Command]:
             return
 
 
-def _gpu_off(heard: Heard, account_id: str, instance_id: str) -> NoteRate:
+class _About(Protocol):
+    """What every fact about an instance says."""
+
+    @property
+    def account_id(self) -> str: ...
+
+    @property
+    def instance_id(self) -> str: ...
+
+
+def _rate(
+    about: _About, meter_id: str, line: Line, at: datetime, *, rate: int = 0, machine_id: str = "", label: str = ""
+) -> NoteRate:
+    """From then on this meter runs at this rate; 0: not at all."""
     return NoteRate(
-        now=heard.at,
-        account_id=account_id,
-        meter_id=instance_id,
-        instance_id=instance_id,
-        line="gpu",
-        at=heard.at,
+        now=at,
+        account_id=about.account_id,
+        meter_id=meter_id,
+        instance_id=about.instance_id,
+        line=line,
+        at=at,
+        rate_usd_micros_per_hour=rate,
+        machine_id=machine_id,
+        label=label,
     )
+
+
+def _primary(event: InstanceReady | InstanceStopping | InstanceInterrupted | InstanceHibernated) -> str:
+    return f"{event.instance_id}.cpu" if event.on_cpu else event.instance_id
+
+
+def _primary_off(heard: Heard, event: InstanceStopping | InstanceInterrupted | InstanceHibernated) -> NoteRate:
+    return _rate(event, _primary(event), "cpu_standby" if event.on_cpu else "gpu", heard.at)
+
+
+def _files(event: InstanceHibernated | InstanceWaking) -> str:
+    return f"{event.instance_id}.files"
+
+
+def _asleep(at: datetime, event: InstanceHibernated) -> Iterator[NoteRate]:
+    """Its files are in the storage, and its volume is given back."""
+    if event.bytes:
+        stored = _rate(event, _files(event), "volume", at, label="hibernated files")
+        yield replace(stored, stored_gb=-(-event.bytes // GIGABYTE))
+    if event.volume_id:
+        yield _rate(event, event.volume_id, "volume", at)
+
+
+def _line_of(role: MachineRole) -> Line:
+    return "cpu_standby" if role == "cpu_standby" else "warm_pool"
 
 
 def _standby_on(at: datetime, event: StandbyReady) -> Iterator[NoteRate]:
-    """A stopped standby costs nothing but the volume, which both machines share."""
+    """A stopped standby costs nothing but the volume, which both machines share; a CPU standby has no part in it."""
     if event.mode == "hot":
-        yield NoteRate(
-            now=at,
-            account_id=event.account_id,
-            meter_id=event.machine_id,
-            instance_id=event.instance_id,
-            line="warm_pool",
-            at=at,
-            rate_usd_micros_per_hour=event.price_usd_micros_per_hour,
+        yield _rate(
+            event,
+            event.machine_id,
+            _line_of(event.role),
+            at,
+            rate=event.price_usd_micros_per_hour,
             machine_id=event.machine_id,
         )
-    if event.volume_id and event.volume_gb:
-        yield NoteRate(
-            now=at,
-            account_id=event.account_id,
-            meter_id=event.volume_id,
-            instance_id=event.instance_id,
-            line="volume",
-            at=at,
-            volume_gb=event.volume_gb,
-        )
-
-
-def _standby_off(heard: Heard, account_id: str, instance_id: str, machine_id: str) -> NoteRate:
-    return NoteRate(
-        now=heard.at,
-        account_id=account_id,
-        meter_id=machine_id,
-        instance_id=instance_id,
-        line="warm_pool",
-        at=heard.at,
-    )
+    if event.volume_id and event.volume_gb and event.role == "standby":
+        yield replace(_rate(event, event.volume_id, "volume", at), volume_gb=event.volume_gb)

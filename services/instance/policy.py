@@ -23,7 +23,7 @@ from proto.instance.commands import (
     ReplaceMachine,
     RequestCpuStandby,
     RequestStandby,
-    StopInstance,
+    SuspendInstance,
 )
 from proto.instance.cpu_events import CpuStandbyEnabled
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
@@ -82,8 +82,12 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
             yield ReleaseStandby(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)
         case BalanceSuspended() as event:
             for instance_id in event.instance_ids:
-                yield StopInstance(
-                    now=heard.at, instance_id=instance_id, account_id=event.account_id, reason=event.reason
+                yield SuspendInstance(
+                    now=heard.at,
+                    instance_id=instance_id,
+                    account_id=event.account_id,
+                    reason=event.reason,
+                    balance_usd_micros=event.balance_usd_micros,
                 )
         case StandbyClaimed() as event:
             yield PromoteMachine(

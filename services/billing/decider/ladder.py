@@ -1,7 +1,9 @@
 """Whether the money lasts: what is available, for how long, and what is said on the way down and up. Pure.
 
 ok -> grace -> suspended -> ok. The hold of ten minutes of burn is what grace lives on: it begins when nothing but the
-hold is left, and ends before that is used up. So the balance falls below zero by at most one tick of burn.
+hold is left, and ends with half of it left, so that what is suspended can be hibernated. What still runs then is named
+again at every tick, with the balance; whoever hears that it is used up stops it. So the balance falls below zero by at
+most one tick of burn. Storage is not suspended: nothing is deleted, and what it costs is owed.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ def next_tick_at(ledger: Ledger, now: datetime) -> datetime | None:
     stands = standing(ledger, now)
     if stands.runway_s is None:
         return None
-    tick_s = TICK_SOON_S if stands.runway_s < SOON_S else TICK_S
+    is_soon = stands.runway_s < SOON_S and (ledger.stage != "suspended" or running(ledger))
+    tick_s = TICK_SOON_S if is_soon else TICK_S
     due_at = now + timedelta(seconds=tick_s)
     if ledger.stage == "grace" and ledger.grace_until is not None and ledger.grace_until > now:
         return min(due_at, ledger.grace_until)
@@ -156,7 +159,7 @@ def _stage(
     named = running(ledger)
     if ledger.stage == "suspended" and started is not None:
         named &= set(started)
-    return [_suspended(ledger, stands, named)] if named else []
+    return [_suspended(ledger, stands, named)] if named or ledger.stage == "grace" else []
 
 
 def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRestored:
@@ -179,8 +182,8 @@ def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, grace_until: dat
 
 
 def running(ledger: Ledger) -> set[str]:
-    """Instances of which something costs money now."""
-    return {meter.instance_id for meter in ledger.meters.values() if rate_of(meter)}
+    """Instances of which a machine costs money now."""
+    return {meter.instance_id for meter in ledger.meters.values() if meter.line != "volume" and rate_of(meter)}
 
 
 def _suspended(ledger: Ledger, stands: Standing, instance_ids: Collection[str]) -> BalanceSuspended:

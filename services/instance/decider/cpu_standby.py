@@ -62,9 +62,15 @@ def disable(state: Instance, command: DisableCpuStandby) -> Sequence[Event]:
     del command
     if state.cpu is None:
         return []
-    ends: list[Event] = [CpuStandbyDisabled(instance_id=state.instance_id, account_id=state.account_id)]
+    disabled = CpuStandbyDisabled(instance_id=state.instance_id, account_id=state.account_id)
+    return [disabled, *give_back(state, "released")]
+
+
+def give_back(state: Instance, reason: str) -> Sequence[Event]:
+    """The machine goes; whether the instance is to have one is another matter."""
+    ends: list[Event] = []
     for machine in standbys(state):
-        ends += [*standby.give_back(state, machine), *standby.ended(state, machine, "released", "")]
+        ends += [*standby.give_back(state, machine), *standby.ended(state, machine, reason, "")]
     return ends
 
 

@@ -30,8 +30,8 @@ from proto.instance.events import (
     InstanceWaking,
     VolumeReleaseRequested,
 )
+from services.instance.decider import cpu_standby, snapshots, standby
 from services.instance.decider import machine as machines
-from services.instance.decider import snapshots, standby
 from services.instance.decider.instance import HIBERNATION, Instance
 from services.instance.decider.machine_state import Machine
 
@@ -65,7 +65,7 @@ def _idle(state: Instance, command: ReportIdle) -> Sequence[Event]:
         return _announce(state, primary, command)
     if command.now < sleep.will_at:
         return []
-    return _begin(state, primary, command.now, idle_since=sleep.idle_since or command.idle_since, wished=False)
+    return begin(state, primary, command.now, idle_since=sleep.idle_since or command.idle_since, reason="idle")
 
 
 def _announce(state: Instance, primary: Machine, command: ReportIdle) -> Sequence[Event]:
@@ -96,7 +96,7 @@ def _idle_since(state: Instance, seen_idle_since: datetime) -> datetime:
     return max(at for at in (seen_idle_since, state.ready_at, state.last_used_at) if at is not None)
 
 
-def _begin(state: Instance, primary: Machine, now: datetime, *, idle_since: datetime, wished: bool) -> Sequence[Event]:
+def begin(state: Instance, primary: Machine, now: datetime, *, idle_since: datetime, reason: str) -> Sequence[Event]:
     """Nothing while another copy is being made that somebody asked for: it will be tried again."""
     copy = _copy(state, now)
     if copy is None:
@@ -111,7 +111,8 @@ def _begin(state: Instance, primary: Machine, now: datetime, *, idle_since: date
         snapshot_id=snapshot_id,
         idle_since=idle_since,
         price_usd_micros_per_hour=primary.offer.price_usd_micros_per_hour if primary.offer else 0,
-        wished=wished,
+        wished=reason != "idle",
+        reason=reason,
     )
     return [hibernating, *requested]
 
@@ -139,7 +140,7 @@ def _wish(state: Instance, command: HibernateInstance) -> Sequence[Event]:
     if state.status != "ready" or primary is None:
         advice = "wait until it is ready"
         raise Refused("INVALID_STATE", instance_id=state.instance_id, status=state.status, advice=advice)
-    begun = _begin(state, primary, command.now, idle_since=command.now, wished=True)
+    begun = begin(state, primary, command.now, idle_since=command.now, reason="user_request")
     if not begun:
         pending = state.vault.pending.snapshot_id if state.vault.pending else ""
         raise Refused("SNAPSHOT_IN_PROGRESS", instance_id=state.instance_id, snapshot_id=pending)
@@ -173,8 +174,13 @@ def _release(state: Instance, primary: Machine, command: ReportSnapshotChecked) 
         idle_seconds=max(0, int((command.now - idle_since).total_seconds())),
         price_usd_micros_per_hour=sleep.price_usd_micros_per_hour,
         hibernated_at=command.now,
+        reason=sleep.reason,
+        bytes=state.vault.latest.bytes if state.vault.latest else 0,
+        volume_id=state.volume.volume_id if state.volume else "",
+        on_cpu=standby.is_on_cpu(state, primary),
     )
     events: list[Event] = [hibernated, *standby.give_back_all(state, "hibernated")]
+    events += cpu_standby.give_back(state, "hibernated")
     events.append(machines.destroy_request(state, primary))
     if state.volume is not None:  # the files are in storage; what a machine rented later shares is another volume
         ids = tuple(machine.machine_id for machine in state.machines)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from libs.refusal import Refused
 from proto.base import Event
 from proto.instance.commands import (
@@ -36,7 +38,7 @@ from proto.instance.events import (
     VolumeReleaseRequested,
 )
 from proto.instance.words import MachineSpec, Offer
-from services.instance.decider import hibernation, standby
+from services.instance.decider import cpu_standby, hibernation, standby
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
 from services.instance.decider.machine_state import ON, Machine
@@ -188,8 +190,9 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
 
 def _start_on_standby(state: Instance, machine: Machine, command: StartInstance) -> Sequence[Event]:
     """The customer's own failover: the standby has the files."""
+    starting = replace(_starting(state, command, machine.machine_id), on_standby=True)
     taken = standby.take_over(state, machine, failover_id="", now=command.now, give_up_at=_give_up_at(command.now))
-    return [_starting(state, command, machine.machine_id), *taken]
+    return [starting, *taken]
 
 
 def stop(state: Instance, command: StopInstance) -> Sequence[Event]:
@@ -203,7 +206,7 @@ def stop(state: Instance, command: StopInstance) -> Sequence[Event]:
             status=state.status,
             advice=_advice_instead_of_stop(state),
         )
-    return _stopping(state, primary, command.reason)
+    return stopping(state, primary, command.reason)
 
 
 def _advice_instead_of_stop(state: Instance) -> str:
@@ -216,7 +219,8 @@ def _advice_instead_of_stop(state: Instance) -> str:
             return "nothing of it is running"
 
 
-def _stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]:
+def stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]:
+    """Its disk is kept; a CPU standby, which nothing is copied to any more, is not."""
     return [
         InstanceStopping(
             instance_id=state.instance_id,
@@ -224,6 +228,7 @@ def _stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]
             name=state.name,
             gpu=state.gpu,
             reason=reason,
+            on_cpu=standby.is_on_cpu(state, primary),
         ),
         MachineStopRequested(
             instance_id=state.instance_id,
@@ -231,6 +236,7 @@ def _stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]
             provider=primary.provider,
             provider_machine_id=primary.provider_machine_id,
         ),
+        *cpu_standby.give_back(state, "instance_stopped"),
     ]
 
 
@@ -311,7 +317,7 @@ def stop_if_idle(state: Instance, command: StopIfIdle) -> Sequence[Event]:
     stop_at = _auto_stop_at(state, state.last_used_at, state.keep_alive_until)
     if stop_at is None or command.now < stop_at:
         return []
-    return _stopping(state, primary, "auto_stop")
+    return stopping(state, primary, "auto_stop")
 
 
 def _auto_stop_at(state: Instance, last_used_at: datetime | None, keep_alive_until: datetime | None) -> datetime | None:

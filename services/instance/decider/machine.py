@@ -150,7 +150,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             provider=machine.provider,
             host_id=offer.host_id,
             restored_at=machine.restored_at,
-            on_cpu=offer.kind == "cpu" and state.spec.kind == "gpu",
+            on_cpu=standby.is_on_cpu(state, machine),
         ),
         InstanceStarted(
             instance_id=state.instance_id,
@@ -295,6 +295,7 @@ def lose(state: Instance, machine: Machine, *, reason: InterruptionReason, detai
         machine_id=machine.machine_id,
         reason=reason,
         detail=detail,
+        on_cpu=standby.is_on_cpu(state, machine),
     )
     return [lost, interrupted]
 

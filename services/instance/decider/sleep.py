@@ -31,6 +31,7 @@ class Sleep(Struct, frozen=True):
     copies: int = 0
     copies_ever: int = 0
     wished: bool = False
+    reason: str = ""
     price_usd_micros_per_hour: int = 0
 
 
@@ -46,6 +47,7 @@ def evolve(sleep: Sleep, event: HibernationEvent) -> Sleep:
                 snapshot_id=event.snapshot_id,
                 copies=0,
                 wished=event.wished,
+                reason=event.reason,
                 price_usd_micros_per_hour=event.price_usd_micros_per_hour,
             )
         case HibernationCancelled():

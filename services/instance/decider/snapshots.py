@@ -14,7 +14,7 @@ from libs.refusal import Refused
 from proto.base import Event
 from proto.instance.commands import GiveUpSnapshot, ReportSnapshot, ReportSnapshotFailed, RequestSnapshot
 from proto.instance.events import SnapshotCompleted, SnapshotFailed, SnapshotRequested, SnapshotsExpired
-from services.instance.decider.instance import Instance
+from services.instance.decider.instance import HIBERNATION, Instance
 from services.instance.decider.vault import Vault
 
 SnapshotCommand: TypeAlias = RequestSnapshot | ReportSnapshot | ReportSnapshotFailed | GiveUpSnapshot
@@ -53,7 +53,7 @@ def _request(state: Instance, command: RequestSnapshot) -> Sequence[Event]:
     pending = vault.pending
     if pending is not None:
         is_stale = pending.machine_id != primary.machine_id
-        if not is_stale and (pending.reason != SCHEDULED or command.reason == SCHEDULED):
+        if not is_stale and not _gives_way(pending.reason, command.reason):
             return _declined(state, command, "SNAPSHOT_IN_PROGRESS", pending.snapshot_id)
         ended = [_end(state, pending.snapshot_id, pending.reason, "superseded", command.snapshot_id)]
     requested = SnapshotRequested(
@@ -68,6 +68,11 @@ def _request(state: Instance, command: RequestSnapshot) -> Sequence[Event]:
         base_id=vault.latest.snapshot_id if vault.latest else "",
     )
     return [*ended, requested]
+
+
+def _gives_way(pending: str, wished: str) -> bool:
+    """A copy that a hibernation had begun when it was called off gives way to that of the next one."""
+    return pending == SCHEDULED != wished or pending == wished == HIBERNATION
 
 
 def _declined(state: Instance, command: RequestSnapshot, code: str, advice: str) -> Sequence[Event]:

@@ -36,6 +36,7 @@ from proto.instance.events import (
     VolumeReleased,
     VolumeShared,
 )
+from proto.instance.words import MachineRole
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE, Machine
 
@@ -86,16 +87,20 @@ def ready(state: Instance, machine: Machine) -> StandbyReady:
         mode=machine.mode or "hot",
         price_usd_micros_per_hour=machine.offer.price_usd_micros_per_hour,
         volume_gb=state.volume.size_gb if state.volume else 0,
+        role=machine.role,
     )
 
 
-def failed(state: Instance, machine_id: str, reason: str, detail: str = "") -> StandbyFailed:
+def failed(
+    state: Instance, machine_id: str, reason: str, detail: str = "", *, role: MachineRole = "standby"
+) -> StandbyFailed:
     return StandbyFailed(
         instance_id=state.instance_id,
         account_id=state.account_id,
         machine_id=machine_id,
         reason=reason,
         detail=detail,
+        role=role,
     )
 
 
@@ -106,6 +111,11 @@ def release(state: Instance, command: ReleaseStandby) -> Sequence[Event]:
     if state.plan is None:
         return give_back(state, machine)
     return [*give_back(state, machine), *ended(state, machine, RELEASED, "")]
+
+
+def is_on_cpu(state: Instance, primary: Machine) -> bool:
+    """Whether a CPU standby carries an instance that is meant to have a GPU."""
+    return primary.offer is not None and primary.offer.kind == "cpu" and state.spec.kind == "gpu"
 
 
 def give_back(state: Instance, machine: Machine) -> Sequence[Event]:
@@ -205,6 +215,7 @@ def _give_up_primary(state: Instance, failover_id: str) -> Sequence[Event]:
         machine_id=primary.machine_id,
         reason="user_test",
         failover_id=failover_id,
+        on_cpu=is_on_cpu(state, primary),
     )
     return [lost, interrupted, _destroy_request(state, primary)]
 
@@ -234,7 +245,7 @@ def take_over(
 
 def ended(state: Instance, machine: Machine, reason: str, detail: str) -> Sequence[Event]:
     """A standby is no more; a failover that waited for it is answered."""
-    said: list[Event] = [failed(state, machine.machine_id, reason, detail)]
+    said: list[Event] = [failed(state, machine.machine_id, reason, detail, role=machine.role)]
     if state.plan is not None and state.plan.machine_id == machine.machine_id:
         said.append(_declined(state, machine.machine_id, state.plan.failover_id, reason))
     return said

@@ -46,12 +46,26 @@ from proto.instance.commands import (
     StartInstance,
     StopIfIdle,
     StopInstance,
+    SuspendInstance,
 )
-from services.instance.decider import cpu_standby, hibernation, lifecycle, recovery, silence, snapshots, standby
+from services.instance.decider import (
+    cpu_standby,
+    hibernation,
+    lifecycle,
+    recovery,
+    silence,
+    snapshots,
+    standby,
+    suspension,
+)
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
 
 CpuStandbyCommand: TypeAlias = EnableCpuStandby | DisableCpuStandby | RequestCpuStandby | PromoteCpuStandby | ReportSync
+
+MachineReport: TypeAlias = (
+    ReportRented | ReportBooted | ReportHealthy | ReportFailed | GiveUpMachine | ReportStopped | ReportDestroyed
+)
 
 
 def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
@@ -65,6 +79,8 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return lifecycle.start(_owned(state, command.account_id), command)
         case StopInstance():
             return lifecycle.stop(_owned(state, command.account_id), command)
+        case SuspendInstance():
+            return suspension.decide(_owned(state, command.account_id), command)
         case DeleteInstance():
             return lifecycle.delete(_owned(state, command.account_id), command)
         case MarkUsed():
@@ -73,20 +89,16 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return lifecycle.keep_alive(_owned(state, command.account_id), command)
         case StopIfIdle():
             return lifecycle.stop_if_idle(state, command)
-        case ReportRented():
-            return machines.rented(state, command)
-        case ReportBooted():
-            return machines.booted(state, command)
-        case ReportHealthy():
-            return machines.healthy(state, command)
-        case ReportFailed():
-            return machines.failed(state, command)
-        case GiveUpMachine():
-            return machines.give_up(state, command)
-        case ReportStopped():
-            return machines.stopped(state, command)
-        case ReportDestroyed():
-            return machines.destroyed(state, command)
+        case (
+            ReportRented()
+            | ReportBooted()
+            | ReportHealthy()
+            | ReportFailed()
+            | GiveUpMachine()
+            | ReportStopped()
+            | ReportDestroyed()
+        ):
+            return _decide_report(state, command)
         case RequestStandby():
             return standby.request(state, command)
         case ReleaseStandby():
@@ -113,6 +125,24 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return hibernation.decide(state, command)
         case _:
             raise TypeError(f"{type(command).__name__} is not a wish for an instance")
+
+
+def _decide_report(state: Instance, command: MachineReport) -> Sequence[Event]:
+    match command:
+        case ReportRented():
+            return machines.rented(state, command)
+        case ReportBooted():
+            return machines.booted(state, command)
+        case ReportHealthy():
+            return machines.healthy(state, command)
+        case ReportFailed():
+            return machines.failed(state, command)
+        case GiveUpMachine():
+            return machines.give_up(state, command)
+        case ReportStopped():
+            return machines.stopped(state, command)
+        case ReportDestroyed():
+            return machines.destroyed(state, command)
 
 
 def _decide_cpu_standby(state: Instance, command: CpuStandbyCommand) -> Sequence[Event]:

@@ -20,6 +20,7 @@ from proto.instance.commands import (
     RequestSnapshot,
     RequestStandby,
     StartInstance,
+    SuspendInstance,
 )
 from proto.instance.events import (
     InstanceDeleted,
@@ -80,6 +81,7 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     ReplaceMachine: intake.with_offers_for_replacement,
     RequestSnapshot: intake.with_storage,
     HibernateInstance: intake.with_storage,
+    SuspendInstance: intake.with_storage,
     RequestCpuStandby: intake.with_cpu_offers,
 }
 TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (

@@ -19,13 +19,14 @@ from proto.instance.commands import (
     RequestSnapshot,
     RequestStandby,
     StartInstance,
+    SuspendInstance,
 )
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.market import Choice, choose
 from services.instance.effects.world import World
 from services.instance.queries import contracts
 
-S = TypeVar("S", RequestSnapshot, HibernateInstance)
+S = TypeVar("S", RequestSnapshot, HibernateInstance, SuspendInstance)
 OFFERS_OF_CPUS_MAX = 5
 OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 

@@ -37,6 +37,7 @@ from proto.instance.commands import (
     StartInstance,
     StopIfIdle,
     StopInstance,
+    SuspendInstance,
 )
 from proto.instance.host_commands import (
     Blacklist,
@@ -102,6 +103,14 @@ INSTANCE_COMMANDS = st.one_of(
     st.builds(ReportStopped, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(HibernateInstance, **COMMON, account_id=ACCOUNTS, has_storage=st.just(True)),
+    st.builds(
+        SuspendInstance,
+        **COMMON,
+        account_id=ACCOUNTS,
+        reason=st.just("insufficient_balance"),
+        balance_usd_micros=st.sampled_from((-1, 1)),
+        has_storage=st.booleans(),
+    ),
     st.builds(
         ReportIdle,
         now=st.sampled_from([minutes(10), minutes(20), minutes(40)]),
