@@ -17,8 +17,8 @@ from contextlib import contextmanager
 BURST_COMMANDS = 4
 # Answers come in groups, as commits do; the moment between two groups is not yet quiet.
 QUIET_AFTER_S = 0.02
-# While a burst lasts, one patient job starts this often: 20 a second, so a lasting load starves nobody.
-PATIENT_PAUSE_S = 0.05
+# While a burst lasts, one patient job starts this often: 10 a second, so a lasting load starves nobody.
+PATIENT_PAUSE_S = 0.1
 # While a burst lasts, followers look this often. Rows for twenty commits cost one statement, as rows for one do; a
 # reader who waits for his own write waits this much longer.
 GATHER_S = 0.025

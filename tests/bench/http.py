@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from libs.eventlog.connection import open_connection
+from libs.eventlog.jetstream import JetStreamLog
 from tests.bench.ceilings import ceiling_server, fill_ceiling_table
 from tests.bench.load import Call, Slice, run_load
 from tests.bench.report import Line
@@ -25,6 +27,7 @@ READY_MAX_S = 10.0
 SETTLE_MAX_S = 120.0
 SETTLE_POLL_S = 0.1
 UNSETTLED = ("creating", "starting")
+STILL_S = 1.0  # no new commit for so long: what a burst set going is over
 # No boot delay, machines without processes, and more of them than a bench can rent.
 # One account creates more than one account may run, so creates go without a hold; `metering` measures holds.
 ZERO_DELAY = {
@@ -45,8 +48,8 @@ def measure() -> list[Line]:
 
 def get_line(up: Platform) -> Line:
     ids = [created(up, n) for n in range(INSTANCES)]
-    all_settled(up)
-    asyncio_run(fill_ceiling_table(up.postgres_url, INSTANCES))
+    log_still(up)
+    asyncio.run(fill_ceiling_table(up.postgres_url, INSTANCES))
     key = (("Authorization", f"Bearer {up.api_key}"),)
     product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), key)
     with ceiling_server("get", up.nats_url, up.postgres_url) as port:
@@ -59,7 +62,7 @@ def post_line(up: Platform) -> Line:
     product = Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY)
     with ceiling_server("post", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
-        return alternate("POST create, a burst", product, ceiling, 201, goal=0.50, after_ours=lambda: all_settled(up))
+        return alternate("POST create, a burst", product, ceiling, 201, goal=0.50, after_ours=lambda: log_still(up))
 
 
 def sustained_line(up: Platform) -> Line:
@@ -75,12 +78,33 @@ def sustained_line(up: Platform) -> Line:
 
 
 def all_settled(up: Platform) -> None:
-    """What creates set going must be over before anything else is measured."""
+    """Every instance is `ready`, or has failed."""
     deadline = time.perf_counter() + SETTLE_MAX_S
     for status in UNSETTLED:
         while up.request("GET", f"/api/v1/instances?status={status}&limit=1", key=True).json["data"]:
             assert time.perf_counter() < deadline, f"instances are still {status}"
             time.sleep(SETTLE_POLL_S)
+
+
+def log_still(up: Platform) -> None:
+    """What creates set going must be over before anything else is measured: `ready` is followed by more facts."""
+    asyncio.run(_log_still(up))
+
+
+async def _log_still(up: Platform) -> None:
+    connection = await open_connection(up.nats_url, name="bench")
+    try:
+        log = JetStreamLog(connection)
+        started = since = time.perf_counter()
+        last = [0]
+        while time.perf_counter() - since < STILL_S:
+            assert time.perf_counter() - started < SETTLE_MAX_S, "the log is still growing"
+            now = [await log.last_seq(stream) for stream in ("EVT_INSTANCE", "PUB")]
+            if now != last:
+                last, since = now, time.perf_counter()
+            await asyncio.sleep(SETTLE_POLL_S)
+    finally:
+        await connection.close()
 
 
 def alternate(
@@ -129,9 +153,3 @@ def port_of(up: Platform) -> int:
     port = urlsplit(up.api_url).port
     assert port is not None
     return port
-
-
-def asyncio_run(coroutine: Any) -> Any:
-    import asyncio
-
-    return asyncio.run(coroutine)

@@ -32,16 +32,16 @@ REASON_CHARS_MAX = 500
 
 
 class Attempt(Struct, frozen=True):
-    attempt_id: str
     at: datetime
     outcome: AttemptOutcome
     stage: AttemptStage | None
 
 
 class Host(Struct, frozen=True):
-    """`entries` maps an account ("" = platform) to its newest blacklist entry, `lifted` to when it took one back."""
+    """`recent` by attempt id, oldest first; `entries` maps an account ("" = platform) to its newest blacklist entry,
+    `lifted` to when it took one back."""
 
-    recent: tuple[Attempt, ...] = ()
+    recent: dict[str, Attempt] = {}
     attempts_total: int = 0
     successes_total: int = 0
     entries: dict[str, HostBlacklisted] = {}
@@ -66,7 +66,7 @@ def decide(state: HostState, command: HostCommand) -> Sequence[Event]:
 
 
 def _record(state: Host, command: RecordAttempt) -> Sequence[Event]:
-    if any(attempt.attempt_id == command.attempt_id for attempt in state.recent):
+    if command.attempt_id in state.recent:
         return []
     counted = command.outcome != "cancelled"
     recorded = AttemptRecorded(
@@ -92,7 +92,7 @@ def _record(state: Host, command: RecordAttempt) -> Sequence[Event]:
 def _judge(state: Host, failure: AttemptRecorded) -> HostBlacklisted | None:
     """The automatic rule, after a failure: on the counted attempts of the window, at least three of them."""
     since = failure.attempted_at - timedelta(hours=WINDOW_HOURS)
-    attempts = [a for a in state.recent if a.outcome != "cancelled" and a.at > since]
+    attempts = [a for a in state.recent.values() if a.outcome != "cancelled" and a.at > since]
     failures = [a for a in attempts if a.outcome == "failure"]
     if len(attempts) < ATTEMPTS_MIN:
         return None
@@ -123,7 +123,7 @@ def _is_active(entry: HostBlacklisted | None, now: datetime) -> bool:
 
 
 def _blacklist(state: Host, command: Blacklist) -> Sequence[Event]:
-    failures = [attempt for attempt in state.recent if attempt.outcome == "failure"]
+    failures = [attempt for attempt in state.recent.values() if attempt.outcome == "failure"]
     entry = HostBlacklisted(
         provider=command.provider,
         host_id=command.host_id,
@@ -163,12 +163,11 @@ def evolve(state: HostState, event: HostEvent) -> HostState:
 
 
 def _evolve_attempt(state: Host, event: AttemptRecorded) -> Host:
-    attempt = Attempt(event.attempt_id, event.attempted_at, event.outcome, event.stage)
+    recent = dict(state.recent)
     since = event.attempted_at - timedelta(hours=WINDOW_HOURS)
-    kept = tuple(a for a in state.recent if a.at > since)[-(RECENT_MAX - 1) :]
-    return replace(
-        state,
-        recent=(*kept, attempt),
-        attempts_total=event.attempts_total,
-        successes_total=event.successes_total,
-    )
+    for attempt_id, attempt in state.recent.items():  # ends at the first that is to stay: a busy host has hundreds
+        if attempt.at > since and len(recent) < RECENT_MAX:
+            break
+        del recent[attempt_id]
+    recent[event.attempt_id] = Attempt(event.attempted_at, event.outcome, event.stage)
+    return replace(state, recent=recent, attempts_total=event.attempts_total, successes_total=event.successes_total)

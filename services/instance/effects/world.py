@@ -60,7 +60,8 @@ class World:
     hibernate_idle_s: float = 0.0  # 0: only when asked for
     hibernate_notice_s: float = 0.0
     market: Market = field(default_factory=Market)
-    blocked: Batches[set[tuple[str, str]]] = field(default_factory=Batches[set[tuple[str, str]]])  # by account
+    # By account. A burst of creates asks for one account over and over: one statement at a time serves more of them.
+    blocked: Batches[set[tuple[str, str]]] = field(default_factory=lambda: Batches[set[tuple[str, str]]](at_once=1))
 
     bills: Mapping[str, TellsCharges] = field(default_factory=dict[str, TellsCharges])  # clouds that tell charges
     billed: dict[str, int] = field(default_factory=dict[str, int])  # the newest charge told, by cloud

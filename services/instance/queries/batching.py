@@ -18,11 +18,11 @@ Fetch = Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
 
 
 class Batches(Generic[T]):
-    """Coalesces lookups by key."""
+    """Coalesces lookups by key. `at_once`: statements that may run side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = BATCHES_AT_ONCE_MAX) -> None:
         self._waiting: dict[str, asyncio.Future[T | None]] = {}
-        self._turns = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
+        self._turns = asyncio.Semaphore(at_once)
         self._has_asker = False
 
     async def get(self, key: str, fetch: Fetch[T]) -> T | None:
