@@ -183,8 +183,7 @@ def _release(state: Instance, primary: Machine, command: ReportSnapshotChecked) 
     events += cpu_standby.give_back(state, "hibernated")
     events.append(machines.destroy_request(state, primary))
     if state.volume is not None:  # the files are in storage; what a machine rented later shares is another volume
-        ids = tuple(machine.machine_id for machine in state.machines)
-        events.append(VolumeReleaseRequested(instance_id=state.instance_id, machine_ids=ids))
+        events.append(VolumeReleaseRequested(instance_id=state.instance_id, machine_ids=state.shared_from))
     return events
 
 

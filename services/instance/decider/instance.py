@@ -1,7 +1,9 @@
-"""What is remembered of one instance and all its machines, folded from the facts. Used by `lifecycle` and `machine`.
+"""What is remembered of one instance and its machines, folded from the facts. Used by `lifecycle` and `machine`.
 
 Invariant: at most one primary machine is live (see `LIVE`). A machine with a contract that is not gone is always live,
-destroying or lost: it is never forgotten.
+destroying or lost: it is never forgotten. Of those that have ended the newest are remembered, so that a repeated wish
+for one of them changes nothing (`machine_state.remembered`). They are forgotten when another is requested, which has
+the highest generation: the count goes on.
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ class Instance(Struct, frozen=True):
     keep_alive_until: datetime | None = None
     machines: tuple[Machine, ...] = ()
     volume: Volume | None = None
+    shared_from: tuple[str, ...] = ()  # primaries whose workspace became a volume: it is named after them
     rungs_answered: tuple[str, ...] = ()  # failover and rung, newest last
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
@@ -166,17 +169,7 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         )
     assert state is not None, f"{type(event).__name__} before InstanceCreated"
     if isinstance(event, MachineRequested):
-        requested = Machine(
-            machine_id=event.machine_id,
-            role=event.role,
-            generation=event.generation,
-            status="requested",
-            requested_at=event.requested_at,
-            give_up_at=event.give_up_at,
-            mode=event.mode,
-            restore=event.restore,
-        )
-        return replace(state, machines=(*state.machines, requested))
+        return _evolve_request(state, event)
     if isinstance(event, MACHINE_EVENTS):
         machines = tuple(
             machine_state.evolve(m, event) if m.machine_id == event.machine_id else m for m in state.machines
@@ -196,6 +189,30 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
     if isinstance(event, STANDBY_EVENTS):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)
+
+
+def _evolve_request(state: Instance, event: MachineRequested) -> Instance:
+    requested = Machine(
+        machine_id=event.machine_id,
+        role=event.role,
+        generation=event.generation,
+        status="requested",
+        requested_at=event.requested_at,
+        give_up_at=event.give_up_at,
+        mode=event.mode,
+        restore=event.restore,
+    )
+    before = state if event.mode is None else _sharing(state)  # a standby's first need is the primary's workspace
+    kept = machine_state.remembered(before.machines, always=before.interrupted_id)
+    return replace(before, machines=(*kept, requested))
+
+
+def _sharing(state: Instance) -> Instance:
+    """The primary's workspace is, or may be soon, a volume that outlives it."""
+    primary = state.primary
+    if primary is None or primary.machine_id in state.shared_from:
+        return state
+    return replace(state, shared_from=(*state.shared_from, primary.machine_id))
 
 
 HIBERNATION_EVENTS = (
@@ -281,7 +298,7 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
         case VolumeShared():
             volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
             machines = tuple(replace(m, on_volume=True) if m == state.primary else m for m in state.machines)
-            return replace(state, volume=volume, machines=machines)
+            return replace(_sharing(state), volume=volume, machines=machines)
         case VolumeReleased() | VolumeOutdated():
             return replace(state, volume=None)
         case _:

@@ -253,7 +253,7 @@ def delete(state: Instance, command: DeleteInstance) -> Sequence[Event]:
     events: list[Event] = [deleting]
     for machine in state.machines:
         events += _give_back(state, machine)
-    if state.volume is not None or any(machine.mode for machine in state.machines):
+    if state.volume is not None or state.shared_from:
         events.append(VolumeReleaseRequested(instance_id=state.instance_id))
     if not any(machine.has_contract for machine in state.machines):
         events.append(_deleted(state, command.reason))

@@ -34,6 +34,10 @@ from proto.instance.words import Endpoint, MachineRole, MachineStatus, Offer, St
 LIVE: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
 COMING_UP: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted"})
 ON: frozenset[MachineStatus] = frozenset({"rented", "booted", "healthy"})
+OVER: frozenset[MachineStatus] = frozenset({"failed", "cancelled", "destroyed", "lost"})
+# What is repeated about a machine that has ended comes within two hours (effects.GIVE_BACK_TRIES_MAX): one every two
+# minutes. An instance with a standby that never comes up makes six an hour.
+ENDED_REMEMBERED_MAX = 64
 
 
 class Machine(Struct, frozen=True):
@@ -61,6 +65,11 @@ class Machine(Struct, frozen=True):
     def has_contract(self) -> bool:
         """The provider may still charge for it."""
         return bool(self.provider_machine_id) and not self.gone
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing of it is left at a provider, and it will not come back."""
+        return self.status in OVER and not self.has_contract
 
 
 MachineEvent: TypeAlias = (
@@ -110,6 +119,15 @@ _MACHINE_STATUS_AFTER: dict[type[MachineEvent], MachineStatus] = {
     MachineDestroyed: "destroyed",
     MachineLost: "lost",
 }
+
+
+def remembered(machines: tuple[Machine, ...], *, always: str) -> tuple[Machine, ...]:
+    """All that have not ended and, of those that have, the newest; and the one with the id `always`."""
+    ended = [machine.machine_id for machine in machines if machine.has_ended and machine.machine_id != always]
+    forgotten = frozenset(ended[: max(0, len(ended) - ENDED_REMEMBERED_MAX)])
+    if not forgotten:
+        return machines
+    return tuple(machine for machine in machines if machine.machine_id not in forgotten)
 
 
 def evolve(machine: Machine, event: MachineEvent) -> Machine:

@@ -38,7 +38,7 @@ async def release_volumes(job: Job, world: World) -> Sequence[Command]:
     event = job.heard.event
     assert isinstance(event, VolumeReleaseRequested)
     state: Instance = job.state
-    names = set(event.machine_ids) or {machine.machine_id for machine in state.machines}
+    names = set(event.machine_ids) or set(state.shared_from)
     for provider in world.providers.values():
         if provider.capabilities.shared_volume:
             await provider.release_volumes(names)

@@ -138,8 +138,10 @@ class Watch:
                 return observed.status == "gone" or not machine_id
         state: Instance | None = await self._handle.state("instance", instance_id)
         machine = None if state is None else state.machine(machine_id)
-        if machine is None or not machine.provider_machine_id:
-            return machine is not None and machine.status != "requested"
+        if machine is None:
+            return True  # rows know it and the state no longer does: it ended long ago
+        if not machine.provider_machine_id:
+            return machine.status != "requested"
         if machine.provider_machine_id != provider_machine_id:
             return True
         if told is not None and not _is_news(machine.status, told):
