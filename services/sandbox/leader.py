@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.process import die_with_parent, name_process
-from services.sandbox import pages, shell
+from services.sandbox import logs, pages, shell
 from services.sandbox.processes import MACHINE_VARIABLE, identity, send
 from services.sandbox.records import ProcessId, replace
 from services.sandbox.wire import EndpointView, PortWish
@@ -160,9 +160,16 @@ class _Leader:
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         opening = self._loop.create_task(self._open())
         opening.add_done_callback(self._opened)
+        self._loop.call_later(logs.LOOK_PAUSE_S, self._shorten_logs)
         while True:
             self._loop.run_forever()
             self._start_agent()
+
+    def _shorten_logs(self) -> None:
+        assert self._loop is not None
+        for name in logs.LOG_FILES:
+            logs.shorten(self._private / name)
+        self._loop.call_later(logs.LOOK_PAUSE_S, self._shorten_logs)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         if opening.exception() is not None:
