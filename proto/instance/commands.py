@@ -59,10 +59,14 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
 
 
 class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
-    """Bring it up again. From stopped: the same machine. From failed or interrupted: a new one (`machine_id`)."""
+    """Bring it up again. From stopped: the same machine. From failed or interrupted: a new one (`machine_id`).
+
+    `request_id`, here and in other wishes: heeded once, also when it comes again after much else has happened.
+    """
 
     account_id: str
     machine_id: str
+    request_id: str = ""
     health_check: HealthCheck | None = None
     webhook_url: str = ""
     offers: tuple[Offer, ...] = ()
@@ -72,6 +76,7 @@ class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
 class StopInstance(InstanceCommand, tag="stop", frozen=True, kw_only=True):
     account_id: str
     reason: str = "user_request"
+    request_id: str = ""
 
 
 class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=True):
@@ -79,6 +84,7 @@ class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=T
 
     account_id: str
     has_storage: bool = False
+    request_id: str = ""
 
 
 class SuspendInstance(InstanceCommand, tag="suspend", frozen=True, kw_only=True):
@@ -137,6 +143,15 @@ class ReportFailed(InstanceCommand, tag="report_failed", frozen=True, kw_only=Tr
     stage: AttemptStage
     code: str
     reason: str
+    offers: tuple[Offer, ...] = ()
+
+
+class ReportStartRefused(InstanceCommand, tag="report_start_refused", frozen=True, kw_only=True):
+    """A machine that was stopped cannot be turned on: its GPU is somebody else's. `requested_at`: of the start that is
+    meant. `offers` is filled by the owner, those beside the instance's volume first."""
+
+    machine_id: str
+    requested_at: datetime
     offers: tuple[Offer, ...] = ()
 
 
@@ -313,6 +328,7 @@ AnyCommand = (
     | ReportBooted
     | ReportHealthy
     | ReportFailed
+    | ReportStartRefused
     | ReportStopped
     | ReportDestroyed
     | ReportVolumeShared

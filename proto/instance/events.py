@@ -40,6 +40,7 @@ from proto.instance.standby_events import (
     VolumeReleaseRequested,
     VolumeShared,
 )
+from proto.instance.wish_events import InstanceKeptAlive, InstanceUsed, InstanceWishHeeded
 from proto.instance.words import (
     AttemptStage,
     Endpoint,
@@ -213,22 +214,6 @@ class InstanceFailed(Event, tag="instance.failed", kw_only=True, frozen=True):
 # --- instance: private --------------------------------------------------------------------------------------------
 
 
-class InstanceUsed(Event, tag="instance.used", kw_only=True, frozen=True):
-    """The customer says the instance is in use: moves the auto-stop deadline."""
-
-    instance_id: str
-    used_at: datetime
-    auto_stop_at: datetime | None = None
-
-
-class InstanceKeptAlive(Event, tag="instance.kept_alive", kw_only=True, frozen=True):
-    """No hibernation or auto-stop before `until`."""
-
-    instance_id: str
-    until: datetime
-    auto_stop_at: datetime | None = None
-
-
 class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
     """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up.
 
@@ -356,6 +341,7 @@ InstanceEvent = (
     | InstanceDeleted
     | InstanceInterrupted
     | InstanceFailed
+    | InstanceWishHeeded
     | InstanceUsed
     | InstanceKeptAlive
     | MachineRequested

@@ -147,3 +147,66 @@ def test_a_late_machine_gets_no_urls_and_reports_nothing(up: Platform) -> None:
 def machine_of(up: Platform, instance_id: str) -> str:
     (machine,) = [each for each in call(up, "GET", "/agent/instances") if each["instance_id"] == instance_id]
     return machine["machine_id"]
+
+
+def stopped(up: Platform, instance_id: str) -> None:
+    call(up, "POST", f"/instances/{instance_id}/stop")
+    until(up, f"/instances/{instance_id}", lambda seen: seen["status"] == "stopped", "a stopped instance")
+
+
+def rent_out(up: Platform, host_id: str) -> list[str]:
+    """Somebody else takes every GPU that the host has free."""
+    taken: list[str] = []
+    while offers := [one for one in up.cloud("GET", "/v1/offers")["offers"] if one["host_id"] == host_id]:
+        order = {"label": f"stranger-{len(taken)}", "offer_id": offers[0]["offer_id"], "image": "pytorch/pytorch"}
+        taken.append(up.cloud("POST", "/v1/machines", order)["machine_id"])
+    return taken
+
+
+def give_back(up: Platform, machine_ids: list[str]) -> None:
+    for machine_id in machine_ids:
+        up.cloud("DELETE", f"/v1/machines/{machine_id}")
+
+
+def settled(up: Platform, instance_id: str) -> Any:
+    is_settled = lambda seen: seen["status"] in ("running", "failed")  # noqa: E731
+    return until(up, f"/instances/{instance_id}", is_settled, "the start to end")
+
+
+def test_a_stopped_instance_whose_gpu_is_gone_goes_on_elsewhere_with_its_files(up: Platform) -> None:
+    before = running_instance(up)
+    instance_id = before["id"]
+    written = write(workspace(up, instance_id), 20, "kept")
+    snapshot(up, instance_id)
+    stopped(up, instance_id)
+    strangers = rent_out(up, before["host_id"])
+    call(up, "POST", f"/instances/{instance_id}/start")
+    after = settled(up, instance_id)
+    assert after["status"] == "running", after["status_reason"]
+    assert after["host_id"] != before["host_id"]
+    assert read(workspace(up, instance_id)) == written
+    ids = lambda: {machine["machine_id"] for machine in up.machines()}  # noqa: E731
+    until(up, "/instances", lambda _: before["provider_instance_id"] not in ids(), "the old disk to be given back")
+    give_back(up, strangers)
+    call(up, "DELETE", f"/instances/{instance_id}")
+
+
+def test_without_a_snapshot_it_says_so_and_comes_up_on_its_own_disk_later(up: Platform) -> None:
+    before = running_instance(up)
+    instance_id = before["id"]
+    written = write(workspace(up, instance_id), 3, "kept")
+    stopped(up, instance_id)
+    strangers = rent_out(up, before["host_id"])
+    call(up, "POST", f"/instances/{instance_id}/start")
+    failed = settled(up, instance_id)
+    assert (failed["status"], failed["failure_code"]) == ("failed", "OFFER_UNAVAILABLE")
+    assert "start it again later" in failed["status_reason"]
+    give_back(up, strangers)
+
+    def comes_up(_: Any) -> bool:
+        answer = up.request("POST", f"/api/v1/instances/{instance_id}/start", key=True)
+        return answer.status in (200, 202) and settled(up, instance_id)["status"] == "running"
+
+    until(up, f"/instances/{instance_id}", comes_up, "the instance to run again")
+    assert read(workspace(up, instance_id)) == written
+    call(up, "DELETE", f"/instances/{instance_id}")

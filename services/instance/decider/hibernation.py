@@ -130,8 +130,6 @@ def _copy(state: Instance, now: datetime) -> tuple[str, Sequence[Event]] | None:
 
 
 def _wish(state: Instance, command: HibernateInstance) -> Sequence[Event]:
-    if state.account_id != command.account_id:  # to another account the instance does not exist
-        raise Refused("INSTANCE_NOT_FOUND", instance_id=state.instance_id)
     if state.status in ("hibernating", "hibernated"):
         return []
     if not command.has_storage:

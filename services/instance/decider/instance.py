@@ -38,6 +38,7 @@ from proto.instance.events import (
     InstanceStopping,
     InstanceUsed,
     InstanceWaking,
+    InstanceWishHeeded,
     MachinePromoted,
     MachineRequested,
     PromotionFailed,
@@ -72,6 +73,8 @@ from services.instance.decider.vault import Vault
 HIBERNATION = "hibernation"
 # A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
 REFUSALS_REMEMBERED_MAX = 16
+# A late repeat comes within minutes; a customer starts and stops a few times an hour.
+WISHES_REMEMBERED_MAX = 64
 # A claim is repeated within a redelivery; five failovers of at most four rungs are a day's worth.
 RUNGS_REMEMBERED_MAX = 64
 
@@ -111,6 +114,7 @@ class Instance(Struct, frozen=True):
     cpu: CpuStandby | None = None
     interrupted_id: str = ""  # the machine whose loss is being answered
     sleep: Sleep = Sleep()
+    wishes_heeded: tuple[str, ...] = ()  # newest last
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -186,6 +190,8 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         return kept
     if isinstance(event, HIBERNATION_EVENTS):
         return _evolve_sleep(state, event)
+    if isinstance(event, InstanceWishHeeded):
+        return replace(state, wishes_heeded=(*state.wishes_heeded, event.request_id)[-WISHES_REMEMBERED_MAX:])
     if isinstance(event, STANDBY_EVENTS):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)

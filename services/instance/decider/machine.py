@@ -132,8 +132,10 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         keep_alive_until=state.keep_alive_until,
     )
     is_left = state.volume is not None and not machine.on_volume and machine.mode is None
+    left_over = [destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     return [
         healthy,
+        *left_over,
         *([VolumeOutdated(instance_id=state.instance_id)] if is_left else []),
         InstanceReady(
             instance_id=state.instance_id,
@@ -182,7 +184,7 @@ def failed(state: Instance, command: ReportFailed) -> Sequence[Event]:
     machine = _machine(state, command.machine_id)
     if machine.status not in COMING_UP:
         return []
-    return _fail(
+    return fail(
         state,
         machine,
         stage=command.stage,
@@ -197,7 +199,7 @@ def give_up(state: Instance, command: GiveUpMachine) -> Sequence[Event]:
     machine = _machine(state, command.machine_id)
     if machine.status not in COMING_UP or command.now < machine.give_up_at:
         return []
-    return _fail(
+    return fail(
         state,
         machine,
         stage=_STAGE_OF[machine.status],
@@ -208,7 +210,7 @@ def give_up(state: Instance, command: GiveUpMachine) -> Sequence[Event]:
     )
 
 
-def _fail(
+def fail(
     state: Instance,
     machine: Machine,
     *,

@@ -36,6 +36,7 @@ from proto.instance.commands import (
     ReportSnapshot,
     ReportSnapshotChecked,
     ReportSnapshotFailed,
+    ReportStartRefused,
     ReportStopped,
     ReportSync,
     ReportVolumeReleased,
@@ -48,10 +49,12 @@ from proto.instance.commands import (
     StopInstance,
     SuspendInstance,
 )
+from proto.instance.events import InstanceWishHeeded
 from services.instance.decider import (
     cpu_standby,
     hibernation,
     lifecycle,
+    moving,
     recovery,
     silence,
     snapshots,
@@ -64,7 +67,14 @@ from services.instance.decider.instance import Instance, InstanceState
 CpuStandbyCommand: TypeAlias = EnableCpuStandby | DisableCpuStandby | RequestCpuStandby | PromoteCpuStandby | ReportSync
 
 MachineReport: TypeAlias = (
-    ReportRented | ReportBooted | ReportHealthy | ReportFailed | GiveUpMachine | ReportStopped | ReportDestroyed
+    ReportRented
+    | ReportBooted
+    | ReportHealthy
+    | ReportFailed
+    | GiveUpMachine
+    | ReportStartRefused
+    | ReportStopped
+    | ReportDestroyed
 )
 
 
@@ -75,10 +85,8 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
     if state is None:
         raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
     match command:
-        case StartInstance():
-            return lifecycle.start(_owned(state, command.account_id), command)
-        case StopInstance():
-            return lifecycle.stop(_owned(state, command.account_id), command)
+        case StartInstance() | StopInstance() | HibernateInstance():
+            return _once(_owned(state, command.account_id), command)
         case SuspendInstance():
             return suspension.decide(_owned(state, command.account_id), command)
         case DeleteInstance():
@@ -95,6 +103,7 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             | ReportHealthy()
             | ReportFailed()
             | GiveUpMachine()
+            | ReportStartRefused()
             | ReportStopped()
             | ReportDestroyed()
         ):
@@ -121,7 +130,7 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
             return snapshots.decide(_owned(state, command.account_id or state.account_id), command)
         case ReportSnapshot() | ReportSnapshotFailed() | GiveUpSnapshot():
             return snapshots.decide(state, command)
-        case HibernateInstance() | ReportIdle() | ReportBusy() | ReportSnapshotChecked() | AbandonHibernation():
+        case ReportIdle() | ReportBusy() | ReportSnapshotChecked() | AbandonHibernation():
             return hibernation.decide(state, command)
         case _:
             raise TypeError(f"{type(command).__name__} is not a wish for an instance")
@@ -139,10 +148,28 @@ def _decide_report(state: Instance, command: MachineReport) -> Sequence[Event]:
             return machines.failed(state, command)
         case GiveUpMachine():
             return machines.give_up(state, command)
+        case ReportStartRefused():
+            return moving.start_refused(state, command)
         case ReportStopped():
             return machines.stopped(state, command)
         case ReportDestroyed():
             return machines.destroyed(state, command)
+
+
+def _once(state: Instance, command: StartInstance | StopInstance | HibernateInstance) -> Sequence[Event]:
+    """What such a wish means depends on the state, so a late repeat would mean another thing: it is known by its id."""
+    if command.request_id in state.wishes_heeded:
+        return []
+    match command:
+        case StartInstance():
+            events = lifecycle.start(state, command)
+        case StopInstance():
+            events = lifecycle.stop(state, command)
+        case HibernateInstance():
+            events = hibernation.decide(state, command)
+    if not command.request_id:
+        return events
+    return [*events, InstanceWishHeeded(instance_id=state.instance_id, request_id=command.request_id)]
 
 
 def _decide_cpu_standby(state: Instance, command: CpuStandbyCommand) -> Sequence[Event]:

@@ -16,6 +16,7 @@ from proto.instance.commands import (
     CreateInstance,
     HibernateInstance,
     ReplaceMachine,
+    ReportStartRefused,
     RequestCpuStandby,
     RequestSnapshot,
     RequestStandby,
@@ -77,6 +78,7 @@ EFFECTS: Mapping[type[Event], Effect] = {
 INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     CreateInstance: intake.with_offers,
     StartInstance: intake.with_offers_for_start,
+    ReportStartRefused: intake.with_offers_elsewhere,
     RequestStandby: intake.with_offers_on_host,
     ReplaceMachine: intake.with_offers_for_replacement,
     RequestSnapshot: intake.with_storage,

@@ -15,6 +15,7 @@ from proto.instance.commands import (
     CreateInstance,
     HibernateInstance,
     ReplaceMachine,
+    ReportStartRefused,
     RequestCpuStandby,
     RequestSnapshot,
     RequestStandby,
@@ -44,9 +45,22 @@ async def with_offers_for_start(command: StartInstance, world: World) -> StartIn
     if wanted is None:
         return replace(command, offers=(), no_offer="")
     choice = await choose_offers(wanted.spec, command.account_id, world)
+    return replace(command, offers=await _files_first(wanted, choice, world), no_offer=choice.code)
+
+
+async def with_offers_elsewhere(command: ReportStartRefused, world: World) -> ReportStartRefused:
+    """Candidates for an instance whose stopped machine has lost its GPU."""
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
+        return command
+    choice = await choose_offers(wanted.spec, wanted.account_id, world)
+    return replace(command, offers=await _files_first(wanted, choice, world))
+
+
+async def _files_first(wanted: contracts.Wanted, choice: Choice, world: World) -> tuple[Offer, ...]:
+    """The host that has the instance's volume before all others."""
     beside_files = await _offers_on_host(wanted.spec, wanted.volume_host_id, world) if wanted.volume_host_id else ()
-    others = tuple(offer for offer in choice.offers if offer not in beside_files)
-    return replace(command, offers=(*beside_files[:1], *others), no_offer=choice.code)
+    return (*beside_files[:1], *(offer for offer in choice.offers if offer not in beside_files))
 
 
 async def with_offers_on_host(command: RequestStandby, world: World) -> RequestStandby:

@@ -16,7 +16,14 @@ from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
 from libs.tokens import mint_agent_token
 from proto.base import Command, Event
-from proto.instance.commands import ReportBooted, ReportDestroyed, ReportFailed, ReportRented, ReportStopped
+from proto.instance.commands import (
+    ReportBooted,
+    ReportDestroyed,
+    ReportFailed,
+    ReportRented,
+    ReportStartRefused,
+    ReportStopped,
+)
 from proto.instance.events import (
     MachineDestroyRequested,
     MachineRequested,
@@ -303,14 +310,13 @@ async def start(job: Job, world: World) -> Sequence[Command]:
     try:
         await provider.start(event.provider_machine_id)
     except OfferGone:
+        world.forget_offers()  # they are needed now, as they are
         return [
-            ReportFailed(
+            ReportStartRefused(
                 now=world.clock.now(),
                 instance_id=event.instance_id,
                 machine_id=event.machine_id,
-                stage="rejected",
-                code="OFFER_UNAVAILABLE",
-                reason="its GPU has been given to somebody else",
+                requested_at=event.requested_at,
             )
         ]
     observed = await provider.get(event.provider_machine_id)

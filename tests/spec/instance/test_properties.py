@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from libs.ids import derive_id
-from libs.spec.properties import every_command_twice_is_once
+from libs.spec.properties import a_wish_with_an_id_is_heeded_once, every_command_twice_is_once
 from proto.instance.commands import (
     AbandonHibernation,
     CreateInstance,
@@ -30,6 +30,7 @@ from proto.instance.commands import (
     ReportSnapshot,
     ReportSnapshotChecked,
     ReportSnapshotFailed,
+    ReportStartRefused,
     ReportStopped,
     ReportVolumeShared,
     RequestSnapshot,
@@ -39,15 +40,7 @@ from proto.instance.commands import (
     StopInstance,
     SuspendInstance,
 )
-from proto.instance.host_commands import (
-    Blacklist,
-    DestroyOrphan,
-    RecordAttempt,
-    ReportOrphan,
-    ReportOrphanGone,
-    Unblacklist,
-)
-from services.instance.decider import HOST, INSTANCE, ORPHAN
+from services.instance.decider import INSTANCE
 from services.instance.decider.instance import HIBERNATION, InstanceState
 from services.instance.decider.machine_state import LIVE
 from tests.spec.instance.controls import ACCOUNT, INSTANCE_ID, NOW, OFFER, OTHER_ACCOUNT, SPEC, minutes
@@ -100,6 +93,7 @@ INSTANCE_COMMANDS = st.one_of(
         code=st.just("STARTUP_FAILED"),
         reason=st.just("x"),
     ),
+    st.builds(ReportStartRefused, **COMMON, machine_id=MACHINES, requested_at=st.just(NOW), offers=OFFERS),
     st.builds(ReportStopped, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(HibernateInstance, **COMMON, account_id=ACCOUNTS, has_storage=st.just(True)),
@@ -365,35 +359,5 @@ def test_every_wish_for_an_instance_twice_is_once() -> None:
     )
 
 
-HOST_COMMON = {"now": st.just(NOW), "provider": st.just("sandbox"), "host_id": st.just("host_1")}
-
-
-def test_every_wish_for_a_host_twice_is_once() -> None:
-    attempts = st.builds(
-        RecordAttempt,
-        **HOST_COMMON,
-        attempt_id=st.integers(0, 30).map(lambda number: f"att_{number}"),
-        offer=st.just(OFFER),
-        outcome=st.sampled_from(["success", "failure", "failure", "cancelled"]),
-        instance_id=st.just(INSTANCE_ID),
-        stage=st.sampled_from([None, "loading", "connecting"]),
-    )
-    entries = st.builds(
-        Blacklist,
-        **HOST_COMMON,
-        account_id=ACCOUNTS,
-        reason=st.sampled_from(["slow", "hot"]),
-        expires_at=st.sampled_from([None, minutes(1)]),
-    )
-    lifts = st.builds(Unblacklist, **HOST_COMMON, account_id=ACCOUNTS)
-    every_command_twice_is_once(HOST, attempts | entries | lifts)
-
-
-def test_every_wish_for_an_orphan_twice_is_once() -> None:
-    common = {"now": st.just(NOW), "provider": st.just("sandbox"), "provider_machine_id": st.just("sb_1")}
-    commands = st.one_of(
-        st.builds(ReportOrphan, **common, label=st.just("mach_9"), destroy_after=st.integers(0, 9).map(minutes)),
-        st.builds(DestroyOrphan, **common),
-        st.builds(ReportOrphanGone, **common),
-    )
-    every_command_twice_is_once(ORPHAN, commands)
+def test_a_wish_for_an_instance_that_comes_again_late_has_no_effect() -> None:
+    a_wish_with_an_id_is_heeded_once(INSTANCE, USUAL | TAKEOVER | REFILLED | ASLEEP | INSTANCE_COMMANDS, steps_max=30)

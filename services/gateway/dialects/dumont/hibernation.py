@@ -54,7 +54,10 @@ async def stats(call: Call) -> Answer:
 
 
 async def hibernate(call: Call) -> Answer:
-    await call.command(HibernateInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id))
+    wish_id = call.wish_id("hibernate")
+    await call.command(
+        HibernateInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id, request_id=wish_id)
+    )
     return await settled(call, ("hibernated", "ready", "interrupted"), done=("hibernated",))
 
 

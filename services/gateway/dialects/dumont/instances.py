@@ -143,13 +143,17 @@ async def start_instance(call: Call) -> Answer:
         instance_id=call.path["id"],
         account_id=call.account_id,
         machine_id=call.next_machine_id(call.path["id"]),
+        request_id=call.wish_id("start"),
     )
     await command_with_hold(call, wish)
     return await settled(call, ("ready", "failed"), done=("ready", "running", "health_checking"))
 
 
 async def stop_instance(call: Call) -> Answer:
-    await call.command(StopInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id))
+    wish_id = call.wish_id("stop")
+    await call.command(
+        StopInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id, request_id=wish_id)
+    )
     return await settled(call, ("stopped", "failed"), done=("stopped",))
 
 

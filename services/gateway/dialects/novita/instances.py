@@ -220,6 +220,7 @@ async def _start(call: Call, instance_id: str) -> Answer:
             instance_id=instance_id,
             account_id=call.account_id,
             machine_id=call.next_machine_id(instance_id),
+            request_id=call.wish_id("start"),
             health_check=_health_check(body),
             webhook_url=body.webhook_url or "",
         ),
@@ -232,7 +233,10 @@ async def _start(call: Call, instance_id: str) -> Answer:
 
 
 async def _stop(call: Call, instance_id: str) -> Answer:
-    position = await call.command(StopInstance(now=call.now, instance_id=instance_id, account_id=call.account_id))
+    wish = StopInstance(
+        now=call.now, instance_id=instance_id, account_id=call.account_id, request_id=call.wish_id("stop")
+    )
+    position = await call.command(wish)
     view = await _view(call, instance_id)
     message = "Instance is stopped" if view.status == "stopped" else "Instance stop initiated"
     return Answer(200, _operation(view, message, position))
