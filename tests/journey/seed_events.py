@@ -139,8 +139,6 @@ CAUSES: Mapping[Callable[[Platform], None], tuple[str, ...]] = {
 
 STEPS = ("attempts", "phases")  # which rungs there are is the ladder's business
 WORDS = ("detail", "message")
-# What receivers decide by. Of anything else the kind is compared: why a machine was lost depends on who noticed first.
-BRANCHED_ON = ("event", "type", "status", "strategy", "code", "port")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _ID = re.compile(r"\b(inst|mach|cmt|corr|req|fo|evt|vol|host|acct|pool|offer|sbx)[_-][A-Za-z0-9_.-]+")
 _PLACE = re.compile(r"127\.0\.0\.1(:\d+| -p \d+)?")
@@ -164,14 +162,3 @@ def masked(value: Any, name: str = "") -> Any:
     if name in WORDS:
         return "<words>"
     return "<name>" if name in ("name", "region", "host_id", "host_machine_id") else text
-
-
-def missing(golden: Any, found: Any, at: str = "") -> list[str]:
-    """What the golden file has and the payload has not, or has otherwise. It may have more: fields are only added."""
-    if isinstance(golden, dict) and isinstance(found, dict):
-        gone = [f"{at}.{key} is gone" for key in golden if key not in found]
-        kept = [key for key in golden if key in found]
-        return gone + [line for key in kept for line in missing(golden[key], found[key], f"{at}.{key}")]
-    is_branched_on = at.rpartition(".")[2] in BRANCHED_ON
-    is_alike = golden == found if is_branched_on else golden is None or found is None or type(golden) is type(found)
-    return [] if is_alike else [f"{at} is {found!r}, not {golden!r}"]
