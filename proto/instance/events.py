@@ -29,6 +29,7 @@ from proto.instance.snapshot_events import (
 from proto.instance.standby_events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
+    InstanceMigrated,
     InstanceRecovering,
     MachinePromoted,
     PromotionFailed,
@@ -357,6 +358,7 @@ InstanceEvent = (
     | MachineDestroyed
     | MachineLost
     | InstanceRecovering
+    | InstanceMigrated
     | StandbyReady
     | StandbyFailed
     | PromotionFailed

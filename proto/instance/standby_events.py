@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
-from proto.instance.words import HealthCheck, MachineRole, StandbyMode
+from proto.instance.words import Endpoint, HealthCheck, InterruptionReason, MachineRole, StandbyMode
 
 
 class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=True):
@@ -23,6 +23,27 @@ class InstanceRecovering(Event, tag="instance.recovering", kw_only=True, frozen=
     generation: int
     failover_id: str
     rung: str = "warm_pool"
+
+
+class InstanceMigrated(Event, tag="instance.migrated", kw_only=True, frozen=True):
+    """After a loss, another machine carries the instance (seed 001); its id stays. Said with `instance.ready`.
+
+    `took_ms` counts from the moment the machine was chosen until its probes passed; `from_machine_id` was lost.
+    """
+
+    public = True
+    instance_id: str
+    account_id: str
+    name: str
+    gpu: str
+    machine_id: str
+    from_machine_id: str
+    generation: int
+    endpoints: tuple[Endpoint, ...]
+    reason: InterruptionReason
+    took_ms: int
+    region: str = ""
+    on_cpu: bool = False  # a CPU standby carries it until there is a GPU again
 
 
 class StandbyReady(Event, tag="instance.standby_ready", kw_only=True, frozen=True):

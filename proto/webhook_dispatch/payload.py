@@ -20,14 +20,25 @@ from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT, ssh_
 BODY_BYTES_MAX = 64 * 1024  # Express refuses 100 kB; Standard Webhooks advises 20 kB
 INTEGER_MAX = 2**53
 # What a receiver branches on (seeds 002, 004). `started` is seed 000's word for an instance one can work with.
-STATUSES = {"created": "creating", "started": "running", "migrated": "ready"}
+STATUSES = {"created": "creating", "started": "running", "migrated": "running"}
 # Of a fact about an instance, what is told besides the fields every one has.
-INSTANCE_EXTRAS = ("machine_id", "generation", "reason", "detail", "ready_at", "auto_stop_at")
+INSTANCE_EXTRAS = (
+    "machine_id",
+    "from_machine_id",
+    "generation",
+    "reason",
+    "detail",
+    "ready_at",
+    "auto_stop_at",
+    "on_cpu",
+)
 # Of any other fact everything is told but what is the platform's own business or a secret.
 KEPT_BACK = frozenset({
     "type", "account_id", "webhook_url", "request_hash", "spec", "env", "sealed_secret", "health_check", "dialect",
     "packs", "v",
 })  # fmt: skip
+# Seed 001's word for why an instance was moved.
+MIGRATION_REASONS = {"spot_preemption": "spot_reclaim"}
 PORT_TYPES = {JUPYTER_PORT: "jupyter", SSH_PORT: "ssh"}
 
 _encode = msgspec.json.Encoder().encode
@@ -74,8 +85,14 @@ def _of_instance(what: str, at: datetime, fields: Mapping[str, Any]) -> dict[str
     }
     if code := fields.get("code"):
         told["error"] = data["error"] = {"code": code, "message": _message(code, fields.get("detail", ""))}
-    if migration := fields.get("migration"):
-        told["migration"] = migration
+    if what == "migrated":
+        # An instance keeps its id when it moves: the seeds' receivers find it by either.
+        told["originalInstanceId"] = instance_id
+        told["migration"] = {
+            "reason": MIGRATION_REASONS.get(fields["reason"], fields["reason"]),
+            "triggeredBy": "automatic_migration",
+            "migrationTime": fields["took_ms"],
+        }
     return told
 
 

@@ -1,7 +1,6 @@
 """What causes each event that the seeds name, and how a delivery is compared with its golden file.
 
-Used by `test_seed_events.py`. A new cause is one function and one line of CAUSES; `NO_CAUSE_YET` names what nobody says
-so far, and a skipped test names what is said meanwhile and has no cause here.
+Used by `test_seed_events.py`. A new cause is one function and one line of CAUSES.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from typing import Any
 from tests.journey.platform import Platform, eventually, machines_directory
 
 CAUSED_MAX_S = 60.0
-# The 17 of seed 000 and the three of seed 001 (`instance.ready`, `.failed`, `.migrated`).
-NO_CAUSE_YET = frozenset({"instance.migrated"})
 # A day of three GPUs costs more than the credit; failovers may follow each other; an agent is silent after nine seconds
 # and its machine lost much later.
 AROUND = {
@@ -128,7 +125,7 @@ CAUSES: Mapping[Callable[[Platform], None], tuple[str, ...]] = {
     live_and_die: ("instance.created", "instance.started", "instance.ready", "instance.stopped", "instance.deleted"),
     cost_more_than_there_is: ("balance.low",),
     be_taken_over: ("instance.interrupted", "failover.started", "failover.warm_pool_success", "failover.completed",
-                    "warmpool.provisioned"),
+                    "warmpool.provisioned", "instance.migrated"),
     lose_the_standby: ("warmpool.degraded",),
     go_on_without_a_gpu: ("standby.sync_started", "standby.sync_completed", "failover.cpu_standby_success"),
     sleep: ("instance.hibernated",),

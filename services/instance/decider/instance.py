@@ -29,6 +29,7 @@ from proto.instance.events import (
     InstanceHibernating,
     InstanceInterrupted,
     InstanceKeptAlive,
+    InstanceMigrated,
     InstanceReady,
     InstanceRecovering,
     InstanceRunning,
@@ -60,6 +61,7 @@ from proto.instance.hibernation_events import HibernationEvent
 from proto.instance.words import (
     HealthCheck,
     InstanceStatus,
+    InterruptionReason,
     MachineSpec,
     Volume,
 )
@@ -113,6 +115,7 @@ class Instance(Struct, frozen=True):
     vault: Vault = Vault()
     cpu: CpuStandby | None = None
     interrupted_id: str = ""  # the machine whose loss is being answered
+    interrupted_by: InterruptionReason | None = None
     sleep: Sleep = Sleep()
     wishes_heeded: tuple[str, ...] = ()  # newest last
 
@@ -244,6 +247,7 @@ _InstanceEvent: TypeAlias = (
     | InstanceFailed
     | InstanceUsed
     | InstanceKeptAlive
+    | InstanceMigrated
     | InstanceRecovering
 )
 _INSTANCE_STATUS_AFTER: dict[type[_InstanceEvent], InstanceStatus] = {
@@ -332,7 +336,8 @@ def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
         case InstanceReady():
             return replace(changed, ready_at=event.ready_at)
         case InstanceInterrupted():
-            return replace(changed, interrupted_id=event.machine_id, sleep=sleep.ended(state.sleep))
+            ended = sleep.ended(state.sleep)
+            return replace(changed, interrupted_id=event.machine_id, interrupted_by=event.reason, sleep=ended)
         case InstanceRecovering():
             return _answered(changed, event.failover_id, event.rung)
         case InstanceStopping() | InstanceDeleting():

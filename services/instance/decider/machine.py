@@ -45,6 +45,7 @@ from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus
 from services.instance.decider import standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import COMING_UP, ON, Machine
+from services.instance.decider.migration import migrated
 
 REASON_CHARS_MAX = 500  # contract dumont 7: failure_reason
 # Where a machine stood when its time ran out.
@@ -131,6 +132,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         last_used_at=state.last_used_at,
         keep_alive_until=state.keep_alive_until,
     )
+    on_cpu = standby.is_on_cpu(state, machine)
     is_left = state.volume is not None and not machine.on_volume and machine.mode is None
     left_over = [destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     return [
@@ -152,7 +154,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             provider=machine.provider,
             host_id=offer.host_id,
             restored_at=machine.restored_at,
-            on_cpu=standby.is_on_cpu(state, machine),
+            on_cpu=on_cpu,
         ),
         InstanceStarted(
             instance_id=state.instance_id,
@@ -161,6 +163,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             gpu=state.gpu,
             endpoints=machine.endpoints,
         ),
+        *migrated(state, machine, command.now, region=offer.region, on_cpu=on_cpu),
     ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from msgspec.structs import replace
 
 from proto.instance.events import (
+    InstanceMigrated,
     InstanceReady,
     InstanceRecovering,
     InstanceStarted,
@@ -13,7 +16,7 @@ from proto.instance.events import (
     VolumeOutdated,
 )
 from services.instance.decider import INSTANCE
-from tests.spec.instance.controls import PREEMPTED, after
+from tests.spec.instance.controls import MACHINE, PREEMPTED, TO_READY, after
 from tests.spec.instance.test_snapshots import (
     BOOTED_2,
     HEALTHY_2,
@@ -58,8 +61,23 @@ def test_when_the_standby_does_not_come_up_the_next_rung_still_replaces_the_lost
 def test_a_volume_is_outdated_once_the_instance_works_elsewhere() -> None:
     """A later machine on the volume's host came up with files that were a day old, and the failover said 0 s."""
     said = INSTANCE.decide(state_after(*TO_ELSEWHERE), HEALTHY_2)
-    assert [type(event) for event in said] == [MachineHealthy, VolumeOutdated, InstanceReady, InstanceStarted]
+    ready = [MachineHealthy, VolumeOutdated, InstanceReady, InstanceStarted, InstanceMigrated]
+    assert [type(event) for event in said] == ready
     assert state_after(*TO_ELSEWHERE, HEALTHY_2).volume is None
+
+
+def test_an_instance_that_moved_says_from_where_why_and_how_long_it_took() -> None:
+    moved = INSTANCE.decide(state_after(*TO_ELSEWHERE), HEALTHY_2)[-1]
+    assert isinstance(moved, InstanceMigrated)
+    assert (moved.from_machine_id, moved.machine_id) == (MACHINE, HEALTHY_2.machine_id)
+    assert (moved.reason, moved.generation) == (PREEMPTED.reason, 2)
+    assert moved.took_ms == (HEALTHY_2.now - REPLACE.now) // timedelta(milliseconds=1) > 0
+
+
+def test_an_instance_that_was_started_again_has_not_moved() -> None:
+    said = INSTANCE.decide(state_after(*TO_READY[:-1]), TO_READY[-1])
+    assert InstanceReady in map(type, said)
+    assert InstanceMigrated not in map(type, said)
 
 
 def test_a_volume_stays_while_the_instance_has_its_files_in_it() -> None:

@@ -21,6 +21,7 @@ from proto.instance.commands import (
     RequestSnapshot,
 )
 from proto.instance.events import (
+    InstanceMigrated,
     InstanceReady,
     InstanceRecovering,
     InstanceStarted,
@@ -259,9 +260,10 @@ def test_it_is_ready_only_when_the_files_are_back_and_then_says_of_which_instant
     (said,) = INSTANCE.decide(_state(*TO_RESTORING), RESTORED_2)
     assert isinstance(said, MachineRestored)
     given(*TO_RESTORING, RESTORED_2).when(RESTORED_2).then()
-    healthy, ready, started = INSTANCE.decide(_state(*TO_RESTORING, RESTORED_2), HEALTHY_2)
+    healthy, ready, started, moved = INSTANCE.decide(_state(*TO_RESTORING, RESTORED_2), HEALTHY_2)
     assert isinstance(healthy, MachineHealthy)
     assert isinstance(started, InstanceStarted)
+    assert isinstance(moved, InstanceMigrated)
     assert isinstance(ready, InstanceReady)
     assert (ready.generation, ready.restored_at) == (2, minutes(1))
 

@@ -28,6 +28,7 @@ from proto.instance.events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
     InstanceInterrupted,
+    InstanceMigrated,
     InstanceReady,
     InstanceRecovering,
     InstanceStarted,
@@ -171,14 +172,15 @@ def test_a_lost_primary_is_replaced_in_one_commit_and_what_it_left_is_given_back
     assert isinstance(given_back, MachineDestroyRequested)
     assert given_back.machine_id == MACHINE
     up = story.then_kinds(InstanceRecovering, MachinePromoted, MachineDestroyRequested).when(PROMOTE).then_nothing()
-    ready = up.when(HEALTHY).then_kinds(MachineHealthy, InstanceReady, InstanceStarted)
+    ready = up.when(HEALTHY).then_kinds(MachineHealthy, InstanceReady, InstanceStarted, InstanceMigrated)
     ready.holds(lambda state: state.primary.machine_id == MACHINE_2 and state.primary.generation == 2)
 
 
 def test_a_stopped_standby_is_started_when_it_takes_over() -> None:
     story = given(*TO_COLD, PREEMPTED).when(PROMOTE)
     up = story.then_kinds(InstanceRecovering, MachinePromoted, MachineStartRequested, MachineDestroyRequested)
-    up.when(BOOTED).then_kinds(MachineBooted).when(HEALTHY).then_kinds(MachineHealthy, InstanceReady, InstanceStarted)
+    booted = up.when(BOOTED).then_kinds(MachineBooted)
+    booted.when(HEALTHY).then_kinds(MachineHealthy, InstanceReady, InstanceStarted, InstanceMigrated)
 
 
 @pytest.mark.parametrize("end", [FAILED, GiveUpMachine(now=minutes(3), instance_id=INSTANCE_ID, machine_id=MACHINE_2)])

@@ -72,6 +72,18 @@ def test_an_interruption_reads_as_seed_000_shows() -> None:
     assert seen == {"instance_id": "inst_abc123", "gpu": "RTX 4090", "reason": "spot_preemption"}
 
 
+def test_a_migration_reads_as_seed_001_shows() -> None:
+    facts = {"endpoints": ENDPOINTS, "machine_id": "mach_2", "from_machine_id": "mach_1", "took_ms": 45000}
+    migrated = told("instance.migrated", reason="spot_preemption", **facts)
+    assert migrated["migration"] == {
+        "reason": "spot_reclaim", "triggeredBy": "automatic_migration", "migrationTime": 45000,
+    }  # fmt: skip
+    assert migrated["originalInstanceId"] == migrated["instanceId"] == "inst_abc123"
+    assert migrated["status"] == "running"
+    assert migrated["instance"]["connectionDetails"]["ssh"] == "ssh root@127.0.0.1 -p 40022"
+    assert told("instance.migrated", reason="user_test", **facts)["migration"]["reason"] == "user_test"
+
+
 def test_a_fact_of_another_kind_is_told_whole_but_for_what_is_the_platforms_own() -> None:
     low = {"account_id": "acct_1", "balance_usd_micros": 5_000_000, "spec": {"env": {"KEY": "hush"}}, "hours": 2.0}
     body = json.loads(payload("balance.low", "cmt_2.0", AT, low))
