@@ -53,6 +53,11 @@ sim SEED *ARGS:
 ledger *ARGS:
     {{ python }} -m tests.sim.ledger {{ ARGS }}
 
+# a million random transfers beside a model; all accounts sum to zero after each (some minutes)
+[group('check')]
+transfers *ARGS:
+    {{ python }} -m tests.sim.transfers {{ ARGS }}
+
 # kill -9 everything at random while customers work (200 commands, some minutes); then look for anything lost or doubled
 [group('check')]
 chaos *ARGS:

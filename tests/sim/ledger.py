@@ -1,9 +1,10 @@
-"""The ledger against a closed form: accounts whose instances start, stop, fail over and change price for days.
+"""The ledger against a closed form: accounts whose instances live through everything that costs money, for days.
 
 `python -m tests.sim.ledger [--accounts 1000] [--days 7] [--seed 1]` (`just ledger`); a small round is in
-`tests/sim/test_ledger.py`. Every account is the real decider; time, prices and the delivery of facts are drawn: facts
-come late, out of order and twice, ticks come when the ledger asks for them. One account in five is poor, and its
-instances are stopped when the ledger says so. Beside it an oracle keeps what really ran, and prices it with fractions.
+`tests/sim/test_ledger.py`. Every account is the real policy and the real decider; instances start, stop, fail over to
+standbys and CPU standbys, hibernate, wake, change price and are deleted (`ledger_instance`). What is said of them comes
+late, out of order and twice; ticks come when the ledger asks for them. One account in five is poor: what it runs is
+hibernated or stopped when the ledger says so. Beside it an oracle keeps what really ran (`ledger_oracle`).
 """
 
 from __future__ import annotations
@@ -11,34 +12,41 @@ from __future__ import annotations
 import argparse
 import heapq
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 from msgspec.structs import replace
 
 from libs.refusal import Refused
-from proto.base import Command
+from proto.base import Command, Event, Heard
 from proto.billing.commands import AddCredits, NoteRate, PlaceHold, Tick
 from proto.billing.events import BalanceSuspended, MeterChanged, UsageCharged
 from proto.billing.ledger import Ledger, Transaction
+from proto.billing.words import LINES
 from services.billing.decider.account import ACCOUNT
 from services.billing.decider.ladder import TICK_SOON_S
-from services.billing.decider.metering import burn_rate
+from services.billing.decider.metering import rate_of
+from services.billing.policy import react
+from tests.sim.ledger_instance import PRICES, PROTECTIONS, STORAGE_PRICE, VOLUME_PRICE, Instance
+from tests.sim.ledger_oracle import START, at, closed_form
 
-START = datetime(2026, 11, 20, tzinfo=UTC)
-PRICES = (176_885, 299_999, 400_000, 1_234_567, 2_500_001)
 INSTANCES_EACH = 10
 STOP_S_MAX = 2.0  # between the wish to stop and the fact that it stops
+COPY_S_MIN, COPY_S_MAX = 20.0, 400.0  # of a hibernation
 LATE_S_MAX = 1_200.0
+DAY_S = 86_400
+# What befalls something that runs, and how often.
+HAPPENINGS = {"stop": 5, "fail_over": 3, "reprice": 2, "hibernate": 2, "delete": 1}
 
 
 @dataclass
 class Outcome:
-    """What a run came to. `overdraft_ticks`: how far a balance fell below zero, in ticks of its burn."""
+    """What a run came to. `overdraft_ticks`: how far machines took a balance below zero, in ticks of their burn;
+    `owed_storage_usd_micros`: the most that storage of an empty account came to."""
 
     accounts: int = 0
+    instances: int = 0
     commands: int = 0
     transactions: int = 0
     ticks: int = 0
@@ -46,51 +54,15 @@ class Outcome:
     suspensions: int = 0
     refused: int = 0
     starts: int = 0
+    stops: int = 0
+    failovers: int = 0
+    hibernations: int = 0
+    price_changes: int = 0
+    deletions: int = 0
     billed_usd_micros: int = 0
     overdraft_ticks: float = 0.0
     overdraft_usd_micros: int = 0
-
-
-@dataclass
-class Running:
-    """What really happened to one instance: stretches at one price."""
-
-    name: str
-    since: float | None = None
-    price: int = 0
-    stretches: list[tuple[float, float, int]] = field(default_factory=list[tuple[float, float, int]])
-
-    def begin(self, at: float, price: int) -> None:
-        self.end(at)
-        self.since, self.price = at, price
-
-    def end(self, at: float) -> None:
-        if self.since is not None:
-            self.stretches.append((self.since, at, self.price))
-            self.since = None
-
-    def cost(self) -> int:
-        """Half up, on whole seconds, in exact fractions."""
-        total = 0
-        for since, until, price in merged(self.stretches):
-            seconds = int((at(until) - at(since)) / timedelta(seconds=1))
-            total += int(Fraction(seconds * price, 3_600) + Fraction(1, 2))
-        return total
-
-
-def merged(stretches: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
-    """Stretches that meet at one price are one: a repeated `ready` is no new beginning."""
-    joined: list[tuple[float, float, int]] = []
-    for since, until, price in stretches:
-        if since == until:
-            continue
-        meets = bool(joined) and joined[-1][1] == since and joined[-1][2] == price
-        joined.append((joined.pop()[0] if meets else since, until, price))
-    return joined
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+    owed_storage_usd_micros: int = 0
 
 
 class Customer:
@@ -102,22 +74,33 @@ class Customer:
         self.ledger = Ledger()
         self.outcome = outcome
         self.is_poor = number % 5 == 0
-        self.instances = {f"inst_{number}_{n}": Running(f"inst_{number}_{n}") for n in range(INSTANCES_EACH)}
+        self.can_hibernate = number % 10 == 0
+        self.instances: dict[str, Instance] = {}
         self.queue: list[tuple[float, int, str, object]] = []
         self.number = 0
         self.tick_at: float | None = None
+        # What storage had earned, and the burn of machines, when the balance was last positive.
+        self.when_empty = (0, 0)
 
     def later(self, when: float, kind: str, what: object) -> None:
         self.number += 1
         heapq.heappush(self.queue, (when, self.number, kind, what))
 
+    def rent(self, when: float) -> None:
+        """One more instance, for as long as it is not deleted."""
+        self.outcome.instances += 1
+        number = len(self.instances)
+        name = f"{self.account_id}_{number}"
+        self.instances[name] = Instance(name, self.account_id, PROTECTIONS[number % 3], self.chance, self.say)
+        self.later(when + self.chance.expovariate(1 / 3_600), "customer", name)
+
     def live(self, until: float) -> None:
-        """Run to the end, stop everything, and let what is late arrive."""
+        """Run to the end, delete everything, and let what is late arrive."""
         self.wish(0.0, self.credits(0.0))
-        for name in self.instances:
-            self.later(self.chance.expovariate(1 / 3_600), "customer", name)
+        for _ in range(INSTANCES_EACH):
+            self.rent(0.0)
         if self.is_poor:
-            self.later(self.chance.expovariate(1 / 86_400), "credits", None)
+            self.later(self.chance.expovariate(1 / DAY_S), "credits", None)
         is_open = True
         while self.queue or self.tick_at is not None:
             now = min(self.queue[0][0] if self.queue else self.tick_at or 0.0, self.tick_at or float("inf"))
@@ -126,8 +109,8 @@ class Customer:
                 self.queue = [one for one in self.queue if one[2] == "fact"]
                 heapq.heapify(self.queue)
                 for instance in self.instances.values():
-                    if instance.since is not None:
-                        self.turn(instance, until, 0)
+                    if not instance.is_deleted:
+                        instance.delete(until)
                 continue
             if self.tick_at is not None and now == self.tick_at:
                 self.tick_at = None
@@ -137,18 +120,23 @@ class Customer:
             self.step(now, kind, what)
 
     def step(self, now: float, kind: str, what: object) -> None:
-        if kind == "fact":
-            assert isinstance(what, NoteRate)
-            self.wish(now, replace(what, now=at(now)))
-        elif kind == "credits":
-            self.wish(now, self.credits(now))
-            self.later(now + self.chance.expovariate(1 / 86_400), "credits", None)
-        elif kind == "stop":
-            instance = self.instances[str(what)]
-            if instance.since is not None:
-                self.turn(instance, now, 0)
-        else:
-            self.customer(now, self.instances[str(what)])
+        match kind:
+            case "fact":
+                assert isinstance(what, Heard)
+                for command in react(what):
+                    self.wish(now, priced(command))
+            case "credits":
+                self.wish(now, self.credits(now))
+                self.later(now + self.chance.expovariate(1 / DAY_S), "credits", None)
+            case "stop":
+                self.stop(now, self.instances[str(what)])
+            case "copied":
+                instance = self.instances[str(what)]
+                if instance.is_up(now):
+                    self.outcome.hibernations += 1
+                    instance.hibernate(now)
+            case _:
+                self.customer(now, self.instances[str(what)])
 
     def credits(self, now: float) -> AddCredits:
         usd = self.chance.choice((10, 20, 30)) if self.is_poor else 50_000
@@ -156,46 +144,49 @@ class Customer:
         credit_id = f"pay_{self.number}"
         return AddCredits(now=at(now), account_id=self.account_id, credit_id=credit_id, usd_micros=usd * 1_000_000)
 
-    def customer(self, now: float, instance: Running) -> None:
-        """The next thing that happens to an instance: a start, a stop, a failover, a hibernation, another price."""
-        chance = self.chance
-        if instance.since is None:
-            price = chance.choice(PRICES)
+    def customer(self, now: float, instance: Instance) -> None:
+        """The next thing that happens to an instance."""
+        now = round(now, 3)
+        if instance.is_up(now):
+            self.befall(now, instance)
+        elif instance.state in ("off", "asleep"):
+            price = self.chance.choice(PRICES)
             hold = PlaceHold(now=at(now), account_id=self.account_id, instance_id=instance.name, usd_micros=price // 6)
             if self.wish(now, hold):
                 self.outcome.starts += 1
-                self.turn(instance, now + chance.uniform(5, 120), price)
-            self.later(now + chance.expovariate(1 / 9_000) + 130, "customer", instance.name)
-            return
-        kind = chance.choices(("stop", "failover", "price"), (5, 3, 2))[0]
-        if kind == "price":
-            self.turn(instance, now, chance.choice(PRICES))
-        else:
-            self.turn(instance, now, 0)
-        if kind == "failover":
-            self.turn(instance, now + chance.uniform(0.1, 90), chance.choice(PRICES))
-        self.later(now + chance.expovariate(1 / 9_000) + 130, "customer", instance.name)
+                instance.start(now, price)
+        if not instance.is_deleted:
+            self.later(now + self.chance.expovariate(1 / 9_000) + 130, "customer", instance.name)
 
-    def turn(self, instance: Running, when: float, price: int) -> None:
-        """It really runs at this price from then on (0: not at all); the ledger hears of it some time, maybe twice."""
-        when = round(when, 3)
-        if price:
-            instance.begin(when, price)
-        else:
-            instance.end(when)
-        fact = NoteRate(
-            now=at(when),
-            account_id=self.account_id,
-            meter_id=instance.name,
-            instance_id=instance.name,
-            line="gpu",
-            at=at(when),
-            rate_usd_micros_per_hour=price,
-        )
+    def befall(self, now: float, instance: Instance) -> None:
+        match self.chance.choices(tuple(HAPPENINGS), tuple(HAPPENINGS.values()))[0]:
+            case "stop":
+                self.stop(now, instance)
+            case "fail_over":
+                self.outcome.failovers += 1
+                instance.fail_over(now, self.chance.choice(PRICES))
+            case "reprice":
+                self.outcome.price_changes += 1
+                instance.reprice(now, self.chance.choice(PRICES))
+            case "hibernate":
+                self.outcome.hibernations += 1
+                instance.hibernate(now)
+            case _:
+                self.outcome.deletions += 1
+                instance.delete(now)
+                self.rent(now)
+
+    def stop(self, now: float, instance: Instance) -> None:
+        if instance.is_up(now):
+            self.outcome.stops += 1
+            instance.stop(round(now, 3))
+
+    def say(self, when: float, event: Event) -> None:
+        """The ledger hears of it some time, maybe twice."""
+        fact = Heard(event, f"cmt_{self.number}.0", self.account_id, at(when), "PUB", 1)
         chance = self.chance
-        late_s = (
-            chance.uniform(0, LATE_S_MAX) if chance.random() < 0.02 and not self.is_poor else chance.uniform(0, 0.5)
-        )
+        is_late = chance.random() < 0.02 and not self.is_poor
+        late_s = chance.uniform(0, LATE_S_MAX if is_late else 0.5)
         self.later(when + late_s, "fact", fact)
         if chance.random() < 0.1:
             self.later(when + late_s + chance.uniform(0, LATE_S_MAX), "fact", fact)
@@ -208,7 +199,6 @@ class Customer:
         except Refused:
             self.outcome.refused += 1
             return False
-        burn = burn_rate(self.ledger.meters.values())
         for event in events:
             self.ledger = ACCOUNT.evolve(self.ledger, event)
             assert sum(self.ledger.totals.values()) == 0
@@ -219,31 +209,61 @@ class Customer:
                 self.outcome.ticks += isinstance(event, UsageCharged)
                 self.outcome.corrections += isinstance(event, MeterChanged) and event.usd_micros < 0
             if isinstance(event, BalanceSuspended):
-                self.outcome.suspensions += 1
-                for name in event.instance_ids:
-                    self.later(now + self.chance.uniform(0, STOP_S_MAX), "stop", name)
-        self.look(max(burn, burn_rate(self.ledger.meters.values())))
+                self.suspend(now, event)
+        self.look()
         return True
 
-    def look(self, burn: int) -> None:
-        """How far below zero the balance is."""
+    def suspend(self, now: float, event: BalanceSuspended) -> None:
+        """As the instance service does: hibernate while there is money for it, else stop."""
+        self.outcome.suspensions += 1
+        for name in event.instance_ids:
+            if self.can_hibernate and event.balance_usd_micros > 0:
+                self.later(round(now + self.chance.uniform(COPY_S_MIN, COPY_S_MAX), 3), "copied", name)
+            else:
+                self.later(now + self.chance.uniform(0, STOP_S_MAX), "stop", name)
+
+    def look(self) -> None:
+        """How far machines have taken the balance below zero; what storage goes on to cost is owed beside it."""
+        stored = self.ledger.totals.get("revenue:volume", 0)
         below = -self.ledger.posted_usd_micros
-        if below > 0:
-            one_tick = max(1, burn * TICK_SOON_S // 3_600)
-            self.outcome.overdraft_ticks = max(self.outcome.overdraft_ticks, below / one_tick)
-            self.outcome.overdraft_usd_micros = max(self.outcome.overdraft_usd_micros, below)
+        if not self.is_poor:
+            assert below < 0
+            return
+        burn = machines_burn(self.ledger)
+        if below <= 0:
+            self.when_empty = (stored, burn)
+            return
+        stored_then, burn_then = self.when_empty
+        self.when_empty = (stored_then, max(burn_then, burn))
+        owed = min(below, stored - stored_then)
+        one_tick = max(1, max(burn_then, burn) * TICK_SOON_S // 3_600)
+        self.outcome.owed_storage_usd_micros = max(self.outcome.owed_storage_usd_micros, owed)
+        self.outcome.overdraft_ticks = max(self.outcome.overdraft_ticks, (below - owed) / one_tick)
+        self.outcome.overdraft_usd_micros = max(self.outcome.overdraft_usd_micros, below - owed)
+
+
+def machines_burn(ledger: Ledger) -> int:
+    return sum(rate_of(meter) for meter in ledger.meters.values() if meter.line != "volume")
+
+
+def priced(command: Command) -> Command:
+    """As the service's intake does."""
+    if not isinstance(command, NoteRate) or not (command.volume_gb or command.stored_gb):
+        return command
+    rate = command.volume_gb * VOLUME_PRICE + command.stored_gb * STORAGE_PRICE
+    return replace(command, rate_usd_micros_per_hour=rate)
 
 
 def simulate_ledgers(*, seed: int, accounts: int, days: float) -> Outcome:
-    """Raises AssertionError when an account is not what the closed form says."""
+    """Raises AssertionError when an account is not what the closed form says, on any line."""
     outcome = Outcome(accounts=accounts)
     for number in range(accounts):
         customer = Customer(seed, number, outcome)
-        customer.live(days * 86_400)
-        expected = sum(instance.cost() for instance in customer.instances.values())
-        billed = customer.ledger.totals.get("revenue:gpu", 0)
+        customer.live(days * DAY_S)
+        expected = closed_form([one for each in customer.instances.values() for one in each.meters.values()])
+        billed = {line: customer.ledger.totals.get(f"revenue:{line}", 0) for line in LINES}
         assert billed == expected, f"seed {seed}, {customer.account_id}: billed {billed}, closed form {expected}"
-        outcome.billed_usd_micros += billed
+        outcome.billed_usd_micros += sum(billed.values())
     return outcome
 
 

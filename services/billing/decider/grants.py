@@ -58,7 +58,7 @@ def _give_back(ledger: Ledger, wanted: int) -> tuple[Burn, ...]:
         if wanted == 0:
             break
         given = 0 if grant.expired else min(grant.used_usd_micros, wanted)
-        if given:
+        if given > 0:
             burns.append(Burn(grant.grant_id, -given))
             wanted -= given
     if wanted:
@@ -76,14 +76,17 @@ def _order(grant: Grant) -> tuple[int, datetime, str]:
 
 def burnt(grants: tuple[Grant, ...], burns: Sequence[Burn]) -> tuple[Grant, ...]:
     """The grants after a charge or a correction."""
-    amounts = {one.grant_id: one.usd_micros for one in burns if one.grant_id != OWED}
+    amounts: dict[str, int] = {}
+    for one in burns:
+        if one.grant_id != OWED:
+            amounts[one.grant_id] = amounts.get(one.grant_id, 0) + one.usd_micros
     if not amounts:
         return grants
     changed = tuple(
         replace(
             grant,
             left_usd_micros=grant.left_usd_micros - amounts[grant.grant_id],
-            used_usd_micros=grant.used_usd_micros + amounts[grant.grant_id],
+            used_usd_micros=max(0, grant.used_usd_micros + amounts[grant.grant_id]),
         )
         if grant.grant_id in amounts
         else grant

@@ -26,7 +26,7 @@ from proto.billing.events import (
 )
 from proto.billing.ledger import Ledger
 from proto.billing.words import LowReason
-from services.billing.decider.metering import burn_rate, paid_until, rate_of, usage_between
+from services.billing.decider.metering import is_live, paid_until, rate_of, usage_between
 
 Step: TypeAlias = AlertRearmed | BalanceExhausted | BalanceLow | BalanceRestored | BalanceSuspended | TopUpWanted
 
@@ -65,13 +65,16 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 def standing(ledger: Ledger, now: datetime) -> Standing:
     """With what has run since the last tick, whether it is charged yet or not."""
-    accrued = 0
-    if ledger.charged_until is not None and now > ledger.charged_until:
-        for meter in ledger.meters.values():
-            since = paid_until(meter, ledger.charged_until)
-            if now > since:
-                accrued += usage_between(meter, since, now)[1]
-    burn = burn_rate(ledger.meters.values())
+    accrued = burn = 0
+    charged_until = ledger.charged_until
+    for meter in ledger.meters.values():
+        rate = rate_of(meter)
+        burn += rate
+        if charged_until is None or now <= charged_until or not (rate or is_live(meter, charged_until)):
+            continue
+        since = paid_until(meter, charged_until)
+        if now > since:
+            accrued += usage_between(meter, since, now)[1]
     pending = sum(hold.usd_micros for hold in ledger.holds.values())
     return Standing(
         posted_usd_micros=ledger.posted_usd_micros - accrued,

@@ -7,7 +7,7 @@ always `cost_at(meter, charged_until)`: a late fact moves the cost, and the diff
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from msgspec.structs import replace
@@ -24,9 +24,16 @@ FAR = datetime.max.replace(tzinfo=UTC)
 
 def segments(meter: Meter, until: datetime = FAR) -> Iterator[tuple[datetime, datetime, Boundary]]:
     """(start, end, what ran) in order; equal neighbours are one segment, so a repeated fact does not cut it in two."""
-    end_of_all = until if meter.ended_at is None else min(until, meter.ended_at)
+    return _segments(meter.boundaries, _end_of(meter, until))
+
+
+def _end_of(meter: Meter, until: datetime) -> datetime:
+    return until if meter.ended_at is None else min(until, meter.ended_at)
+
+
+def _segments(boundaries: Sequence[Boundary], end_of_all: datetime) -> Iterator[tuple[datetime, datetime, Boundary]]:
     running: Boundary | None = None
-    for boundary in meter.boundaries:
+    for boundary in boundaries:
         if boundary.at >= end_of_all:
             break
         if _same(running, boundary):
@@ -61,13 +68,16 @@ def cost_at(meter: Meter, until: datetime) -> int:
 def usage_between(meter: Meter, since: datetime, until: datetime) -> tuple[int, int]:
     """(seconds, micros) that fall between two instants, cut on cumulative seconds so that neighbours add up."""
     seconds = micros = 0
-    if len(meter.boundaries) == 1 and meter.ended_at is None:  # nearly all there are: one stretch, still running
-        (ran,) = meter.boundaries
-        if until <= ran.at:
+    boundaries = meter.boundaries
+    if len(boundaries) > 1:
+        boundaries = boundaries[_first_after(boundaries, since) :]
+    if len(boundaries) == 1 and meter.ended_at is None:  # nearly all there are: one stretch, still running
+        (ran,) = boundaries
+        if until <= ran.at or not ran.rate_usd_micros_per_hour:
             return 0, 0
         before, now = whole_seconds(ran.at, since), whole_seconds(ran.at, until)
         return now - before, charge_micros(before, now, ran.rate_usd_micros_per_hour)
-    for start, end, ran in segments(meter, until):
+    for start, end, ran in _segments(boundaries, _end_of(meter, until)):
         if end <= since:
             continue
         before, now = whole_seconds(start, since), whole_seconds(start, end)
@@ -105,10 +115,14 @@ def _order(boundary: Boundary) -> tuple[datetime, int, str]:
 
 def is_live(meter: Meter, charged_until: datetime) -> bool:
     """Whether time still adds to it: it runs, or its end has not been charged yet."""
-    if rate_of(meter):
-        return True
-    last = meter.ended_at or (meter.boundaries[-1].at if meter.boundaries else None)
-    return last is not None and last > paid_until(meter, charged_until)
+    last = meter.ended_at
+    if last is None:
+        if not meter.boundaries:
+            return False
+        last = meter.boundaries[-1].at
+        if meter.boundaries[-1].rate_usd_micros_per_hour:
+            return True
+    return last > charged_until and (meter.paid_until is None or last > meter.paid_until)
 
 
 def paid_until(meter: Meter, charged_until: datetime) -> datetime:
@@ -129,16 +143,22 @@ def horizon(ledger: Ledger) -> datetime | None:
 
 def folded(meter: Meter, before: datetime) -> Meter:
     """Without the boundaries that ended before then; their cost is kept."""
-    keep = len(meter.boundaries) - 1
-    while keep > 0 and meter.boundaries[keep].at > before:
-        keep -= 1
-    while keep > 0 and _same(meter.boundaries[keep - 1], meter.boundaries[keep]):
-        keep -= 1
+    keep = _first_after(meter.boundaries, before)
     if keep <= 0:
         return meter
     kept = meter.boundaries[keep:]
     settled = cost_at(meter, kept[0].at)
     return replace(meter, boundaries=kept, settled_usd_micros=settled)
+
+
+def _first_after(boundaries: Sequence[Boundary], since: datetime) -> int:
+    """The boundary that begins the segment of that instant: what is before it is of no concern from there on."""
+    first = len(boundaries) - 1
+    while first > 0 and boundaries[first].at > since:
+        first -= 1
+    while first > 0 and _same(boundaries[first - 1], boundaries[first]):
+        first -= 1
+    return max(first, 0)
 
 
 def is_over(meter: Meter, before: datetime) -> bool:
@@ -163,8 +183,3 @@ def closed_segments(meter: Meter, *, known: Meter | None) -> tuple[Segment, ...]
         for since, end, ran in segments(meter)
         if end != FAR and (since, end, ran) not in before
     )
-
-
-def burn_rate(meters: Iterable[Meter]) -> int:
-    """Micros per hour of everything that runs."""
-    return sum(rate_of(meter) for meter in meters)

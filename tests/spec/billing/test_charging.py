@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from libs.money import cost_micros
-from proto.billing.commands import NoteEnd, NoteRate
+from proto.billing.commands import AdjustLedger, NoteEnd, NoteRate
 from proto.billing.events import MeterChanged, UsageCharged
 from proto.billing.ledger import Ledger
 from services.billing.decider.account import ACCOUNT
@@ -147,3 +147,12 @@ def test_the_state_of_a_year_stays_small():
     assert len(ledger.meters) <= 12
     assert len(ledger.ended) <= 12
     assert revenue(ledger) == sum(cost_micros(3_000 - one, GPU_PRICE) for one in range(4)) * 60
+
+
+def test_what_is_given_back_beyond_what_any_grant_remembers_is_spent_and_given_back_again():
+    """An operator's gift has no grant of its own; corrections must not take it for used money."""
+    given = AdjustLedger(now=at(1), account_id="acct_7", adjustment_id="adj_1", usd_micros=5_000_000, reason="a gift")
+    twice = replace(given, now=at(2), adjustment_id="adj_2")
+    ledger = run([bought(1), given, twice, rate(10, 1_200_000), tick(3_610), rate(2_000, 0, now=3_700)])
+    assert revenue(ledger) == cost_micros(1_990, 1_200_000)
+    assert ledger.posted_usd_micros == 11_000_000 - revenue(ledger)
