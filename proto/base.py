@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-# A commit larger than this is refused before it reaches the bus; nats-server's own default is 1 MiB and our streams are
-# created with 256 KiB, so one runaway aggregate cannot fill the log.
-COMMIT_BYTES_MAX = 256 * 1024
+# A commit larger than this is refused before it reaches the bus, and by our streams. nats-server's own default for a
+# message with its headers is 1 MiB; the largest commit is a day's end of an account with thousands of running things.
+COMMIT_BYTES_MAX = 896 * 1024
 EVENTS_PER_COMMIT_MAX = 100
 
 

@@ -41,7 +41,7 @@ PLATFORM_ACCOUNT = "PLATFORM"
 GUEST_ACCOUNT = "GUESTS"
 # All that crosses into the platform's account; each guest's permissions narrow it to its own consumer.
 GUEST_SUBJECTS = ("$JS.API.CONSUMER.MSG.NEXT.PUB.*", "$JS.ACK.PUB.>")
-PAYLOAD_BYTES_MAX = 1024 * 1024  # the server's default; streams allow 256 KiB, replies on the bus the rest
+PAYLOAD_BYTES_MAX = 1024 * 1024  # the server's default; streams allow 896 KiB, replies on the bus the rest
 CONNECT_TIMEOUT_S = 1.0
 
 

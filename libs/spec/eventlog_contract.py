@@ -16,6 +16,7 @@ import pytest
 
 from libs.eventlog import FOLLOW_BATCH_MAX, READ_BATCH_MAX, Contended, EventLog, Stored, WrongExpectation
 from libs.eventlog.wire import parse_headers
+from proto.base import COMMIT_BYTES_MAX
 
 STREAM = "EVT_CONTRACT"
 PUBLIC = "PUB"
@@ -157,11 +158,11 @@ async def large_commits_survive(log: EventLog) -> None:
         last = await log.append(STREAM, subject("large"), body, expected_seq=last)
     assert [m.data for m in await log.read(STREAM, subject("large"))] == bodies
     assert [m.data for m in await take(log, 30)] == bodies
-    largest = b"x" * (256 * 1024)
+    largest = b"x" * COMMIT_BYTES_MAX
     await log.append(STREAM, subject("large"), largest, expected_seq=last)
     assert (await log.read(STREAM, subject("large"), after_seq=last))[0].data == largest
     with pytest.raises(ValueError, match="limit"):
-        await log.append(STREAM, subject("large"), b"x" * (256 * 1024 + 1), expected_seq=last + 1)
+        await log.append(STREAM, subject("large"), b"x" * (COMMIT_BYTES_MAX + 1), expected_seq=last + 1)
 
 
 async def only_exact_subjects_are_written_and_read(log: EventLog) -> None:

@@ -223,9 +223,13 @@ class TopUpFailed(Event, tag="balance.top_up_failed", kw_only=True, frozen=True)
 
 
 class BroughtForward(Event, tag="ledger.brought_forward", kw_only=True, frozen=True):
-    """The whole account as it stands, so that older facts need not be read to go on."""
+    """The whole account as it stands, so that older facts need not be read to go on.
+
+    `packed`: of a large account, the ledger as JSON, deflated, in base64; then `ledger` is empty but for its id.
+    """
 
     ledger: Ledger
+    packed: str = ""
 
 
 AccountEvent = (

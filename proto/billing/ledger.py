@@ -63,7 +63,8 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     """One customer's account. `totals` always sums to zero.
 
     `charged_until`: every meter has been charged up to here (or up to its own `paid_until`). `newest_fact_at`: the
-    youngest instant that a fact about an instance carried. `weight`: facts since the last one that told it whole.
+    youngest instant that a fact about an instance carried. `forgotten_until`: what is older is a repetition, because
+    meters that had ended then were forgotten. `weight`: facts since the last one that told it whole.
     """
 
     account_id: str = ""
@@ -75,6 +76,7 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     ended: dict[str, datetime] = {}
     charged_until: datetime | None = None
     newest_fact_at: datetime | None = None
+    forgotten_until: datetime | None = None
     alerts: AlertSettings = AlertSettings()
     is_money_armed: bool = False
     is_runway_armed: bool = True

@@ -23,7 +23,7 @@ from proto.base import Command, Event, Heard
 from proto.billing.commands import AddCredits, NoteRate, PlaceHold, Tick
 from proto.billing.events import BalanceSuspended, MeterChanged, UsageCharged
 from proto.billing.ledger import Ledger, Transaction
-from proto.billing.words import LINES
+from proto.billing.words import LINES, REVENUE
 from services.billing.decider.account import ACCOUNT
 from services.billing.decider.ladder import TICK_SOON_S
 from services.billing.decider.metering import rate_of
@@ -261,7 +261,7 @@ def simulate_ledgers(*, seed: int, accounts: int, days: float) -> Outcome:
         customer = Customer(seed, number, outcome)
         customer.live(days * DAY_S)
         expected = closed_form([one for each in customer.instances.values() for one in each.meters.values()])
-        billed = {line: customer.ledger.totals.get(f"revenue:{line}", 0) for line in LINES}
+        billed = {line: customer.ledger.totals.get(REVENUE[line], 0) for line in LINES}
         assert billed == expected, f"seed {seed}, {customer.account_id}: billed {billed}, closed form {expected}"
         outcome.billed_usd_micros += sum(billed.values())
     return outcome

@@ -120,7 +120,7 @@ class Instance:
 
     def delete(self, now: float) -> None:
         for meter in self.meters.values():
-            meter.end(now)
+            meter.cut(now)
         self._say(now, InstanceDeleted(**self._about))
         self.state, self.is_deleted = "off", True
 

@@ -46,6 +46,12 @@ class Running:
             self.stretches.append(Stretch(self.since, when, self.price, self.machine))
         self.since = None
 
+    def cut(self, when: float) -> None:
+        """Nothing of it after then, not even what was already on its way."""
+        self.end(when)
+        cut = [stretch._replace(until=min(stretch.until, when)) for stretch in self.stretches]
+        self.stretches = [stretch for stretch in cut if stretch.since < stretch.until]
+
     def cost(self) -> int:
         """Half up, on whole seconds, in exact fractions."""
         total = 0

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from libs.refusal import Refused
 from libs.runtime.service import Aggregate
-from proto.base import Event
+from proto.base import COMMIT_BYTES_MAX, Event
 from proto.billing.commands import (
     AddCredits,
     AdjustLedger,
@@ -55,15 +55,17 @@ from services.billing.decider.folding import WELCOME, evolve
 from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
 from services.billing.decider.ladder import standing, steps, warnings
 from services.billing.decider.metering import rate_of
+from services.billing.decider.packing import pack
 from services.billing.decider.postings import stamped
 
 # A machine may take ten minutes to come up; then its hold lapses (or its meter has taken over long ago).
 HOLD_LIFETIME = timedelta(minutes=15)
-HOLDS_MAX = 1_000  # as many as there may be meters
+# Running things and things about to run: a start beyond is refused. Their standbys and volumes are metered beside them.
+RUNNING_MAX = 4_000
 TOP_UP_RETRY = timedelta(hours=1)
 # About a day of ticks: what is read to load an account stays below this many facts.
 BROUGHT_FORWARD_EVERY = 256
-BROUGHT_FORWARD_BYTES_MAX = 200 * 1024  # beside the facts of the same commit, which may have 256 KB in all
+BROUGHT_FORWARD_BYTES_MAX = COMMIT_BYTES_MAX - 16 * 1024  # beside the facts of the same commit and their envelope
 REASON_CHARS_MAX = 200
 
 AccountCommand = (
@@ -180,8 +182,9 @@ def _hold(ledger: Ledger, command: PlaceHold) -> Sequence[AccountEvent]:
     known = ledger.holds.get(command.instance_id)
     if known is not None and command.now < known.expires_at:
         return []
-    if len(ledger.holds) + len(ledger.meters) >= HOLDS_MAX and known is None:
-        raise Refused("QUOTA_EXCEEDED", instance_id=command.instance_id, limit=HOLDS_MAX)
+    running = sum(1 for meter in ledger.meters.values() if rate_of(meter))
+    if len(ledger.holds) + running >= RUNNING_MAX and known is None:
+        raise Refused("QUOTA_EXCEEDED", instance_id=command.instance_id, limit=RUNNING_MAX)
     stands = standing(ledger, command.now)
     free = stands.posted_usd_micros - stands.wanted_usd_micros + (known.usd_micros if known else 0)
     if free < command.usd_micros:
@@ -270,7 +273,7 @@ def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[E
     """
     if not said or ledger.weight < BROUGHT_FORWARD_EVERY:
         return said
-    whole = BroughtForward(ledger=replace(ledger, weight=0))
+    whole = pack(replace(ledger, weight=0))
     beside = sum(len(msgspec.json.encode(event)) for event in said)
     if len(msgspec.json.encode(whole)) + beside > BROUGHT_FORWARD_BYTES_MAX:
         return said

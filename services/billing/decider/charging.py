@@ -24,7 +24,7 @@ from services.billing.decider.metering import (
     closed_segments,
     cost_at,
     day_start,
-    horizon,
+    heard_since,
     is_live,
     paid_until,
     rate_of,
@@ -33,9 +33,10 @@ from services.billing.decider.metering import (
     with_boundary,
 )
 
-# One account's running things: their lines must fit a commit (256 KB) beside a day's closing lines.
-METERS_MAX = 1_000
-LINES_PER_COMMIT_MAX = 1_000
+# What one account meters, with what ended within the hour: a line and a day's closing line of each, some 50 bytes, must
+# fit a commit (896 KB). Starts are refused far below it (`account.RUNNING_MAX`), so no running thing goes unmetered.
+METERS_MAX = 8_000
+LINES_PER_COMMIT_MAX = 2 * METERS_MAX
 DAYS_PER_COMMIT_MAX = 62  # two months; a commit has room for 100 facts
 DAY = timedelta(days=1)
 
@@ -52,7 +53,8 @@ def tick(ledger: Ledger, command: Tick) -> Sequence[UsageCharged]:
     while ledger.charged_until is not None and command.now > ledger.charged_until:
         midnight = day_start(ledger.charged_until) + DAY
         live = [m for m in ledger.meters.values() if is_live(m, ledger.charged_until)]
-        if not live or lines > LINES_PER_COMMIT_MAX or len(said) >= DAYS_PER_COMMIT_MAX:
+        is_full = lines + 2 * len(live) > LINES_PER_COMMIT_MAX or len(said) >= DAYS_PER_COMMIT_MAX
+        if not live or is_full:
             break
         charged = _charge(ledger, live, min(midnight, command.now), is_day_end=midnight <= command.now)
         lines += len(charged.lines) + len(charged.day_lines)
@@ -97,7 +99,7 @@ def _charge(ledger: Ledger, live: Sequence[Meter], until: datetime, *, is_day_en
 
 def note_rate(ledger: Ledger, command: NoteRate) -> Sequence[MeterChanged]:
     """A rate that is known already, or too old to matter, changes nothing."""
-    oldest = horizon(ledger)
+    oldest = heard_since(ledger)
     if oldest is not None and command.at < oldest:
         return []
     known = ledger.meters.get(command.meter_id)
@@ -119,7 +121,7 @@ def note_rate(ledger: Ledger, command: NoteRate) -> Sequence[MeterChanged]:
 
 def note_end(ledger: Ledger, command: NoteEnd) -> Sequence[InstanceEnded | MeterChanged]:
     """Every meter of the instance ends; so will one that is heard of later."""
-    oldest = horizon(ledger)
+    oldest = heard_since(ledger)
     known = ledger.ended.get(command.instance_id)
     if (known is not None and known <= command.at) or (oldest is not None and command.at < oldest):
         return []

@@ -6,7 +6,7 @@ that does not is worse than a stopped one.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -35,7 +35,8 @@ from proto.billing.events import (
 )
 from proto.billing.ledger import Boundary, Grant, Hold, Ledger, Meter
 from services.billing.decider import grants
-from services.billing.decider.metering import folded, horizon, is_over, with_boundary
+from services.billing.decider.metering import folded, forgets_until, horizon, is_live, is_over, with_boundary
+from services.billing.decider.packing import unpack
 from services.billing.decider.postings import applied
 
 # A payment is repeated within a redelivery; the payment's own stream knows its reference for ever.
@@ -48,7 +49,7 @@ WELCOME = "welcome"
 def evolve(ledger: Ledger, event: AccountEvent) -> Ledger:
     """The account after one fact. Raises Unbalanced."""
     if isinstance(event, BroughtForward):
-        return event.ledger
+        return unpack(event)
     totals = applied(ledger, event)
     return _evolve(replace(ledger, totals=totals, weight=ledger.weight + 1), ledger, event)
 
@@ -114,14 +115,22 @@ def _with_facts_until(ledger: Ledger, event: MeterChanged | InstanceEnded) -> Le
 
 def _pruned(ledger: Ledger) -> Ledger:
     """Without what is too old for a late fact to change."""
-    oldest = horizon(ledger)
-    if oldest is None:
+    oldest, forgets = horizon(ledger), forgets_until(ledger)
+    if oldest is None or forgets is None:
         return ledger
     return replace(
         ledger,
-        meters={key: folded(meter, oldest) for key, meter in ledger.meters.items() if not is_over(meter, oldest)},
-        ended={key: at for key, at in ledger.ended.items() if at >= oldest},
+        meters={
+            key: folded(meter, oldest) for key, meter in ledger.meters.items() if not _is_done(ledger, meter, forgets)
+        },
+        ended={key: at for key, at in ledger.ended.items() if at >= forgets},
+        forgotten_until=forgets if forgets > oldest else ledger.forgotten_until,
     )
+
+
+def _is_done(ledger: Ledger, meter: Meter, before: datetime) -> bool:
+    """It ended before then, and has been charged to its end."""
+    return is_over(meter, before) and (ledger.charged_until is None or not is_live(meter, ledger.charged_until))
 
 
 def _without(holds: dict[str, Hold], instance_id: str) -> dict[str, Hold]:

@@ -18,6 +18,9 @@ from proto.billing.words import Segment
 
 # Facts of one account reach us in order but for milliseconds; a day covers any backlog that replays out of order.
 REORDER_MAX = timedelta(days=1)
+# An account where thousands of things come and go remembers those that have ended for an hour only.
+CROWDED_METERS = 2_000
+REORDER_WHEN_CROWDED_MAX = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
 FAR = datetime.max.replace(tzinfo=UTC)
 
@@ -139,6 +142,20 @@ def horizon(ledger: Ledger) -> datetime | None:
     if ledger.newest_fact_at is None or ledger.charged_until is None:
         return None
     return min(ledger.newest_fact_at - REORDER_MAX, day_start(ledger.charged_until))
+
+
+def heard_since(ledger: Ledger) -> datetime | None:
+    """Facts older than this change nothing: what they are about was folded away, or forgotten."""
+    oldest, forgotten = horizon(ledger), ledger.forgotten_until
+    return oldest if forgotten is None or oldest is None else max(oldest, forgotten)
+
+
+def forgets_until(ledger: Ledger) -> datetime | None:
+    """Meters that ended before then are forgotten. Never goes back: what was forgotten would be charged again."""
+    oldest, newest = heard_since(ledger), ledger.newest_fact_at
+    if oldest is None or newest is None or len(ledger.meters) <= CROWDED_METERS:
+        return oldest
+    return max(oldest, newest - REORDER_WHEN_CROWDED_MAX)
 
 
 def folded(meter: Meter, before: datetime) -> Meter:

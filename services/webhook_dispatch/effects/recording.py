@@ -20,7 +20,7 @@ from services.webhook_dispatch.effects.directory import Target
 from services.webhook_dispatch.effects.lanes import Parcel
 
 RECORDS_MAX = 100  # of one commit: 10 ms of the fastest receiver
-COMMIT_CHARS_MAX = 100_000  # of bodies and answers; escaped they stay below the log's limit of 256 KiB
+COMMIT_CHARS_MAX = 100_000  # of bodies and answers; escaped they stay far below the log's limit
 GATHER_S = 0.005  # outcomes of these milliseconds share a commit; the POST itself took about as long
 COMMITS_SIDE_BY_SIDE_MAX = 64
 
