@@ -1,5 +1,6 @@
-"""`just bench [start|http|storage|failover|webhooks|sse|metering …]`: run the named parts (default: all) and print one
-table.
+"""`just bench [start|http|storage|failover|webhooks|sse|metering|revocation …]`: run the named parts, print one table.
+
+Without a name: all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib
 
 from tests.bench.report import Line, show
 
-PARTS = ("start", "http", "storage", "failover", "webhooks", "sse", "metering")
+PARTS = ("start", "http", "storage", "failover", "webhooks", "sse", "metering", "revocation")
 
 
 def main() -> None:

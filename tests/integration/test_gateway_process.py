@@ -38,13 +38,14 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def gateway_process(nats: NatsServer) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+async def gateway_process(nats: NatsServer, **settings: str) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
     environment = os.environ | {
         "DUMONT_NATS_URL": nats.url,
         "DUMONT_SECRET": SECRET,
         "DUMONT_GATEWAY_PORT": str(port),
         "DUMONT_LOG_LEVEL": "info",
+        **settings,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "services.gateway"], cwd=ROOT, env=environment, stderr=subprocess.PIPE

@@ -28,7 +28,9 @@ def pack(ledger: Ledger) -> BroughtForward:
     plain = msgspec.json.encode(ledger)
     if len(plain) <= PLAIN_BYTES_MAX:
         return BroughtForward(ledger=ledger)
-    return BroughtForward(ledger=Ledger(account_id=ledger.account_id), packed=b64encode(zlib.compress(plain, 1)).decode())
+    return BroughtForward(
+        ledger=Ledger(account_id=ledger.account_id), packed=b64encode(zlib.compress(plain, 1)).decode()
+    )
 
 
 def unpack(event: BroughtForward) -> Ledger:
