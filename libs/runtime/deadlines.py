@@ -18,6 +18,7 @@ from libs.runtime.projecting import Progress
 from libs.runtime.service import Service
 from libs.runtime.store import Deadline
 from libs.runtime.surroundings import Surroundings
+from proto.base import Command
 
 PAGE_MAX = 1_000
 POLL_MAX_S = 1.0  # the table is looked at this often even if nobody says that it changed
@@ -30,6 +31,8 @@ class Deadlines:
     def __init__(self, service: Service, around: Surroundings, aggregates: Aggregates, progress: Progress) -> None:
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._commands = service.commands
+        self._intake = service.intake
+        self._world = around.world
         self._aggregates = aggregates
         self._store = around.store
         self._progress = progress
@@ -78,8 +81,11 @@ class Deadlines:
     async def _issue(self, deadline: Deadline, now: datetime) -> None:
         fields = self._decoder.decode(deadline.command)
         fields["now"] = msgspec.Raw(msgspec.json.encode(now))
-        command = msgspec.json.decode(msgspec.json.encode(fields), type=self._commands)
+        command: Command = msgspec.json.decode(msgspec.json.encode(fields), type=self._commands)
+        intake = self._intake.get(type(command))  # as for a wish from the bus
         try:
+            if intake is not None:
+                command = await intake(command, self._world)
             await self._aggregates.execute(command, cause=f"deadline.{deadline.name}")
         except Refused as refused:
             self._logger.info("deadline.refused", name=deadline.name, id=deadline.aggregate_id, code=refused.code)

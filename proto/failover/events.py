@@ -115,6 +115,7 @@ class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=Tr
     gpu: str = ""
     test: bool = False
     on_cpu: bool = False  # without a GPU, until there is one again
+    auto_recovery: bool = False  # a GPU is to be looked for at once
 
 
 class FailoverFailed(Event, tag="failover.failed", kw_only=True, frozen=True):
@@ -148,6 +149,7 @@ class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
     rung_timeout_s: int
     limits: Limits
     planned_at: datetime
+    auto_recovery: bool = True
 
 
 class RungSkipped(Event, tag="failover.rung_skipped", kw_only=True, frozen=True):

@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from proto.instance.cpu_commands import (
+    DisableCpuStandby,
+    EnableCpuStandby,
+    PromoteCpuStandby,
+    ReportSync,
+    RequestCpuStandby,
+    TryReturn,
+    WantGpu,
+)
 from proto.instance.host_commands import (
     Blacklist,
     DestroyOrphan,
@@ -17,9 +26,9 @@ from proto.instance.host_commands import (
     ReportOrphanGone,
     Unblacklist,
 )
+from proto.instance.instance_command import InstanceCommand
 from proto.instance.snapshot_commands import (
     GiveUpSnapshot,
-    InstanceCommand,
     ReportRestored,
     ReportSnapshot,
     ReportSnapshotChecked,
@@ -268,45 +277,6 @@ class ReplaceMachine(InstanceCommand, tag="replace", frozen=True, kw_only=True):
     no_offer: str = ""
 
 
-class EnableCpuStandby(InstanceCommand, tag="enable_cpu_standby", frozen=True, kw_only=True):
-    account_id: str
-    sync_interval_s: int
-    excludes: tuple[str, ...] = ()
-
-
-class DisableCpuStandby(InstanceCommand, tag="disable_cpu_standby", frozen=True, kw_only=True):
-    account_id: str
-
-
-class RequestCpuStandby(InstanceCommand, tag="request_cpu_standby", frozen=True, kw_only=True):
-    """The CPU machine that is wanted and not there. `offers` is filled by the owner; none: looked for again later."""
-
-    machine_id: str
-    offers: tuple[Offer, ...] = ()
-
-
-class PromoteCpuStandby(InstanceCommand, tag="promote_cpu_standby", frozen=True, kw_only=True):
-    """Let the CPU standby carry the instance whose machine is lost."""
-
-    replaces: str
-    failover_id: str
-    give_up_at: datetime
-
-
-class ReportSync(InstanceCommand, tag="report_sync", frozen=True, kw_only=True):
-    """The primary's agent has ended a cycle. Refused (MACHINE_FENCED) from any other machine."""
-
-    machine_id: str
-    standby_machine_id: str
-    cycle: int
-    ok: bool
-    took_ms: int
-    files: int = 0
-    bytes: int = 0
-    captured_at: datetime | None = None
-    error: str = ""
-
-
 class GiveUpMachine(InstanceCommand, tag="give_up_machine", frozen=True, kw_only=True):
     """The machine has had its time to come up (STARTUP_TIMEOUT, contract novita A7: 10 minutes)."""
 
@@ -344,6 +314,8 @@ AnyCommand = (
     | DisableCpuStandby
     | RequestCpuStandby
     | PromoteCpuStandby
+    | WantGpu
+    | TryReturn
     | ReportSync
     | RequestSnapshot
     | ReportSnapshot

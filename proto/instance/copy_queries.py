@@ -39,15 +39,27 @@ class ListSnapshots(Query, tag="snapshots", frozen=True, kw_only=True):
     instance_id: str
 
 
+class WayBackView(Struct, frozen=True):
+    """How far the way back to a GPU is. `stage`: searching, filling, handing_over, handed_over. `reason`: why the last
+    try failed; `next_at`: when the next is made."""
+
+    stage: str
+    attempts_failed: int
+    machine_id: str
+    reason: str
+    next_at: datetime | None
+
+
 class CpuStandbyView(Struct, frozen=True, omit_defaults=True):
-    """An instance's CPU standby. `state`: provisioning, syncing (no whole copy yet), ready, error, failover_active.
+    """An instance's CPU standby. `state`: provisioning, syncing (no whole copy yet), ready, error, failover_active,
+    recovering (a GPU machine is being filled, to take over from it).
 
     What it has (`copies`, `files`, `bytes`, `captured_at`) is what its own agent said last; a copy older than
     `sync_age_max_s` is too old to count on.
     """
 
     instance_id: str
-    state: Literal["provisioning", "syncing", "ready", "error", "failover_active"]
+    state: Literal["provisioning", "syncing", "ready", "error", "failover_active", "recovering"]
     sync_interval_s: int
     machine_id: str = ""
     host: str = ""
@@ -62,6 +74,7 @@ class CpuStandbyView(Struct, frozen=True, omit_defaults=True):
     took_ms: int | None = None
     captured_at: datetime | None = None
     error: str = ""
+    way_back: WayBackView | None = None
 
 
 class CpuStandbyList(Struct, frozen=True):

@@ -19,6 +19,7 @@ from proto.instance.hibernation_events import (
     InstanceWaking,
 )
 from proto.instance.host_events import HostEvent, MachineBilled, OrphanEvent
+from proto.instance.return_events import ReturnEvent
 from proto.instance.snapshot_events import (
     MachineRestored,
     SnapshotCompleted,
@@ -384,5 +385,6 @@ InstanceEvent = (
     | CpuStandbyDisabled
     | SyncStarted
     | SyncCompleted
+    | ReturnEvent
 )
 AnyEvent = InstanceEvent | HostEvent | OrphanEvent | MachineBilled

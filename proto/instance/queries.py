@@ -286,7 +286,8 @@ class SnapshotOrder(Struct, frozen=True):
 
 
 class SyncOrder(Struct, frozen=True):
-    """The primary's agent is to keep this CPU standby in sync. `private_key` opens that machine only: never log it."""
+    """The primary's agent is to keep this CPU standby in sync. `private_key` opens that machine only: never log it.
+    `is_last`: hold everything still, send what has changed since, and stay so."""
 
     standby_machine_id: str
     generation: int
@@ -295,6 +296,7 @@ class SyncOrder(Struct, frozen=True):
     private_key: str
     interval_s: int
     excludes: tuple[str, ...] = ()
+    is_last: bool = False
 
     def __repr__(self) -> str:
         return f"SyncOrder(standby_machine_id={self.standby_machine_id!r})"

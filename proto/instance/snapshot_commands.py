@@ -1,24 +1,13 @@
 """Wishes about snapshots: taken, reported by an agent, checked by us, given up; and what was filled from one.
 
-Part of what `commands` accepts, whose union has them; `InstanceCommand` is what all wishes for an instance are.
+Part of what `commands` accepts, whose union has them.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
 
-from proto.base import Command
-
-
-class InstanceCommand(Command, frozen=True, kw_only=True):
-    service: ClassVar[str] = "instance"
-    aggregate: ClassVar[str] = "instance"
-    instance_id: str
-
-    @property
-    def aggregate_id(self) -> str:
-        return self.instance_id
+from proto.instance.instance_command import InstanceCommand
 
 
 class RequestSnapshot(InstanceCommand, tag="request_snapshot", frozen=True, kw_only=True):

@@ -45,7 +45,8 @@ MachineStatus = Literal[
     "failed",
     "cancelled",
 ]
-MachineRole = Literal["primary", "standby", "cpu_standby"]
+# successor: a GPU machine that is being filled, to take over from a CPU machine.
+MachineRole = Literal["primary", "standby", "cpu_standby", "successor"]
 MachineKind = Literal["gpu", "cpu"]
 BillingMode = Literal["spot", "on_demand"]
 # stopped: costs only its volume, and its GPU may be gone when it is needed; hot: runs all the time.

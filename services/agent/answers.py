@@ -34,7 +34,8 @@ class SnapshotOrder(Struct, frozen=True):
 
 
 class SyncOrder(Struct, frozen=True):
-    """Keep this CPU standby in sync, as the primary of this generation."""
+    """Keep this machine in sync, as the primary of this generation. `is_last`: hold everything still, send what has
+    changed since, and stay so."""
 
     standby_machine_id: str
     generation: int
@@ -43,6 +44,7 @@ class SyncOrder(Struct, frozen=True):
     private_key: str
     interval_s: int
     excludes: tuple[str, ...] = ()
+    is_last: bool = False
 
     def __repr__(self) -> str:
         return f"SyncOrder({self.standby_machine_id!r}, generation={self.generation})"

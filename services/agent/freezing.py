@@ -11,7 +11,10 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Generator
+import threading
+from collections import Counter
+from collections.abc import Generator, Mapping, Set
+from pathlib import Path
 
 import psutil
 
@@ -20,70 +23,126 @@ PROCESSES_MAX = 2_000
 LOOKS_MAX = 5  # processes that are started while we look are met at the next look
 
 
+# How often each process is held: a snapshot may be taken while a handover holds everything, and must not let it go.
+_holds: Counter[int] = Counter()
+_counting = threading.Lock()
+
+
 @contextlib.contextmanager
-def held(scope: str) -> Generator[bool]:
+def held(scope: str, *, limit_s: int = FROZEN_S_MAX) -> Generator[bool]:
     """Whether everything that might write is held. `scope` as in DUMONT_AGENT_SCOPE."""
-    own = {os.getpid()}
+    guardian = _guardian(limit_s)
     stopped: list[int] = []
-    guardian: subprocess.Popen[bytes] | None = None
     try:
         for _ in range(LOOKS_MAX):
-            fresh = [pid for pid in _processes(scope, own) if pid not in stopped]
+            fresh = [pid for pid in _processes(scope, {guardian.pid}) if pid not in stopped]
             if not fresh:
                 break
             if len(stopped) + len(fresh) > PROCESSES_MAX:
                 yield False
                 return
-            previous = guardian
-            guardian = _guardian([*stopped, *fresh])
-            own.add(guardian.pid)
-            _dismiss(previous)
             for pid in fresh:
-                _send(pid, signal.SIGSTOP)
+                _entrust(guardian, pid)
+                _hold(pid)
                 stopped.append(pid)
         yield True
     finally:
         for pid in reversed(stopped):
-            _send(pid, signal.SIGCONT)
+            _let_go(pid)
         _dismiss(guardian)
 
 
-def _processes(scope: str, own: set[int]) -> list[int]:
-    """Parents before children. `own`: the agent and its guardians; their descendants are the guardians' own tools."""
+def _hold(pid: int) -> None:
+    with _counting:
+        _holds[pid] += 1
+        _send(pid, signal.SIGSTOP)
+
+
+def _let_go(pid: int) -> None:
+    with _counting:
+        _holds[pid] -= 1
+        if _holds[pid] <= 0:
+            del _holds[pid]
+            _send(pid, signal.SIGCONT)
+
+
+def running(scope: str) -> Mapping[int, str]:
+    """Every process of the machine but our own, with what tells it from a later one of the same number."""
+    return {pid: _born(pid) for pid in _processes(scope, frozenset())}
+
+
+def end_others(scope: str, kept: Mapping[int, str]) -> None:
+    """Kill every process but those `kept` and our own: the customer's programs in a machine that has handed over."""
+    for _ in range(LOOKS_MAX):
+        others = [pid for pid, born in running(scope).items() if born and kept.get(pid) != born]
+        if not others:
+            return
+        for pid in others:
+            _send(pid, signal.SIGKILL)
+
+
+def _born(pid: int) -> str:
+    """When a process began, in the kernel's own count; empty: it is no more."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    state, start_time = facts[0], facts[19]
+    return "" if state in ("Z", "X") else start_time
+
+
+def _processes(scope: str, guardians: Set[int]) -> list[int]:
+    """Parents before children, without us and our own tools: those have our session, or a guardian's. The customer's
+    command, which we may have started, has one of its own."""
     mine = psutil.Process()
     if scope == "parent":
         roots = [psutil.Process(os.getppid())]
     else:
         above = {process.pid for process in mine.parents()}
         roots = [each for each in psutil.process_iter() if each.pid not in above and each.pid != 1]
-    spared = set(own)
+    session = os.getsid(0)
+    spared = {mine.pid}
     with contextlib.suppress(psutil.Error):
-        spared |= {child.pid for child in mine.children(recursive=True)}
+        spared |= {child.pid for child in mine.children(recursive=True) if _session(child.pid) == session}
     found: dict[int, None] = {}
     for root in roots:
         with contextlib.suppress(psutil.Error):
             for process in (root, *root.children(recursive=True)):
-                if process.pid not in spared:
+                if process.pid not in spared and _session(process.pid) not in guardians:
                     found[process.pid] = None
     return list(found)
 
 
-def _guardian(pids: list[int]) -> subprocess.Popen[bytes]:
-    """Waits for its input to end (we let go, or died) or for the time to be over, then lets all go on."""
-    numbers = " ".join(str(pid) for pid in reversed(pids))
-    script = f"timeout {FROZEN_S_MAX} cat >/dev/null 2>&1; kill -CONT {numbers} 2>/dev/null"
-    return subprocess.Popen(  # noqa: S603 - our own text and numbers
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def _guardian(limit_s: int) -> subprocess.Popen[bytes]:
+    """Is told of every process before it is stopped. When its input ends (we let go, or died) or the time is over, it
+    lets all go on, those stopped last first."""
+    script = f'for pid in $(timeout {limit_s} cat); do pids="$pid $pids"; done; kill -CONT $pids 2>/dev/null'
+    return subprocess.Popen(  # noqa: S603 - our own text
         ["/bin/sh", "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        bufsize=0,
     )
 
 
-def _dismiss(guardian: subprocess.Popen[bytes] | None) -> None:
-    if guardian is None:
-        return
+def _entrust(guardian: subprocess.Popen[bytes], pid: int) -> None:
+    assert guardian.stdin is not None, "it was started with a pipe"
+    with contextlib.suppress(BrokenPipeError):  # it is gone, or its time is over: nothing more is held for long
+        guardian.stdin.write(b"%d\n" % pid)
+
+
+def _dismiss(guardian: subprocess.Popen[bytes]) -> None:
+    """Without its last act: somebody else may hold what we have let go."""
+    guardian.kill()
     if guardian.stdin is not None:
         guardian.stdin.close()
     guardian.wait()

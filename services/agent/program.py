@@ -117,8 +117,8 @@ class _Agent:
             os.sync()
             self._status, self._message = "syncing", "ready to hibernate"
         self._work.order(answer.snapshot)
+        self._work.receive(answer.receive)  # first: what has handed over is held still until it is ended
         self._work.sync(answer.sync)
-        self._work.receive(answer.receive)
         if "shutdown" in answer.deeds:
             self._message = "shutting down"
             self._write_status()

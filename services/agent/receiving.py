@@ -62,8 +62,13 @@ class Receiver:
         applied = self.applied
         if applied is None:
             raise NotRestored("no whole copy has been received")
+        self._current = None  # from here on the workspace is the customer's
         took_ms = round((time.monotonic() - began_s) * 1000)
         return Restored(SOURCE, applied.captured_at, applied.files, applied.bytes, took_ms)
+
+    def note_own(self, generation: int, manifest: Manifest) -> None:
+        """Our own workspace, held still, was sent as this copy: it is what we have if we take over again."""
+        self._note(generation, manifest)
 
     def _fence(self, order: ReceiveOrder) -> None:
         """Only the generation that carries the instance finds its folder; after a takeover nobody does."""

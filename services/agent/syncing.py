@@ -9,9 +9,10 @@ a late machine sends finds no place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,44 @@ import asyncssh
 
 from libs.clock import Clock
 from libs.config import name_user
+from services.agent import freezing
 from services.agent.answers import SyncOrder
 from services.agent.capturing import Capture, Copied, Known
-from services.agent.manifest import Pack, pack_up
+from services.agent.manifest import Manifest, Pack, pack_up
 from services.agent.packing import Packer
 from services.agent.scanning import TooManyFiles, excluding
 from services.agent.settings import AgentSettings
-from services.agent.transfer import Transfer, TransferFailed
+from services.agent.transfer import UNHEARD, Transfer, TransferFailed
 
 INBOX = "/.dumont/inbox"  # in the standby, as its SFTP shows it
 SPOOL = "sync_spool"
 CONNECT_TIMEOUT_S = 15.0
 CYCLE_TIMEOUT_S = 300.0  # contract dumont 5
+# The last copy: what it may take, how long we wait to hear that it counts, and how long everything is held still when
+# that is unknown, or known. A platform that says nothing for so long has long given this machine up.
+LAST_COPY_TIMEOUT_S, LAST_REPORT_TIMEOUT_S = 20.0, 20.0
+HELD_UNKNOWN_S, HELD_S_MAX = 60.0, 300
+LAST_PAUSE_S = 10.0  # before another try to hold still
 MANIFEST_SUFFIX, DRAFT_SUFFIX = ".manifest", ".draft"
 
 ssh: Any = asyncssh  # its types are partial
 
 
 class Syncer:
-    """All cycles to one standby in one generation. Forgotten with the agent: the next one begins with a whole copy."""
+    """All cycles to one standby in one generation. Forgotten with the agent: the next one begins with a whole copy.
 
-    def __init__(self, order: SyncOrder, settings: AgentSettings, transfer: Transfer, clock: Clock) -> None:
+    `sent_last` is told of the copy that hands over, before anybody else is."""
+
+    def __init__(
+        self,
+        order: SyncOrder,
+        settings: AgentSettings,
+        transfer: Transfer,
+        clock: Clock,
+        sent_last: Callable[[int, Manifest], None],
+    ) -> None:
         self.order = order
+        self._sent_last = sent_last
         self._settings = settings
         self._transfer = transfer
         self._clock = clock
@@ -52,6 +69,10 @@ class Syncer:
         """For ever. What goes wrong ends a cycle, not the next."""
         while True:
             began_s = self._clock.monotonic_s()
+            if self.order.is_last:
+                await self._hand_over(began_s)
+                await self._clock.sleep(LAST_PAUSE_S)
+                continue
             await self._cycle(began_s)
             spent_s = self._clock.monotonic_s() - began_s
             await self._clock.sleep(max(0.0, self.order.interval_s - spent_s))
@@ -80,7 +101,45 @@ class Syncer:
         except TransferFailed:
             return  # the standby has it all the same, and says so when it takes over
 
-    async def _send(self, copy_id: str) -> Copied:
+    async def _hand_over(self, began_s: float) -> None:
+        """Hold everything still, send the last copy, and stay so until we are told what we are now.
+
+        Cancelled then (`Work`), which ends the holding. Not heard: everything goes on, and we try again later."""
+        now = self._clock.now()
+        facts: dict[str, Any] = {
+            "kind": "synced",
+            "source": self.order.standby_machine_id,
+            "cycle": int(now.timestamp() // self.order.interval_s),
+            "is_last": True,
+        }
+        scope = self._settings.agent_scope
+        with contextlib.ExitStack() as holding:
+            if not holding.enter_context(freezing.held(scope, limit_s=HELD_S_MAX)):
+                return
+            try:
+                async with asyncio.timeout(LAST_COPY_TIMEOUT_S):
+                    copied = await self._send(f"{int(now.timestamp() * 1000):015d}", is_held=True)
+            except (OSError, asyncssh.Error, TooManyFiles, TimeoutError):
+                self._known, self._packs = {}, ()
+                return
+            manifest = copied.manifest
+            self._known, self._packs = copied.known, manifest.packs
+            await asyncio.to_thread(self._sent_last, self.order.generation, manifest)
+            facts |= {"files": manifest.files, "bytes": copied.stored_bytes, "captured_at": manifest.captured_at}
+            facts["took_ms"] = round((self._clock.monotonic_s() - began_s) * 1000)
+            held_s = float(HELD_S_MAX)
+            try:
+                async with asyncio.timeout(LAST_REPORT_TIMEOUT_S):
+                    await self._transfer.report(facts)
+            except TransferFailed as refused:
+                if refused.code != UNHEARD:
+                    return
+                held_s = HELD_UNKNOWN_S
+            except TimeoutError:
+                held_s = HELD_UNKNOWN_S
+            await self._clock.sleep(max(0.0, held_s - (self._clock.monotonic_s() - began_s)))
+
+    async def _send(self, copy_id: str, *, is_held: bool = False) -> Copied:
         order, loop = self.order, asyncio.get_running_loop()
         spool = Path(self._settings.agent_dir, SPOOL)
         shutil.rmtree(spool, ignore_errors=True)
@@ -104,6 +163,7 @@ class Syncer:
                 excludes=excluding(order.excludes),
                 scope=self._settings.agent_scope,
                 clock=self._clock,
+                is_held=is_held,
             )
             copied = await asyncio.to_thread(capture.run)
             manifest = spool / "manifest"

@@ -24,6 +24,7 @@ PAUSE_FIRST_S = 0.5
 TRANSFER_TIMEOUT_S = 900.0  # as long as a signed URL is good
 ASK_TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 1024 * 1024
+UNHEARD = "storage_unreachable"  # no answer at all: what was said may have been heard
 FINAL = frozenset(range(400, 500)) - {408, 425, 429}  # answers of the gateway that another try would not change
 
 Method: TypeAlias = Literal["GET", "PUT"]
@@ -139,7 +140,7 @@ class Transfer:
                 cause = f"{type(error).__name__}: {error}"[:200] if isinstance(error, _Unwell) else type(error).__name__
             if attempt + 1 < TRIES_MAX:
                 await self._clock.sleep(PAUSE_FIRST_S * 2**attempt)
-        raise TransferFailed("storage_unreachable", cause)  # pyright: ignore[reportPossiblyUnboundVariable]
+        raise TransferFailed(UNHEARD, cause)  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _expect(status: int) -> None:

@@ -7,28 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
+from msgspec import Struct
 
 from libs.clock import Clock
 from libs.config import surroundings
-from services.agent import restoring, snapshotting
+from services.agent import freezing, restoring, snapshotting
 from services.agent.answers import ReceiveOrder, SnapshotOrder, SyncOrder
 from services.agent.receiving import SOURCE, Receiver
 from services.agent.restoring import NotRestored, Restored
 from services.agent.settings import AgentSettings
 from services.agent.syncing import Syncer
-from services.agent.transfer import Transfer, TransferFailed
+from services.agent.transfer import UNHEARD, Transfer, TransferFailed
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 COMMAND_FILE = "start_command"
+SERVING_FILE = "serving"  # of a machine that has taken over
 REPORT_PAUSE_S = 5.0
 RECEIVE_PAUSE_S = 1.0  # between two looks for a new copy
+
+
+class Serving(Struct, frozen=True):
+    """A machine that has taken over, and what ran in it before the customer's programs."""
+
+    boot: str
+    machine_runs_on: Mapping[int, str]
 
 
 class Work:
@@ -67,6 +76,8 @@ class Work:
 
     def begin(self) -> None:
         """What this machine was ordered for."""
+        if Path(self._settings.agent_dir, SERVING_FILE).exists():
+            self._note_serving()
         if self._settings.agent_restore:
             self._filling = self._group.create_task(self._fill())
 
@@ -78,18 +89,23 @@ class Work:
 
     def sync(self, order: SyncOrder | None) -> None:
         """The same order again and again; another standby, generation or pace begins anew."""
-        if order == (None if self._syncer is None else self._syncer.order):
+        if self._syncer is not None and order is not None and _is_same_target(order, self._syncer.order):
+            self._syncer.order = order  # asked to make the next one the last, or not to
+            return
+        if order is None and self._syncer is None:
             return
         if self._syncing is not None:
             self._syncing.cancel()
         self._syncer = self._syncing = None
         if order is not None:
-            self._syncer = Syncer(order, self._settings, self._transfer, self._clock)
+            self._syncer = Syncer(order, self._settings, self._transfer, self._clock, self._receiver.note_own)
             self._syncing = self._group.create_task(self._syncer.run())
 
     def receive(self, order: ReceiveOrder | None) -> None:
-        """For a CPU standby: from now on until told otherwise."""
+        """For a CPU standby: from now on until told otherwise. One that carried the instance has handed over."""
         self._receive_order = order
+        if order is not None and not order.takes_over:
+            self._retire()
         if order is not None and (self._receiving is None or self._receiving.done()):
             self._receiving = self._group.create_task(self._receive())
 
@@ -106,7 +122,28 @@ class Work:
                 return
             await self._clock.sleep(RECEIVE_PAUSE_S)
 
+    def _note_serving(self) -> None:
+        """What runs before the customer's programs do, once per boot."""
+        path, boot = Path(self._settings.agent_dir, SERVING_FILE), _boot(self._settings)
+        if path.exists() and msgspec.json.decode(path.read_bytes(), type=Serving).boot == boot:
+            return
+        new = path.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(Serving(boot, freezing.running(self._settings.agent_scope))))
+        new.replace(path)
+
+    def _retire(self) -> None:
+        """Another machine carries the instance now: the customer's programs here end, before anything goes on."""
+        serving = Path(self._settings.agent_dir, SERVING_FILE)
+        if not serving.exists():
+            return
+        noted = msgspec.json.decode(serving.read_bytes(), type=Serving)
+        freezing.end_others(self._settings.agent_scope, noted.machine_runs_on)
+        Path(self._settings.agent_dir, COMMAND_FILE).unlink(missing_ok=True)
+        serving.unlink()
+
     async def _took_over(self, done: Restored) -> None:
+        self._note_serving()
+        self._run_start_command()
         self.message = f"took over with {done.files} files"
         await self._tell(lambda: restoring.report(done, settings=self._settings, transfer=self._transfer))
 
@@ -142,7 +179,7 @@ class Work:
             try:
                 await report()
             except TransferFailed as error:
-                if error.code != "storage_unreachable":
+                if error.code != UNHEARD:
                     return  # the gateway has heard it, and wants nothing of it
                 await self._clock.sleep(REPORT_PAUSE_S)
             else:
@@ -171,6 +208,10 @@ class Work:
         around = {name: value for name, value in surroundings().items() if name in INHERITED}
         own: dict[str, str] = msgspec.json.decode(self._settings.agent_start_env or "{}", type=dict[str, str])
         return {**around, "HOME": self._settings.agent_workspace, **own}
+
+
+def _is_same_target(one: SyncOrder, other: SyncOrder) -> bool:
+    return msgspec.structs.replace(one, is_last=other.is_last) == other
 
 
 def _boot(settings: AgentSettings) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from libs.ids import derive_id
 from proto.base import Command, Heard
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import RungTried
+from proto.failover.events import FailoverCompleted, RungTried
 from proto.instance.commands import (
     AbandonHibernation,
     PromoteCpuStandby,
@@ -24,6 +24,7 @@ from proto.instance.commands import (
     RequestCpuStandby,
     RequestStandby,
     SuspendInstance,
+    WantGpu,
 )
 from proto.instance.cpu_events import CpuStandbyEnabled
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
@@ -127,6 +128,8 @@ def _react_to_rungs(heard: Heard) -> Iterator[Command]:
                 give_up_at=event.give_up_at,
                 rung=event.rung,
             )
+        case FailoverCompleted(on_cpu=True, auto_recovery=True) as event:
+            yield WantGpu(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)
         case _:
             return
 

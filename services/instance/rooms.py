@@ -6,7 +6,7 @@ from pathlib import Path
 
 from libs.runtime.service import Service
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import RungTried
+from proto.failover.events import FailoverCompleted, RungTried
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 from services.instance import policy, projection
@@ -19,9 +19,10 @@ HEARS = (
     "pub.*.warmpool.standby_released",
     "pub.*.warmpool.claimed",
     "pub.*.failover.rung_tried",
+    "pub.*.failover.completed",
     "pub.*.balance.suspended",
 )
-HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed | RungTried | BalanceSuspended
+HEARS_EVENTS = StandbyWanted | StandbyReleased | StandbyClaimed | RungTried | FailoverCompleted | BalanceSuspended
 ROOMS = Path(__file__).parent
 SERVICE = Service(
     name="instance",

@@ -154,6 +154,16 @@ CREATE TABLE syncs (
     error text
 );
 
+-- The way back from a CPU machine to a GPU. stage: searching, filling, handing_over, handed_over.
+CREATE TABLE gpu_returns (
+    instance_id text PRIMARY KEY,
+    stage text,
+    attempts_failed bigint,
+    machine_id text,            -- the GPU machine of this try
+    reason text,                -- why the last try failed
+    next_at timestamptz
+);
+
 CREATE TABLE auto_stops (
     event_id text PRIMARY KEY,
     instance_id text,

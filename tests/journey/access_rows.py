@@ -133,6 +133,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", f"{V1}/standby/associations/{{id}}"): ours(id="$synced#1"),
     ("DELETE", f"{V1}/standby/associations/{{id}}"): ours(id="$synced#released"),
     ("POST", f"{V1}/standby/provision/{{id}}"): ours(202, id="$instance#synced"),
+    ("POST", f"{V1}/standby/recover/{{id}}"): ours(409, id="$instance#1"),  # it is on a GPU
     ("GET", f"{V1}/warmpool/hosts"): Row(),
     ("POST", f"{V1}/warmpool/provision"): ours(202, body={"machine_id": "$instance#provisioned"}),
     ("POST", f"{V1}/warmpool/enable/{{machine_id}}"): ours(202, machine_id="$instance#pooled"),

@@ -42,7 +42,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def in_sync(up: Platform, instance_id: str) -> Any:
-    call(up, "POST", "/standby/configure", {"sync_interval": INTERVAL_S})
+    call(up, "POST", "/standby/configure", {"sync_interval": INTERVAL_S, "auto_recovery": False})
     call(up, "POST", f"/standby/provision/{instance_id}", {})
     path = f"/standby/associations/{instance_id}"
     found = until(up, path, lambda seen: seen["state"] == "ready", "a CPU standby in sync")

@@ -66,8 +66,8 @@ def until(up: Platform, path: str, holds: Any, what: str) -> Any:
     return last
 
 
-def running_instance(up: Platform) -> Any:
-    created = call(up, "POST", "/instances", {"gpu": "RTX 4090"})
+def running_instance(up: Platform, **wishes: Any) -> Any:
+    created = call(up, "POST", "/instances", {"gpu": "RTX 4090", **wishes})
     return until(up, f"/instances/{created['id']}", lambda seen: seen["status"] == "running", "a running instance")
 
 

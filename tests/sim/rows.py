@@ -123,6 +123,13 @@ def _region(store: MemoryStore, instance_id: str) -> list[Row]:
     return [(row.get("region") or "",) for row in store.rows("instances") if row["instance_id"] == instance_id]
 
 
+def _last_gpu(store: MemoryStore, instance_id: str) -> list[Row]:
+    mine = [m for m in store.rows("machines") if m["instance_id"] == instance_id and m.get("role") == "primary"]
+    offers = [(m["generation"], msgspec.to_builtins(m["offer"])) for m in mine if m.get("offer") is not None]
+    found = [offer for _, offer in sorted(offers, key=lambda each: -each[0]) if offer.get("kind", "gpu") == "gpu"]
+    return [(msgspec.json.encode(offer).decode(),) for offer in found[:1]]
+
+
 def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
     """Heartbeats are not simulated."""
     return []
@@ -135,6 +142,7 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._LEFT_SQL: _left,
     contracts._SILENT_SQL: _no_agents,
     contracts._NO_CPU_STANDBY_SQL: _without_cpu_standby,
+    contracts._LAST_GPU_SQL: _last_gpu,
     contracts._REGION_SQL: _region,
     contracts._WANTED_SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,

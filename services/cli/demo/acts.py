@@ -212,7 +212,7 @@ async def _cpu_standby(company: Company) -> None:
     stage, instance_id = company.stage, company.instance_id
     began_s = time.monotonic()
     await _use_every_rung(company)
-    await stage.ask("POST", "/standby/configure", {"sync_interval": SYNC_INTERVAL_S})
+    await stage.ask("POST", "/standby/configure", {"sync_interval": SYNC_INTERVAL_S, "auto_recovery": False})
     await stage.ask("POST", f"/standby/provision/{instance_id}", {})
     path = f"/standby/associations/{instance_id}"
     found = await stage.until(path, lambda seen: seen["state"] == "ready", "a CPU standby in sync")

@@ -200,6 +200,7 @@ def _planned(state: Guard, command: Start, allowed: tuple[Rung, ...]) -> LadderP
         rung_timeout_s=command.settings.warm_pool.failover_timeout_seconds,
         limits=command.limits,
         planned_at=command.now,
+        auto_recovery=command.settings.cpu_standby.auto_recovery,
     )
 
 
@@ -336,6 +337,7 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
         gpu=run.gpu,
         test=run.test,
         on_cpu=command.on_cpu,
+        auto_recovery=command.on_cpu and run.auto_recovery,
     )
     return [succeeded, completed]
 

@@ -61,6 +61,7 @@ class Run(Struct, frozen=True):
     ladder: tuple[Rung, ...] = ()
     allowed: tuple[Rung, ...] = ()
     rung_timeout_s: int = 0
+    auto_recovery: bool = True
     attempts: tuple[Attempt, ...] = ()
     rung: Rung | None = None
     tried_at: datetime | None = None
@@ -158,7 +159,13 @@ def _started(state: Guard, event: FailoverStarted) -> Guard:
 def _planned(state: Guard, event: LadderPlanned) -> Guard:
     """Only a failover that may climb counts; one that ends at once (disabled, limit reached) was none."""
     assert state.run is not None, "a ladder without a failover"
-    run = replace(state.run, ladder=event.ladder, allowed=event.allowed, rung_timeout_s=event.rung_timeout_s)
+    run = replace(
+        state.run,
+        ladder=event.ladder,
+        allowed=event.allowed,
+        rung_timeout_s=event.rung_timeout_s,
+        auto_recovery=event.auto_recovery,
+    )
     started = (*state.started_since(event.planned_at), event.planned_at)
     return replace(state, run=run, started=started, limits=event.limits)
 

@@ -30,8 +30,8 @@ from proto.instance.events import (
     SyncCompleted,
     SyncStarted,
 )
+from services.instance.decider import gpu_return, standby
 from services.instance.decider import machine as machines
-from services.instance.decider import standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE, Machine
 from services.instance.decider.market import CANDIDATES_MAX
@@ -85,7 +85,7 @@ def request(state: Instance, command: RequestCpuStandby) -> Sequence[Event]:
         return []
     if state.status != "ready" or primary is None or not command.offers or _is_on_cpu(primary):
         return []
-    spec = replace(state.spec, kind="cpu", gpu=command.offers[0].gpu, region="", start_command="")
+    spec = replace(state.spec, kind="cpu", gpu=command.offers[0].gpu, region="")
     return [
         MachineRequested(
             instance_id=state.instance_id,
@@ -165,8 +165,12 @@ def _declined(state: Instance, command: PromoteCpuStandby, reason: str) -> Promo
 def synced(state: Instance, command: ReportSync) -> Sequence[Event]:
     """Of many cycles, few are facts (CYCLES_PER_FACT)."""
     primary, cpu = state.primary, state.cpu
+    if command.is_last and any(each.machine_id == command.machine_id for each in standbys(state)):
+        return []  # said again: it has handed over
     if primary is None or primary.machine_id != command.machine_id:
         raise Refused("MACHINE_FENCED", instance_id=state.instance_id, generation=state.generation)
+    if state.way_back.machine_id == command.standby_machine_id:
+        return gpu_return.copied(state, command)
     if cpu is None or all(each.machine_id != command.standby_machine_id for each in standbys(state)):
         return []
     completed = SyncCompleted(

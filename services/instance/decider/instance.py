@@ -58,6 +58,17 @@ from proto.instance.events import (
     VolumeShared,
 )
 from proto.instance.hibernation_events import HibernationEvent
+from proto.instance.return_events import (
+    GpuReturning,
+    HandedOver,
+    HandoverRequested,
+    ReturnAbandoned,
+    ReturnCopied,
+    Returned,
+    ReturnEvent,
+    ReturnTryFailed,
+    ReturnWanted,
+)
 from proto.instance.words import (
     HealthCheck,
     InstanceStatus,
@@ -65,11 +76,12 @@ from proto.instance.words import (
     MachineSpec,
     Volume,
 )
-from services.instance.decider import cpu_state, machine_state, sleep, vault
+from services.instance.decider import cpu_state, machine_state, sleep, vault, way_back
 from services.instance.decider.cpu_state import CpuStandby
 from services.instance.decider.machine_state import LIVE, MACHINE_EVENTS, Machine
 from services.instance.decider.sleep import Sleep
 from services.instance.decider.vault import Vault
+from services.instance.decider.way_back import NO_WAY_BACK, WayBack
 
 # Why a snapshot is made, when the machine is given back after it.
 HIBERNATION = "hibernation"
@@ -118,6 +130,7 @@ class Instance(Struct, frozen=True):
     interrupted_by: InterruptionReason | None = None
     sleep: Sleep = Sleep()
     wishes_heeded: tuple[str, ...] = ()  # newest last
+    way_back: WayBack = NO_WAY_BACK
 
     def machine(self, machine_id: str) -> Machine | None:
         return next((machine for machine in self.machines if machine.machine_id == machine_id), None)
@@ -186,6 +199,8 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         return replace(state, machines=machines)
     if isinstance(event, CPU_EVENTS):
         return replace(state, cpu=cpu_state.evolve(state.cpu, event))
+    if isinstance(event, RETURN_EVENTS):
+        return _evolve_return(state, event)
     if isinstance(event, SNAPSHOT_EVENTS):
         kept = replace(state, vault=vault.evolve(state.vault, event))
         if isinstance(event, SnapshotRequested) and event.reason == HIBERNATION:
@@ -232,6 +247,16 @@ HIBERNATION_EVENTS = (
     InstanceWaking,
 )
 CPU_EVENTS = (CpuStandbyEnabled, CpuStandbyDisabled, SyncStarted, SyncCompleted)
+RETURN_EVENTS = (
+    ReturnWanted,
+    GpuReturning,
+    ReturnTryFailed,
+    ReturnCopied,
+    HandoverRequested,
+    HandedOver,
+    Returned,
+    ReturnAbandoned,
+)
 SNAPSHOT_EVENTS = (SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired)
 _InstanceEvent: TypeAlias = (
     InstanceStarting
@@ -287,6 +312,15 @@ STANDBY_EVENTS = (
 )
 
 
+def _evolve_return(state: Instance, event: ReturnEvent) -> Instance:
+    """With the handover the CPU machine is a standby again; the GPU machine's promotion follows."""
+    changed = replace(state, way_back=way_back.evolve(state.way_back, event))
+    if not isinstance(event, HandedOver):
+        return changed
+    machines = tuple(replace(m, role="cpu_standby") if m.machine_id == event.cpu_name else m for m in changed.machines)
+    return replace(changed, machines=machines)
+
+
 def _answered(state: Instance, failover_id: str, rung: str) -> Instance:
     """A rung of a failover that has its answer. One whose machine failed is answered twice and remembered once."""
     name = f"{failover_id}/{rung}"
@@ -334,7 +368,8 @@ def _evolve_instance(state: Instance, event: _InstanceEvent) -> Instance:
         case InstanceStarting(health_check=HealthCheck() as health_check):
             return replace(changed, health_check=health_check)
         case InstanceReady():
-            return replace(changed, ready_at=event.ready_at)
+            is_home = not event.on_cpu and state.way_back.stage == "none"
+            return replace(changed, ready_at=event.ready_at, way_back=NO_WAY_BACK if is_home else state.way_back)
         case InstanceInterrupted():
             ended = sleep.ended(state.sleep)
             return replace(changed, interrupted_id=event.machine_id, interrupted_by=event.reason, sleep=ended)

@@ -42,7 +42,7 @@ from proto.instance.events import (
     VolumeOutdated,
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
-from services.instance.decider import standby
+from services.instance.decider import gpu_return, standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import COMING_UP, ON, Machine
 from services.instance.decider.migration import migrated
@@ -124,6 +124,8 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         promotion = standby.planned_promotion(state, machine, command.now)
         if promotion is not None:
             return [healthy, *promotion]
+        if machine.role == gpu_return.ROLE:
+            return [healthy]
         next_step = _stop_request(state, machine) if machine.mode == "stopped" else standby.ready(state, machine)
         return [healthy, next_step]
     stop_at = auto_stop_at(
@@ -198,6 +200,13 @@ def failed(state: Instance, command: ReportFailed) -> Sequence[Event]:
     )
 
 
+def fail_restored(state: Instance, machine: Machine, now: datetime) -> Sequence[Event]:
+    """It has other files than were sent to it."""
+    reason = "its files are not those of the last copy"
+    offers = _offers(machine)
+    return fail(state, machine, stage="loading", code="RESTORE_FAILED", reason=reason, offers=offers, now=now)
+
+
 def give_up(state: Instance, command: GiveUpMachine) -> Sequence[Event]:
     machine = _machine(state, command.machine_id)
     if machine.status not in COMING_UP or command.now < machine.give_up_at:
@@ -232,12 +241,14 @@ def fail(
         offers=offers,
         took_ms=_took_ms(machine, now),
     )
+    given_back = [destroy_request(state, machine)] if machine.has_contract else []
     if machine.role != "primary":
-        given_back = [destroy_request(state, machine)] if machine.has_contract else []
         return [end, *given_back, *standby.ended(state, machine, code.lower(), reason)]
     if state.status == "recovering":
-        given_back = [destroy_request(state, machine)] if machine.has_contract else []
         return [end, *given_back, standby.fell_back(state, machine, code.lower())]
+    carried_on = gpu_return.fall_back(state, machine, code.lower(), now)
+    if carried_on is not None:
+        return [end, *given_back, *carried_on]
     verdict = InstanceFailed(
         instance_id=state.instance_id,
         account_id=state.account_id,
@@ -250,7 +261,7 @@ def fail(
         return [end, verdict]
     if machine.was_healthy:
         return [end, _stop_request(state, machine), verdict]  # its disk may hold the customer's work
-    return [end, destroy_request(state, machine), verdict]
+    return [end, *given_back, verdict]
 
 
 def stopped(state: Instance, command: ReportStopped) -> Sequence[Event]:
@@ -262,7 +273,7 @@ def stopped(state: Instance, command: ReportStopped) -> Sequence[Event]:
         return [off, _instance_stopped(state)] if state.status == "stopping" else [off]
     if command.requested or machine.status not in ON:
         return []
-    return lose(state, machine, reason=command.reason, detail=command.detail, gone=False)
+    return lose(state, machine, reason=command.reason, detail=command.detail, gone=False, now=command.now)
 
 
 def destroyed(state: Instance, command: ReportDestroyed) -> Sequence[Event]:
@@ -277,10 +288,12 @@ def destroyed(state: Instance, command: ReportDestroyed) -> Sequence[Event]:
         return []
     if machine.status == "lost":
         return [MachineDestroyed(instance_id=state.instance_id, machine_id=machine.machine_id)]
-    return lose(state, machine, reason=command.reason, detail=command.detail, gone=True)
+    return lose(state, machine, reason=command.reason, detail=command.detail, gone=True, now=command.now)
 
 
-def lose(state: Instance, machine: Machine, *, reason: InterruptionReason, detail: str, gone: bool) -> Sequence[Event]:
+def lose(
+    state: Instance, machine: Machine, *, reason: InterruptionReason, detail: str, gone: bool, now: datetime
+) -> Sequence[Event]:
     detail = detail[:REASON_CHARS_MAX]
     lost = MachineLost(
         instance_id=state.instance_id, machine_id=machine.machine_id, reason=reason, detail=detail, gone=gone
@@ -290,6 +303,9 @@ def lose(state: Instance, machine: Machine, *, reason: InterruptionReason, detai
         return [lost, *given_back, *standby.ended(state, machine, "standby_lost", detail)]
     if state.status == "recovering":  # the customer has been told that it is interrupted
         return [lost, standby.fell_back(state, machine, "standby_lost")]
+    carried_on = gpu_return.fall_back(state, machine, "machine_lost", now)
+    if carried_on is not None:
+        return [lost, *([] if gone else [destroy_request(state, machine)]), *carried_on]
     if state.status == "failed":
         return [lost]  # the customer has been told that it is down
     interrupted = InstanceInterrupted(

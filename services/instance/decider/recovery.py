@@ -16,8 +16,8 @@ from proto.instance.events import (
     MachineRestored,
     PromotionFailed,
 )
+from services.instance.decider import gpu_return, standby
 from services.instance.decider import machine as machines
-from services.instance.decider import standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.market import CANDIDATES_MAX
 
@@ -84,6 +84,8 @@ def restored(state: Instance, command: ReportRestored) -> Sequence[Event]:
         return []
     if machine.status != "booted":
         return []
+    if gpu_return.is_short_of(state, machine, command.captured_at):
+        return machines.fail_restored(state, machine, command.now)
     return [
         MachineRestored(
             instance_id=state.instance_id,

@@ -34,7 +34,9 @@ def silent(state: Instance, command: ReportSilence) -> Sequence[Event]:
         )
         events.append(lost)
     if command.is_lost:
-        events += machines.lose(state, machine, reason="heartbeat_lost", detail=command.detail, gone=False)
+        events += machines.lose(
+            state, machine, reason="heartbeat_lost", detail=command.detail, gone=False, now=command.now
+        )
     return events
 
 

@@ -244,7 +244,9 @@ def take_over(
 
 
 def ended(state: Instance, machine: Machine, reason: str, detail: str) -> Sequence[Event]:
-    """A standby is no more; a failover that waited for it is answered."""
+    """A standby is no more; a failover that waited for it is answered. A successor is `gpu_return`'s."""
+    if machine.role == "successor":
+        return []
     said: list[Event] = [failed(state, machine.machine_id, reason, detail, role=machine.role)]
     if state.plan is not None and state.plan.machine_id == machine.machine_id:
         said.append(_declined(state, machine.machine_id, state.plan.failover_id, reason))

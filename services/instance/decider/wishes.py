@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from libs.refusal import Refused
 from proto.base import Event
@@ -48,10 +48,13 @@ from proto.instance.commands import (
     StopIfIdle,
     StopInstance,
     SuspendInstance,
+    TryReturn,
+    WantGpu,
 )
-from proto.instance.events import InstanceWishHeeded
+from proto.instance.events import InstanceEvent, InstanceWishHeeded
 from services.instance.decider import (
     cpu_standby,
+    gpu_return,
     hibernation,
     lifecycle,
     moving,
@@ -62,9 +65,12 @@ from services.instance.decider import (
     suspension,
 )
 from services.instance.decider import machine as machines
-from services.instance.decider.instance import Instance, InstanceState
+from services.instance.decider.instance import Instance, InstanceState, evolve
+from services.instance.decider.way_back import NO_WAY_BACK
 
-CpuStandbyCommand: TypeAlias = EnableCpuStandby | DisableCpuStandby | RequestCpuStandby | PromoteCpuStandby | ReportSync
+CpuStandbyCommand: TypeAlias = (
+    EnableCpuStandby | DisableCpuStandby | RequestCpuStandby | PromoteCpuStandby | ReportSync | WantGpu | TryReturn
+)
 
 MachineReport: TypeAlias = (
     ReportRented
@@ -84,6 +90,17 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
         return lifecycle.create(state, command)
     if state is None:
         raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
+    events = _decide(state, command)
+    if not events or (state.way_back == NO_WAY_BACK and not isinstance(command, WantGpu)):
+        return events
+    after: InstanceState = state
+    for event in events:
+        after = evolve(after, cast("InstanceEvent", event))  # made here, so of this aggregate
+    assert after is not None, "an instance is never unmade"
+    return [*events, *gpu_return.follow_up(state, after, command.now)]
+
+
+def _decide(state: Instance, command: InstanceCommand) -> Sequence[Event]:
     match command:
         case StartInstance() | StopInstance() | HibernateInstance():
             return _once(_owned(state, command.account_id), command)
@@ -121,6 +138,8 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
         case ReportSilence() | ReportHeard():
             return silence.decide(state, command)
         case EnableCpuStandby() | DisableCpuStandby() | RequestCpuStandby() | PromoteCpuStandby() | ReportSync():
+            return _decide_cpu_standby(state, command)
+        case WantGpu() | TryReturn():
             return _decide_cpu_standby(state, command)
         case ReplaceMachine():
             return recovery.replace(state, command)
@@ -184,6 +203,10 @@ def _decide_cpu_standby(state: Instance, command: CpuStandbyCommand) -> Sequence
             return cpu_standby.promote(state, command)
         case ReportSync():
             return cpu_standby.synced(state, command)
+        case WantGpu():
+            return gpu_return.want(_owned(state, command.account_id or state.account_id), command)
+        case TryReturn():
+            return gpu_return.go_on(state, command)
 
 
 def _owned(state: Instance, account_id: str) -> Instance:

@@ -22,6 +22,7 @@ from proto.instance.commands import (
     RequestStandby,
     StartInstance,
     SuspendInstance,
+    TryReturn,
 )
 from proto.instance.events import (
     InstanceDeleted,
@@ -85,6 +86,7 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     HibernateInstance: intake.with_storage,
     SuspendInstance: intake.with_storage,
     RequestCpuStandby: intake.with_cpu_offers,
+    TryReturn: intake.with_offers_for_return,
 }
 TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
     watching.watch_providers,

@@ -9,6 +9,7 @@ from libs.ids import derive_id
 from libs.refusal import Refused, Transient
 from libs.runtime.service import Handle
 from proto.instance.commands import RequestCpuStandby
+from services.instance.effects.intake import with_cpu_offers
 from services.instance.effects.world import World
 from services.instance.queries import contracts
 
@@ -31,6 +32,7 @@ async def _request(instance_id: str, world: World, handle: Handle) -> None:
     wish = RequestCpuStandby(
         now=now, instance_id=instance_id, machine_id=derive_id("mach", instance_id, "cpu", now.isoformat())
     )
+    wish = await with_cpu_offers(wish, world)
     try:
         await handle.execute(wish, cause="watch.cpu_standbys")
     except Refused as refused:

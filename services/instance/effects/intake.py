@@ -21,8 +21,10 @@ from proto.instance.commands import (
     RequestStandby,
     StartInstance,
     SuspendInstance,
+    TryReturn,
 )
 from proto.instance.words import MachineSpec, Offer
+from services.instance.decider.gpu_search import choose_return
 from services.instance.decider.market import Choice, choose
 from services.instance.effects.world import World
 from services.instance.queries import contracts
@@ -96,6 +98,22 @@ async def with_cpu_offers(command: RequestCpuStandby, world: World) -> RequestCp
     return replace(command, offers=tuple(fitting[:OFFERS_OF_CPUS_MAX]))
 
 
+async def with_offers_for_return(command: TryReturn, world: World) -> TryReturn:
+    """GPUs that an instance may return to from a CPU machine."""
+    wanted = await contracts.wanted_of(world.pool, command.instance_id)
+    if wanted is None:
+        return command
+    try:
+        stock = await world.offers()
+    except Transient as unwell:
+        world.logger.info("market.unreachable", cause=str(unwell))
+        return replace(command, no_offer="PROVIDER_UNAVAILABLE")
+    lost = await contracts.last_gpu_of(world.pool, command.instance_id)
+    blocked = await _blocked(wanted.account_id, world)
+    choice = choose_return(wanted.spec, lost, stock, blocked=blocked, known_models=world.market.models)
+    return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
 async def with_storage(command: S, world: World) -> S:
     return replace(command, has_storage=world.storage is not None)
 
@@ -117,10 +135,16 @@ async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, off
     except Transient as unwell:
         world.logger.info("market.unreachable", cause=str(unwell))
         return Choice((), "PROVIDER_UNAVAILABLE")
+    blocked = await _blocked(account_id, world)
+    return choose(spec, stock, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
+
+
+async def _blocked(account_id: str, world: World) -> set[tuple[str, str]]:
+    """Hosts that an account's machines are not to be on."""
     blocked = await world.blocked.get(
         account_id, lambda accounts: contracts.blocked_hosts(world.pool, accounts, world.clock.now())
     )
-    return choose(spec, stock, blocked=blocked or set(), known_models=world.market.models, offer_id=offer_id)
+    return blocked or set()
 
 
 def _as_offered(spec: MachineSpec, offer: Offer) -> MachineSpec:

@@ -46,6 +46,7 @@ from services.instance.queries.sync_keys import public_key
 LOOK_PAUSE_S = 0.5  # between two looks for our label
 END_WAIT_S = 10.0  # stopping and destroying usually take less; the watch hears of the rest
 END_PAUSE_S = 0.1
+FILLED_BY_SYNC = ("cpu_standby", "successor")
 MARKET_ROUNDS_MAX = 3  # a market that is stale three times in a row is really empty
 
 
@@ -81,7 +82,7 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
     state: Instance = job.state
     if event.role == "primary":
         return await _rent_in_rounds(event, state.volume, world)
-    if event.role == "cpu_standby":
+    if event.role in FILLED_BY_SYNC:
         return await _rent_in_rounds(event, None, world)
     return await _rent_beside_primary(event, state, world)
 
@@ -158,7 +159,7 @@ async def _try_candidates(
 
 def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: World) -> MachineOrder:
     """With the volume, if it is on this host. A standby does not run the customer's command: two of them would write
-    the same files."""
+    the same files. One that is filled by syncs runs it when it takes over."""
     token = mint_agent_token(
         world.secret.reveal(),
         machine_id=event.machine_id,
@@ -173,15 +174,16 @@ def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: 
     }
     is_here = volume is not None and (volume.provider, volume.host_id) == (offer.provider, offer.host_id)
     spec = opened_spec(event, world)
-    spec = spec if event.role == "primary" else _without_command(spec)
-    if event.restore and not is_here:
-        # The customer's command needs the files: the agent runs it when they are back.
+    is_to_be_filled = bool(event.restore) and not is_here
+    if is_to_be_filled:
         environment["DUMONT_AGENT_RESTORE"] = event.restore
-        if spec.start_command:
-            environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
-            environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
+    if spec.start_command and (is_to_be_filled or event.role in FILLED_BY_SYNC):
+        # The customer's command needs the files: the agent runs it when they are there.
+        environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
+        environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
+    if is_to_be_filled or event.role != "primary":
         spec = _without_command(spec)
-    keys = (public_key(world.secret, event.machine_id),) if event.role == "cpu_standby" else ()
+    keys = (public_key(world.secret, event.machine_id),) if event.role in FILLED_BY_SYNC else ()
     return MachineOrder(
         event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "", keys
     )

@@ -7,7 +7,7 @@ that withdraws or moves it, because the decider computes the same instant from t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -70,8 +70,9 @@ from proto.instance.host_events import (
     OrphanDestroyRequested,
     OrphanFound,
 )
+from proto.instance.return_events import ReturnEvent
 from proto.instance.words import Volume
-from services.instance.projection import bills, cpu_standbys, hibernation, snapshots
+from services.instance.projection import bills, cpu_standbys, gpu_returns, hibernation, snapshots
 from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
@@ -392,5 +393,6 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys(_HIBERNATION, hibernation.project),
     MachineBilled: bills.project,
     **dict.fromkeys((CpuStandbyEnabled, CpuStandbyDisabled, SyncStarted, SyncCompleted), cpu_standbys.project),
+    **dict.fromkeys(get_args(ReturnEvent), gpu_returns.project),
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),
 }

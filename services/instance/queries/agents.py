@@ -30,7 +30,9 @@ from services.instance.queries.sync_keys import private_key
 
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
 AGENTS_MAX = 1_000
-STANDBY_HEARTBEAT_S = 2  # a CPU standby hears soon that it is to take over
+STANDBY_HEARTBEAT_S = 2  # a machine that is to take over, or to hand over, hears of it soon
+RETURN_INTERVAL_S = 1  # on the way back one copy follows the other
+FILLED_BY_SYNC = ("cpu_standby", "successor")
 ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
 
 
@@ -68,10 +70,13 @@ _REPORT_SQL = """
 with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
            i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id, m.role, m.restore, m.restored_at,
-           i.cpu, c.machine_id as standby_machine_id, c.endpoints as standby_endpoints
+           i.cpu, c.machine_id as standby_machine_id, c.endpoints as standby_endpoints,
+           r.stage as return_stage, g.machine_id as successor_machine_id, g.endpoints as successor_endpoints
     from instances i left join machines m on m.machine_id = $1
     left join snapshots s on s.machine_id = $1 and s.status = 'requested'
     left join machines c on c.instance_id = i.instance_id and c.role = 'cpu_standby' and c.status = 'healthy'
+    left join gpu_returns r on r.instance_id = i.instance_id
+    left join machines g on g.machine_id = r.machine_id and g.role = 'successor' and g.status = 'healthy'
     where i.instance_id = $2
 ), said as (
     insert into agents as a (machine_id, instance_id, generation, status, agent_version, hostname, message,
@@ -82,7 +87,8 @@ with carried as (
         $16::timestamptz, $17::bigint, $18::bigint, $19::bigint,
         case when $8::float8 < $15::float8 and $12::bigint = 0 then $14::timestamptz end
     where not exists (select from carried
-                      where current_machine_id <> $1 and current_generation >= $3 and role <> 'cpu_standby')
+                      where current_machine_id <> $1 and current_generation >= $3
+                        and role not in ('cpu_standby', 'successor'))
     on conflict (machine_id) do update set
         generation = excluded.generation, status = excluded.status, agent_version = excluded.agent_version,
         hostname = excluded.hostname, message = excluded.message,
@@ -139,7 +145,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     if reason or row is None:
         return AgentAnswer("shutdown" if reason else "none", reason, pace_s)
     receive = _receive(report, row)
-    if receive is not None:
+    if receive is not None or row["return_stage"] in ("filling", "handing_over"):
         pace_s = min(pace_s, STANDBY_HEARTBEAT_S)
     is_to_sleep = row["instance_status"] == "hibernating" and receive is None
     return AgentAnswer(
@@ -155,7 +161,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
 
 def _receive(report: AgentReport, row: Record) -> ReceiveOrder | None:
     """For a CPU standby, and for one that has become the primary until it has the files."""
-    if row["role"] == "cpu_standby":
+    if row["role"] in FILLED_BY_SYNC:
         return ReceiveOrder(row["current_generation"] or 0)
     is_current = row["current_machine_id"] == report.machine_id
     if is_current and row["restore"] == SOURCE and row["restored_at"] is None:
@@ -164,23 +170,30 @@ def _receive(report: AgentReport, row: Record) -> ReceiveOrder | None:
 
 
 def _sync(report: AgentReport, row: Record, secret: Secret) -> SyncOrder | None:
-    """For the primary of a ready instance that has a CPU standby."""
-    is_current = row["current_machine_id"] == report.machine_id and row["instance_status"] == "ready"
-    if not is_current or row["cpu"] is None or row["standby_machine_id"] is None:
+    """For the primary of a ready instance: to the GPU machine it is to hand over to, or to its CPU standby."""
+    if row["current_machine_id"] != report.machine_id or row["instance_status"] != "ready":
         return None
-    wish = msgspec.json.decode(row["cpu"], type=_CpuWish)
-    endpoints = msgspec.json.decode(row["standby_endpoints"], type=tuple[Endpoint, ...])
-    ssh = next((endpoint for endpoint in endpoints if endpoint.port == SSH_PORT), None)
+    if row["successor_machine_id"] is not None:
+        wish = _CpuWish(RETURN_INTERVAL_S)  # all files go back: here is where work was done
+        target, endpoints = row["successor_machine_id"], row["successor_endpoints"]
+    elif row["cpu"] is not None and row["standby_machine_id"] is not None:
+        wish = msgspec.json.decode(row["cpu"], type=_CpuWish)
+        target, endpoints = row["standby_machine_id"], row["standby_endpoints"]
+    else:
+        return None
+    found = msgspec.json.decode(endpoints, type=tuple[Endpoint, ...])
+    ssh = next((endpoint for endpoint in found if endpoint.port == SSH_PORT), None)
     if ssh is None:
         return None
     return SyncOrder(
-        standby_machine_id=row["standby_machine_id"],
+        standby_machine_id=target,
         generation=row["current_generation"],
         host=ssh.host,
         port=ssh.public_port,
-        private_key=private_key(secret, row["standby_machine_id"]),
+        private_key=private_key(secret, target),
         interval_s=wish.sync_interval_s,
         excludes=wish.excludes,
+        is_last=row["return_stage"] == "handing_over",
     )
 
 
@@ -193,7 +206,7 @@ def shutdown_reason(report: AgentReport, row: Record | None) -> str:
     if row["instance_status"] == "deleted":
         return "the instance is deleted"
     is_current = row["current_machine_id"] == report.machine_id
-    if row["role"] == "cpu_standby":
+    if row["role"] in FILLED_BY_SYNC:
         return ""  # it stays while primaries come and go
     if not is_current and (row["current_generation"] or 0) >= report.generation:
         return f"generation {row['current_generation']} carries the instance now"

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.postgres import Database
-from proto.instance.words import MachineSpec, MachineStatus
+from proto.instance.words import MachineSpec, MachineStatus, Offer
 
 
 class Contract(Struct, frozen=True):
@@ -64,6 +64,11 @@ where i.status = 'ready' and i.cpu is not null and not exists (
     and (m.machine_id = i.machine_id and m.offer->>'kind' = 'cpu'
          or m.role = 'cpu_standby' and m.status in ('requested', 'rented', 'booted', 'healthy')))
 limit $1
+"""
+# $1 instance. The GPU machine that carried it last.
+_LAST_GPU_SQL = """
+select offer from machines where instance_id = $1 and role = 'primary' and coalesce(offer->>'kind', 'gpu') = 'gpu'
+order by generation desc limit 1
 """
 _REGION_SQL = "select region from instances where instance_id = $1"
 _WANTED_SPEC_SQL = "select spec, volume->>'host_id', account_id from instances where instance_id = $1"
@@ -119,6 +124,12 @@ async def has_left(pool: Database, machine_id: str, status: MachineStatus, *, si
 async def region_of(pool: Database, instance_id: str) -> str:
     """Where its primary is; empty when that is unknown."""
     return await pool.fetchval(_REGION_SQL, instance_id) or ""
+
+
+async def last_gpu_of(pool: Database, instance_id: str) -> Offer | None:
+    """What its last GPU machine was rented as."""
+    offer = await pool.fetchval(_LAST_GPU_SQL, instance_id)
+    return None if offer is None else msgspec.json.decode(offer, type=Offer)
 
 
 async def without_cpu_standby(pool: Database) -> list[str]:

@@ -9,14 +9,14 @@ from asyncpg import Record
 from msgspec import Struct
 
 from libs.postgres import Database
-from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys
+from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys, WayBackView
 from proto.instance.words import SSH_PORT, Endpoint
 
 STANDBYS_MAX = 1_000
 # Contract dumont 3: a copy older than three intervals is too old. Below 5 s the heartbeats that tell of it decide.
 SYNC_AGE_INTERVALS_MAX = 3
 SYNC_AGE_MAX_MIN_S = 15
-State: TypeAlias = Literal["provisioning", "syncing", "ready", "error", "failover_active"]
+State: TypeAlias = Literal["provisioning", "syncing", "ready", "error", "failover_active", "recovering"]
 
 
 class Context(Protocol):
@@ -34,7 +34,8 @@ class _CpuWish(Struct, frozen=True):
 _LIST_SQL = """
 select i.instance_id, i.cpu, i.machine_id as primary_id, m.machine_id, m.status, m.region, m.endpoints,
        m.price_usd_micros_per_hour, s.standby_machine_id, s.ok, s.took_ms, s.error, a.copies,
-       a.copy_captured_at, a.copy_files, a.copy_bytes
+       a.copy_captured_at, a.copy_files, a.copy_bytes,
+       r.stage, r.attempts_failed, r.machine_id as successor_id, r.reason, r.next_at
 from instances i
 left join lateral (
     select * from machines where instance_id = i.instance_id
@@ -43,6 +44,7 @@ left join lateral (
     order by generation desc limit 1) m on true
 left join syncs s on s.instance_id = i.instance_id
 left join agents a on a.machine_id = m.machine_id
+left join gpu_returns r on r.instance_id = i.instance_id
 where i.account_id = $1 and ($2 = '' or i.instance_id = $2) and i.cpu is not null and i.status <> 'deleted'
 order by i.created_at desc limit $3
 """
@@ -64,6 +66,7 @@ def _view(row: Record) -> CpuStandbyView:
         sync_interval_s=interval_s,
         sync_age_max_s=max(SYNC_AGE_MAX_MIN_S, SYNC_AGE_INTERVALS_MAX * interval_s),
         is_running=row["status"] == "healthy",
+        way_back=_way_back(row),
         machine_id=row["machine_id"] or "",
         host=ssh.host if ssh else "",
         ssh_port=ssh.public_port if ssh else 0,
@@ -83,11 +86,23 @@ def _view(row: Record) -> CpuStandbyView:
     )
 
 
+def _way_back(row: Record) -> WayBackView | None:
+    if row["stage"] is None:
+        return None
+    return WayBackView(
+        stage=row["stage"],
+        attempts_failed=row["attempts_failed"] or 0,
+        machine_id=row["successor_id"] or "",
+        reason=row["reason"] or "",
+        next_at=row["next_at"],
+    )
+
+
 def _state(row: Record, has_synced: bool) -> State:
     if row["machine_id"] is None or row["status"] in ("requested", "rented"):
         return "provisioning"
     if row["machine_id"] == row["primary_id"]:
-        return "failover_active"
+        return "recovering" if row["stage"] in ("filling", "handing_over") else "failover_active"
     if not has_synced or row["copy_captured_at"] is None:
         return "syncing"
     return "ready" if row["ok"] else "error"

@@ -101,6 +101,7 @@ class DumontSyncOrder(Struct, frozen=True, kw_only=True):
     private_key: str
     interval_s: int
     excludes: list[str]
+    is_last: bool
 
 
 class DumontReceiveOrder(Struct, frozen=True, kw_only=True):

@@ -306,7 +306,7 @@ def status(
         ),
         cpu_standby=DumontStatusStandby(
             enabled=cpu is not None,
-            active=cpu is not None and cpu.state == "failover_active",
+            active=cpu is not None and cpu.state in ("failover_active", "recovering"),
             instance_name=cpu.machine_id or None if cpu is not None else None,
             config=standby_readiness.shown(cpu, now) if cpu is not None else None,
         ),
@@ -325,8 +325,10 @@ def _recommended(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None) -
         return "Enable failover: PUT /failover/settings/machines/{id}"
     if found.warm_pool_ready or standby_readiness.is_ready(found):
         return None
-    if cpu is not None and cpu.state == "failover_active":
-        return "Return to a GPU: it is looked for with auto_recovery, or POST /standby/recover/{id}"
+    if cpu is not None and cpu.state == "failover_active" and cpu.way_back is None:
+        return "Look for a GPU again: POST /standby/recover/{id}"
+    if cpu is not None and cpu.way_back is not None:
+        return None
     if cpu is None and not any(step.rung == "warm_pool" and step.reason != "not_in_strategy" for step in found.plan):
         return "Configure a CPU standby: POST /standby/provision/{id}"
     if pool.status == "disabled":

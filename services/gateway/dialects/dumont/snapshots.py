@@ -57,6 +57,7 @@ class ReportBody(Struct, frozen=True, kw_only=True):
     kind: Literal["snapshot", "snapshot_failed", "restored", "restore_failed", "synced"]
     source: Id  # the snapshot; of a sync, the standby it went to
     cycle: Count = 0
+    is_last: bool = False
     ok: bool = True
     captured_at: datetime | None = None
     files: Count = 0
@@ -209,6 +210,7 @@ def _synced(call: Call, body: ReportBody, machine_id: str) -> ReportSync:
         bytes=body.bytes,
         captured_at=_captured_at(body) if body.ok else None,
         error=body.detail,
+        is_last=body.is_last,
     )
 
 

@@ -14,8 +14,8 @@ from libs.refusal import Refused
 from proto.failover.commands import UpdateSettings
 from proto.failover.queries import GetSettings
 from proto.failover.words import CpuStandbyPatch, CpuStandbySettings, GlobalPatch, GlobalSettings
-from proto.instance.commands import DisableCpuStandby, EnableCpuStandby
-from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys
+from proto.instance.commands import DisableCpuStandby, EnableCpuStandby, WantGpu
+from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys, WayBackView
 from proto.instance.queries import GetInstance
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
@@ -79,6 +79,16 @@ class DumontCpuStandby(Struct, frozen=True, kw_only=True):
     cost_per_hour: float
 
 
+class DumontRecovery(Struct, frozen=True, kw_only=True):
+    """The way back to a GPU, while there is one: `stage` is searching, filling, handing_over or handed_over."""
+
+    stage: str
+    attempts_failed: int
+    gpu_machine_id: str | None
+    last_error: str | None
+    next_attempt_at: str | None
+
+
 class DumontAssociation(Struct, frozen=True, kw_only=True):
     gpu_instance_id: str
     cpu_standby: DumontCpuStandby
@@ -92,6 +102,7 @@ class DumontAssociation(Struct, frozen=True, kw_only=True):
     last_sync_duration_ms: int | None
     gpu_failed: bool
     error: str | None
+    recovery: DumontRecovery | None
 
 
 class DumontStandbyStatus(Struct, frozen=True, kw_only=True):
@@ -204,6 +215,15 @@ async def provision(call: Call) -> Answer:
     return ok(DumontProvisioning(True, message, _association(await _view(call))), status=202)
 
 
+async def recover(call: Call) -> Answer:
+    """202: a GPU is looked for now and for as long as it takes, as auto_recovery does; the files go with it."""
+    instance_id = call.path["id"]
+    await call.command(WantGpu(now=call.now, instance_id=instance_id, account_id=call.account_id))
+    found: CpuStandbyList = await call.ask(ListCpuStandbys(account_id=call.account_id, instance_id=instance_id))
+    shown = _association(found.items[0]) if found.items else None
+    return ok(DumontProvisioning(True, "A GPU is being looked for", shown), status=202)
+
+
 async def release(call: Call) -> Answer:
     """The machine is given back with its copy."""
     view = await _view(call)
@@ -278,8 +298,19 @@ def _association(view: CpuStandbyView) -> DumontAssociation:
         last_sync_files=view.files,
         last_sync_bytes=view.bytes,
         last_sync_duration_ms=view.took_ms,
-        gpu_failed=view.state == "failover_active",
+        gpu_failed=view.state in ("failover_active", "recovering"),
         error=view.error or None,
+        recovery=None if view.way_back is None else _recovery(view.way_back),
+    )
+
+
+def _recovery(way: WayBackView) -> DumontRecovery:
+    return DumontRecovery(
+        stage=way.stage,
+        attempts_failed=way.attempts_failed,
+        gpu_machine_id=way.machine_id or None,
+        last_error=way.reason or None,
+        next_attempt_at=milliseconds_or_none(way.next_at),
     )
 
 
@@ -296,6 +327,8 @@ ROUTES = (
           "Give a CPU standby back", reply=DumontProvisioning),
     Route("POST", "/api/v1/standby/provision/{id}", DIALECT, "standby:write", "write", provision,
           "Keep an instance in sync with a CPU machine", statuses=(202,), body=NoBody, reply=DumontProvisioning),
+    Route("POST", "/api/v1/standby/recover/{id}", DIALECT, "standby:write", "write", recover,
+          "Return an instance from its CPU standby to a GPU", statuses=(202,), body=NoBody, reply=DumontProvisioning),
     Route("GET", "/api/v1/standby/pricing", DIALECT, "standby:read", "read", pricing, "Estimate costs",
           query=PricingQuery, reply=DumontPricing),
 )  # fmt: skip

@@ -61,7 +61,7 @@ def _objection(view: CpuStandbyView | None, now: datetime) -> str:
     """Why this standby may not be counted on, in the order in which one would mend it."""
     if view is None:
         return "no_association"
-    if view.state == "failover_active":
+    if view.state in ("failover_active", "recovering"):
         return "failover_active"
     if not view.is_running:
         return "cpu_vm_not_running"
