@@ -56,6 +56,7 @@ class GroupCommit:
         self._waiting: deque[_Commit] = deque()
         self._singles = 0
         self._batching = False
+        self._is_called = False
         self._batch_prefix = connection.new_inbox_prefix().rpartition(".")[2]
         self._batch_numbers = itertools.count(1)
 
@@ -70,13 +71,17 @@ class GroupCommit:
     def _wait(self, subject: str, data: bytes, headers: bytes, *, alone: bool) -> asyncio.Future[int]:
         if len(self._waiting) >= WAITING_MAX:
             raise Contended(f"{WAITING_MAX} commits wait for the log already")
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
         self._waiting.append(_Commit(subject, data, headers, alone, future))
-        self._go_on()
+        if not self._is_called:
+            self._is_called = True
+            loop.call_soon(self._go_on)
         return future
 
     def _go_on(self) -> None:
-        """Send what may be sent now: called when a commit comes and when an answer does."""
+        """Send what may be sent now: called once the callers of this moment have all come, and when an answer does."""
+        self._is_called = False
         while self._waiting and not self._batching and self._singles < SINGLES_MAX:
             if len(self._waiting) >= BATCH_MIN and self._singles == 0:
                 break

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from libs.clock import Clock
@@ -153,15 +153,12 @@ class Cloud:
         await asyncio.sleep(0)  # a machine without delay and processes is up when its order is answered
         return record, True
 
-    def list(self, label: str = "") -> list[Record]:
-        """All machines a listing knows by now (`list_lag_ms`), oldest first."""
+    def list(self, label: str = "", after: str = "") -> Iterator[Record]:
+        """The machines a listing knows by now (`list_lag_ms`) whose ids come after this one, by id: oldest first."""
         seen_before = self._now() - self.faults.list_lag_ms / 1000
-        if label:
-            found = self._labels.get(label)
-            machines = [self._machines[found]] if found is not None else []
-        else:
-            machines = list(self._machines.values())
-        return [machine.record for machine in machines if machine.record.created_at <= seen_before]
+        found = sorted(self._machines) if not label else [self._labels[label]] if label in self._labels else []
+        records = (self._machines[machine_id].record for machine_id in found if machine_id > after)
+        return (record for record in records if record.created_at <= seen_before)
 
     def get(self, machine_id: str) -> Record:
         return self._machine(machine_id).record

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from random import Random
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from services.sandbox.wire import CreateBody, FaultBody, InterruptBody, Problem,
 
 BODY_BYTES_MAX = 128 * 1024
 # How long a create that "times out" keeps its caller hanging: longer than any client waits.
+LISTED_MAX = 10_000  # machines in one answer: a few megabytes
 HANG_S = 120.0
 NEWS_SILENCE_MAX_S = 10.0  # a comment line this often, so that listeners notice a dead connection
 STATUS = {
@@ -140,8 +142,14 @@ class Api:
         return _answer(self._cloud.view(record), 201 if is_new else 200)
 
     async def list_machines(self, request: web.Request) -> web.Response:
-        records = self._cloud.list(label=request.query.get("label", ""))
-        return _answer({"machines": [self._cloud.view(record) for record in records]})
+        """`next`: what to ask for next as `after`; empty at the end."""
+        limit = request.query.get("limit", str(LISTED_MAX))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= LISTED_MAX):
+            raise Refusal("bad_request", f"limit is a number between 1 and {LISTED_MAX}")
+        records = self._cloud.list(request.query.get("label", ""), request.query.get("after", ""))
+        page = list(islice(records, int(limit) + 1))
+        more = page[int(limit) - 1].machine_id if len(page) > int(limit) else ""
+        return _answer({"machines": [self._cloud.view(record) for record in page[: int(limit)]], "next": more})
 
     async def get(self, request: web.Request) -> web.Response:
         return _answer(self._cloud.view(self._cloud.get(request.match_info["id"])))

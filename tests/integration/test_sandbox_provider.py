@@ -154,3 +154,31 @@ def test_an_order_and_the_provider_do_not_show_secrets() -> None:
     offer = Offer("o", "sandbox", "h", "RTX 4090", 1)
     secret_order = MachineOrder("mach_1", offer, MachineSpec("RTX 4090", "image"), {"TOKEN": "hush"})
     assert "hush" not in repr(secret_order)
+
+
+async def test_a_long_list_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "LIST_PAGE", 2)
+    daemon = Daemon(tmp_path, virtual=True)
+    await daemon.start()
+    provider = SandboxProvider(daemon.url, KEY, platform="p1")
+    try:
+        offer = (await provider.offers())[0]
+        labels = [f"mach_{number}" for number in range(5)]
+        for label in labels:
+            await provider.create(order(label, offer))
+        listed = await provider.machines()
+        assert [machine.label for machine in listed] == labels
+        pages = [
+            await daemon.call("GET", f"/v1/machines?limit=3&after={after}")
+            for after in ("", listed[2].provider_machine_id)
+        ]
+        assert [len(page["machines"]) for _, page in pages] == [3, 2]
+        assert [page["next"] for _, page in pages] == [listed[2].provider_machine_id, ""]
+        for limit in ("0", "x", "10001"):
+            assert (await daemon.call("GET", f"/v1/machines?limit={limit}"))[0] == 400
+        monkeypatch.setattr(adapter, "LIST_PAGES_MAX", 2)
+        with pytest.raises(Transient):
+            await provider.machines()
+    finally:
+        await provider.close()
+        await daemon.close()

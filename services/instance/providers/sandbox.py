@@ -40,7 +40,9 @@ CREATE_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 20.0  # a destroy returns when the machine's processes are gone
 LIST_LAG_S = 1.0  # the cloud's own default is none; faults may raise it
 CONNECTIONS_MAX = 128
-ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a census of 100,000 machines
+ANSWER_BYTES_MAX = 16 * 1024 * 1024  # of a page, or of a market
+LIST_PAGE = 500  # machines; 10 ms of work for either side
+LIST_PAGES_MAX = 1_000
 # The cloud sends a comment every 10 s, so a longer silence is a dead connection.
 SIGNAL_SILENCE_MAX_S = 30.0
 SIGNAL_LINE_BYTES_MAX = 64 * 1024
@@ -67,6 +69,7 @@ class _Machine(Struct, frozen=True):
 
 class _Machines(Struct, frozen=True):
     machines: list[_Machine]
+    next: str = ""
 
 
 class _Charge(Struct, frozen=True):
@@ -182,8 +185,16 @@ class SandboxProvider:
         return self._shown(_decode(answer, _Machine))
 
     async def machines(self) -> Sequence[ProviderMachine]:
-        answer = await self._call("GET", "/v1/machines")
-        return [self._shown(machine) for machine in _decode(answer, _Machines).machines]
+        found: list[ProviderMachine] = []
+        after = ""
+        for _ in range(LIST_PAGES_MAX):  # in pages, so that commands are answered between them
+            answer = await self._call("GET", f"/v1/machines?limit={LIST_PAGE}&after={after}")
+            page = _decode(answer, _Machines)
+            found += map(self._shown, page.machines)
+            after = page.next
+            if not after:
+                return found
+        raise Transient(f"the cloud lists more than {LIST_PAGES_MAX * LIST_PAGE} machines")
 
     async def charges(self, *, after: int) -> Sequence[ProviderCharge]:
         """See `TellsCharges`."""
