@@ -33,6 +33,14 @@ RUNGS_OF: dict[Strategy, tuple[Rung, ...]] = {
 }
 
 
+def as_strategy(word: str) -> Strategy:
+    """The strategy that another service passes on. A name that is none of ours is a bug of this release."""
+    for strategy in RUNGS_OF:
+        if strategy == word:
+            return strategy
+    raise ValueError(f"{word!r} is not a strategy")
+
+
 def as_rung(word: str) -> Rung:
     """The rung that another service names. A name that is none of ours is a bug of this release."""
     for rung in LADDER:

@@ -42,6 +42,7 @@ from proto.instance.words import (
     InterruptionReason,
     MachineSpec,
     Offer,
+    Protection,
     StandbyMode,
 )
 
@@ -63,6 +64,7 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
     auto_stop_minutes: int = 0
     request_hash: str = ""
     dialect: str = ""
+    protection: Protection | None = None
     offers: tuple[Offer, ...] = ()
     no_offer: str = ""
 

@@ -51,6 +51,7 @@ from proto.instance.words import (
     MachineRole,
     MachineSpec,
     Offer,
+    Protection,
     StandbyMode,
 )
 
@@ -72,6 +73,7 @@ class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
     auto_stop_minutes: int = 0  # 0: never
     request_hash: str = ""  # of the request that carried the Idempotency-Key
     dialect: str = ""
+    protection: Protection | None = None
 
 
 class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):

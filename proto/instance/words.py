@@ -117,6 +117,19 @@ class MachineSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     price_usd_micros_per_hour_max: int = 0  # 0: no limit
 
 
+class Protection(Struct, frozen=True, omit_defaults=True):
+    """What a customer wants done when the machine is lost, said with the create. Heard by failover (`strategy`, a word
+    of its own), by the warm pool (`pool_mode`; None: no pool) and here (`sync_interval_s`; 0: no CPU standby)."""
+
+    strategy: str
+    pool_mode: StandbyMode | None = None
+    pool_volume_gb: int = 0
+    pool_auto_reprovision: bool = True
+    pool_host_gpus: int = 0  # a host with so many free GPUs is preferred: the standby is to be beside the machine
+    sync_interval_s: int = 0
+    sync_excludes: tuple[str, ...] = ()
+
+
 class Offer(Struct, frozen=True, omit_defaults=True, gc=False):
     """A machine one could rent now, as the provider's market shows it. Sizes in GB, speed in Mbit/s."""
 

@@ -19,9 +19,11 @@ from proto.failover.commands import (
     NoteReady,
     NoteRungFailed,
     NoteSnapshot,
+    UpdateMachineSettings,
 )
-from proto.failover.words import PoolSeen, as_rung
+from proto.failover.words import MachinePatch, PoolSeen, as_rung, as_strategy
 from proto.instance.events import (
+    InstanceCreated,
     InstanceDeleting,
     InstanceInterrupted,
     InstanceReady,
@@ -32,6 +34,7 @@ from proto.instance.events import (
     StandbyFailed,
     SyncCompleted,
 )
+from proto.instance.words import Protection
 from proto.warmpool.events import (
     PoolDegraded,
     PoolDisabled,
@@ -41,6 +44,7 @@ from proto.warmpool.events import (
 )
 
 HEARS = (
+    "pub.*.instance.created",
     "pub.*.instance.interrupted",
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
@@ -57,7 +61,8 @@ HEARS = (
     "pub.*.warmpool.not_available",
 )
 HEARS_EVENTS = (
-    InstanceInterrupted
+    InstanceCreated
+    | InstanceInterrupted
     | InstanceReady
     | InstanceStopping
     | InstanceDeleting
@@ -77,6 +82,8 @@ HEARS_EVENTS = (
 def react(heard: Heard) -> Iterator[Command]:
     """Own commands that follow from one event; own events ask for nothing."""
     match heard.event:
+        case InstanceCreated(protection=Protection() as protection) as event:
+            yield _chosen(heard, event, protection)
         case InstanceInterrupted() as event:
             yield AnswerInterruption(
                 now=heard.at,
@@ -105,12 +112,6 @@ def react(heard: Heard) -> Iterator[Command]:
                 rung=as_rung(event.rung),
                 machine_id=event.machine_id,
             )
-        case SyncCompleted(ok=True) as event:
-            yield _note_cpu(heard, event.instance_id, event.account_id, event.cpu_name, is_lost=False)
-        case StandbyFailed() as event:
-            yield _note_cpu(heard, event.instance_id, event.account_id, event.machine_id, is_lost=True)
-        case SnapshotCompleted() as event:
-            yield NoteSnapshot(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
         case InstanceStopping() as event:
             yield AbandonFailover(
                 now=heard.at, instance_id=event.instance_id, account_id=event.account_id, error="instance_stopped"
@@ -133,7 +134,26 @@ def react(heard: Heard) -> Iterator[Command]:
                 was_tried=True,
             )
         case _:
+            yield from _react_to_copies(heard)
             yield from _react_to_pool(heard)
+
+
+def _react_to_copies(heard: Heard) -> Iterator[Command]:
+    """Where the files are besides on the machine."""
+    match heard.event:
+        case SyncCompleted(ok=True) as event:
+            yield _note_cpu(heard, event.instance_id, event.account_id, event.cpu_name, is_lost=False)
+        case StandbyFailed() as event:
+            yield _note_cpu(heard, event.instance_id, event.account_id, event.machine_id, is_lost=True)
+        case SnapshotCompleted() as event:
+            yield NoteSnapshot(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
+        case _:
+            return
+
+
+def _chosen(heard: Heard, event: InstanceCreated, protection: Protection) -> UpdateMachineSettings:
+    patch = MachinePatch(use_global_settings=False, strategy=as_strategy(protection.strategy))
+    return UpdateMachineSettings(now=heard.at, instance_id=event.instance_id, account_id=event.account_id, patch=patch)
 
 
 def _note_cpu(heard: Heard, instance_id: str, account_id: str, machine_id: str, *, is_lost: bool) -> NoteCpuStandby:

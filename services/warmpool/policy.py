@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from proto.base import Command, Heard
 from proto.failover.events import FailoverFailed, RungTried
 from proto.instance.events import (
+    InstanceCreated,
     InstanceDeleting,
     InstanceFailed,
     InstanceHibernated,
@@ -19,6 +20,7 @@ from proto.instance.events import (
     StandbyFailed,
     StandbyReady,
 )
+from proto.instance.words import Protection
 from proto.warmpool.commands import (
     ClaimStandby,
     DisablePool,
@@ -27,12 +29,14 @@ from proto.warmpool.commands import (
     NotePromotionFailed,
     NoteStandbyFailed,
     NoteStandbyReady,
+    ProvisionPool,
     SuspendPool,
 )
 
 HEARS = (
     "pub.*.failover.rung_tried",
     "pub.*.failover.failed",
+    "pub.*.instance.created",
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
     "pub.*.instance.failed",
@@ -45,6 +49,7 @@ HEARS = (
 HEARS_EVENTS = (
     RungTried
     | FailoverFailed
+    | InstanceCreated
     | InstanceReady
     | InstanceStopping
     | InstanceFailed
@@ -71,6 +76,15 @@ def react(heard: Heard) -> Iterator[Command]:
         case FailoverFailed() as event:
             yield EndClaim(
                 now=heard.at, instance_id=event.instance_id, failover_id=event.failover_id, reason=event.error
+            )
+        case InstanceCreated(protection=Protection(pool_mode="hot" | "stopped" as mode) as wanted) as event:
+            yield ProvisionPool(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                mode=mode,
+                volume_gb=wanted.pool_volume_gb,
+                auto_reprovision=wanted.pool_auto_reprovision,
             )
         case InstanceReady() as event:
             yield NotePrimary(

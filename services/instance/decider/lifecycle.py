@@ -23,6 +23,7 @@ from proto.instance.commands import (
     StopInstance,
 )
 from proto.instance.events import (
+    CpuStandbyEnabled,
     InstanceCreated,
     InstanceDeleted,
     InstanceDeleting,
@@ -70,7 +71,9 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             auto_stop_minutes=command.auto_stop_minutes,
             request_hash=command.request_hash,
             dialect=command.dialect,
+            protection=command.protection,
         ),
+        *_accompanied(command),
         _request_machine(
             command,
             account_id=command.account_id,
@@ -80,6 +83,21 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             offers=command.offers,
             exact=bool(command.offer_id),
         ),
+    ]
+
+
+def _accompanied(command: CreateInstance) -> Sequence[Event]:
+    """A CPU standby that was asked for with the create: rented once the instance is ready."""
+    wanted = command.protection
+    if wanted is None or not wanted.sync_interval_s:
+        return []
+    return [
+        CpuStandbyEnabled(
+            instance_id=command.instance_id,
+            account_id=command.account_id,
+            sync_interval_s=wanted.sync_interval_s,
+            excludes=wanted.sync_excludes,
+        )
     ]
 
 

@@ -80,6 +80,11 @@ class Stock:
             found = self._ranked[key] = tuple(sorted(fitting, key=lambda offer: _rank(wish, offer)))
         return found
 
+    def roomy_first(self, spec: MachineSpec, host_gpus_min: int) -> tuple[Offer, ...]:
+        """What fits, hosts with so many free GPUs before the rest: a host offers machines of up to what it has free."""
+        roomy = {_host(offer) for offer in self.of_model(spec) if offer.gpu_count >= host_gpus_min}
+        return tuple(sorted(self.ranked(spec), key=lambda offer: _host(offer) not in roomy))
+
     def ranked_on_host(self, spec: MachineSpec, host_id: str) -> tuple[Offer, ...]:
         """What fits on one host, best first: a few offers, so the whole listing is not ranked for them."""
         if not self._by_host:
@@ -123,13 +128,23 @@ def is_in_region(region: str, wanted: str) -> bool:
 
 
 def choose(
-    spec: MachineSpec, stock: Stock, *, blocked: Set[Host], known_models: Set[str], offer_id: str = ""
+    spec: MachineSpec,
+    stock: Stock,
+    *,
+    blocked: Set[Host],
+    known_models: Set[str],
+    offer_id: str = "",
+    host_gpus_min: int = 0,
 ) -> Choice:
-    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown."""
+    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown.
+
+    Hosts with `host_gpus_min` free GPUs go before all others: a standby is to be beside the machine.
+    """
     if offer_id:
         chosen = tuple(offer for offer in stock.offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
         return Choice(chosen[:1], "" if chosen else "OFFER_UNAVAILABLE")
-    best = _one_per_host(stock.ranked(spec), blocked)
+    ranked = stock.roomy_first(spec, host_gpus_min) if host_gpus_min else stock.ranked(spec)
+    best = _one_per_host(ranked, blocked)
     if best:
         return Choice(best)
     is_known = bool(stock.of_model(spec)) or parse_gpu(spec.gpu).model in known_models
@@ -172,11 +187,15 @@ def _region_rank(preferred: str, region: str) -> int:
     return REGION_ORDER.index(region) if region in REGION_ORDER else len(REGION_ORDER)
 
 
+def _host(offer: Offer) -> Host:
+    return (offer.provider, offer.host_id)
+
+
 def _one_per_host(ranked: Iterable[Offer], blocked: Set[Host]) -> tuple[Offer, ...]:
     """The best offer of each host: when one is gone, its sisters on that host usually are."""
     best: dict[Host, Offer] = {}
     for offer in ranked:
-        host = (offer.provider, offer.host_id)
+        host = _host(offer)
         if host not in blocked and host not in best:
             best[host] = offer
             if len(best) == CANDIDATES_MAX:

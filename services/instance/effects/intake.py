@@ -36,7 +36,11 @@ OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first
 
 async def with_offers(command: CreateInstance, world: World) -> CreateInstance:
     """Candidates for a new instance; a chosen offer also says what the machine is."""
-    choice = await choose_offers(command.spec, command.account_id, world, offer_id=command.offer_id)
+    wanted = command.protection
+    host_gpus_min = max(wanted.pool_host_gpus, 2 * command.spec.gpu_count) if wanted and wanted.pool_mode else 0
+    choice = await choose_offers(
+        command.spec, command.account_id, world, offer_id=command.offer_id, host_gpus_min=host_gpus_min
+    )
     spec = _as_offered(command.spec, choice.offers[0]) if command.offer_id and choice.offers else command.spec
     return replace(command, spec=spec, offers=choice.offers, no_offer=choice.code)
 
@@ -128,7 +132,9 @@ async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tupl
     return stock.ranked_on_host(spec, host_id)[:OFFERS_ON_HOST_MAX]
 
 
-async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "") -> Choice:
+async def choose_offers(
+    spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "", host_gpus_min: int = 0
+) -> Choice:
     """The best offers for an account now, with the code that says why there are none."""
     try:
         stock = await world.offers()
@@ -136,7 +142,8 @@ async def choose_offers(spec: MachineSpec, account_id: str, world: World, *, off
         world.logger.info("market.unreachable", cause=str(unwell))
         return Choice((), "PROVIDER_UNAVAILABLE")
     blocked = await _blocked(account_id, world)
-    return choose(spec, stock, blocked=blocked, known_models=world.market.models, offer_id=offer_id)
+    models = world.market.models
+    return choose(spec, stock, blocked=blocked, known_models=models, offer_id=offer_id, host_gpus_min=host_gpus_min)
 
 
 async def _blocked(account_id: str, world: World) -> set[tuple[str, str]]:

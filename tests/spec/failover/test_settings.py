@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from libs.spec.given import spec
+from proto.base import Heard
 from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
 from proto.failover.events import MachineSettingsUpdated, SettingsUpdated
 from proto.failover.words import (
@@ -17,7 +18,10 @@ from proto.failover.words import (
     WarmPoolPatch,
     WarmPoolSettings,
 )
+from proto.instance.events import InstanceCreated
+from proto.instance.words import MachineSpec, Protection
 from services.failover.decider import GUARD, SETTINGS, ladder
+from services.failover.policy import react
 from tests.spec.failover.controls import ACCOUNT, INSTANCE_ID, NOW
 
 
@@ -80,3 +84,15 @@ def test_switched_off_blocks_are_taken_out_of_the_strategy(
 def test_a_machines_own_order_comes_first_and_every_rung_appears_once() -> None:
     own = MachineSettings(use_global_settings=False, strategy_order=("cloud_storage", "warm_pool"))
     assert ladder.order_of(own) == ("cloud_storage", "warm_pool", "cpu_standby", "regional_volume")
+
+
+def test_a_strategy_said_with_the_create_is_the_instances_own() -> None:
+    created = InstanceCreated(
+        instance_id=INSTANCE_ID, account_id=ACCOUNT, name="n", gpu="RTX 4090", spec=MachineSpec("RTX 4090", "image")
+    )
+    assert list(react(Heard(created, "cmt_1.0", ACCOUNT, NOW, "PUB", 1))) == []
+    chosen = replace(created, protection=Protection(strategy="warm_pool"))
+    (wish,) = react(Heard(chosen, "cmt_1.0", ACCOUNT, NOW, "PUB", 1))
+    own = MachineSettings(use_global_settings=False, strategy="warm_pool")
+    told = MachineSettingsUpdated(instance_id=INSTANCE_ID, account_id=ACCOUNT, settings=own)
+    spec(GUARD).given().when(wish).then(told)

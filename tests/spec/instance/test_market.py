@@ -108,3 +108,12 @@ def test_what_a_host_has_is_ranked_as_it_is_among_all() -> None:
     for host_id in ("host_0", "host_1", "host_9"):
         assert stock.ranked_on_host(SPEC, host_id) == tuple(o for o in stock.ranked(SPEC) if o.host_id == host_id)
     assert len(stock.ranked_on_host(SPEC, "host_1")) == 3
+
+
+def test_when_a_standby_is_to_be_beside_it_a_host_with_room_goes_before_a_cheaper_one() -> None:
+    cheap, one = offer(1), offer(2)
+    two = replace(offer(3, gpu_count=2), host_id=one.host_id)
+    assert ids(chosen([cheap, one, two])) == [cheap.offer_id, one.offer_id]
+    assert ids(chosen([cheap, one, two], host_gpus_min=2)) == [one.offer_id, cheap.offer_id], (
+        "the rest is kept for when that host is gone"
+    )

@@ -10,6 +10,9 @@ from msgspec.structs import replace
 
 from libs.spec.given import Given, spec
 from libs.spec.properties import every_command_twice_is_once
+from proto.base import Heard
+from proto.instance.events import InstanceCreated
+from proto.instance.words import MachineSpec, Protection
 from proto.warmpool.commands import (
     ClaimStandby,
     DisablePool,
@@ -34,6 +37,7 @@ from proto.warmpool.events import (
     StandbyWanted,
 )
 from services.warmpool.decider import POOL, Pool
+from services.warmpool.policy import react
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 INSTANCE_ID, ACCOUNT, HOST = "inst_abc123", "acct_7", "host-12345"
@@ -251,3 +255,26 @@ def test_what_the_instance_said_before_is_not_heard_as_news() -> None:
     swapped.when(STOPPED).then_nothing()
     stopped = swapped.when(replace(STOPPED, now=later + timedelta(minutes=5)))
     stopped.then_kinds(StandbyReleased, PoolDegraded).when(replace(SWAPPED, now=later)).then_nothing()
+
+
+CREATED = InstanceCreated(
+    instance_id=INSTANCE_ID, account_id=ACCOUNT, name="n", gpu="RTX 4090", spec=MachineSpec("RTX 4090", "image")
+)
+
+
+def test_an_instance_that_was_created_with_a_pool_gets_one_when_it_is_ready() -> None:
+    wanted = Protection(strategy="both", pool_mode="hot", pool_volume_gb=50)
+    (wish,) = react(Heard(replace(CREATED, protection=wanted), "cmt_1.0", ACCOUNT, NOW, "PUB", 1))
+    (requested,) = spec(POOL).given().when(wish).events
+    assert isinstance(requested, PoolRequested)
+    assert (requested.mode, requested.volume_gb, requested.host_id) == ("hot", 50, "")
+    ready = NotePrimary(now=NOW, instance_id=INSTANCE_ID, machine_id=PRIMARY, host_id=HOST)
+    _, want = spec(POOL).given(requested).when(ready).events
+    assert isinstance(want, StandbyWanted)
+    assert (want.mode, want.host_id, want.primary_machine_id) == ("hot", HOST, PRIMARY)
+
+
+@pytest.mark.parametrize("protection", [None, Protection(strategy="cloud_storage")])
+def test_an_instance_that_was_created_without_one_gets_none(protection: Protection | None) -> None:
+    created = Heard(replace(CREATED, protection=protection), "cmt_1.0", ACCOUNT, NOW, "PUB", 1)
+    assert list(react(created)) == []

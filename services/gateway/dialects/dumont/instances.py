@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
+from proto.failover.words import Strategy
 from proto.instance.commands import CreateInstance, DeleteInstance, StartInstance, StopInstance
 from proto.instance.queries import LIST_LIMIT_MAX, GetInstance, InstanceList, InstanceView, ListInstances
 from proto.instance.words import SSH_PORT, InstanceStatus, MachineSpec, Port
@@ -14,6 +16,7 @@ from services.gateway.call import Answer, Call
 from services.gateway.dialects import MICROS, milliseconds
 from services.gateway.dialects.dumont import DIALECT, LIST_LIMIT_DEFAULT, ok, page
 from services.gateway.dialects.dumont.instance_object import ASKED, DumontInstance, instance
+from services.gateway.dialects.dumont.protection import chosen_strategy, protection_for
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.dialects.holds import command_with_hold
 from services.gateway.routing import Route
@@ -33,7 +36,11 @@ PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class CreateBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Exactly one of `gpu` (the cheapest eligible offer) and `offer_id` (that one)."""
+    """Exactly one of `gpu` (the cheapest eligible offer) and `offer_id` (that one).
+
+    `failover_strategy` also makes the standbys it needs, the CPU standby unless `skip_standby`. `skip_validation` is
+    the original's: what it skipped is not done here before a create.
+    """
 
     gpu: Label | None = None
     offer_id: Word | None = None
@@ -51,6 +58,10 @@ class CreateBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ssh_key: Annotated[str, Meta(max_length=10_000, pattern=r"^(ssh-|ecdsa-|sk-)\S+ \S+")] | None = None
     env: Annotated[dict[str, str], Meta(max_length=100)] = {}
     auto_stop_minutes: Annotated[int, Meta(ge=0, le=43_200)] = 0
+    failover_enabled: bool | None = None
+    failover_strategy: Strategy | None = None
+    skip_standby: bool = False
+    skip_validation: bool = False
 
 
 class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,8 +115,11 @@ async def create_instance(call: Call) -> Answer:
         refuse("gpu", "Exactly one of gpu and offer_id is required")
     if body.name and body.label and body.name != body.label:
         refuse("label", "name and label are the same field; send one of them")
+    strategy = chosen_strategy(is_enabled=body.failover_enabled, strategy=body.failover_strategy)
     instance_id = call.derived_id("inst")
     wish = _create_command(call, body, instance_id)
+    protection = await protection_for(call, strategy, skip_standby=body.skip_standby)
+    wish = msgspec.structs.replace(wish, protection=protection)
     await command_with_hold(call, wish)
     is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
     view = created_view(wish) if is_known else await _view(call, instance_id)

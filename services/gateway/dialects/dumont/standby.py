@@ -21,10 +21,9 @@ from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
 from services.gateway.dialects.dumont import DIALECT, ok
 from services.gateway.dialects.dumont.instances import NoBody
+from services.gateway.dialects.dumont.protection import EXCLUDES
 from services.gateway.routing import Route
 
-# What a restore does not need and a sync every 30 s should not carry. `.git` and logs are work: they are kept.
-EXCLUDES = ("__pycache__", ".cache", ".mypy_cache", ".pytest_cache", "node_modules", ".venv", "venv", "*.tmp")
 MachineType = Literal["e2-micro", "e2-small", "e2-medium", "e2-standard-2", "e2-standard-4"]
 # Contract dumont 5: micro-dollars per hour, spot and on demand; per GB of disk and month.
 PRICES: dict[MachineType, tuple[int, int]] = {
@@ -201,7 +200,8 @@ async def provision(call: Call) -> Answer:
     instance_id = call.path["id"]
     settings: GlobalSettings = await call.ask(GetSettings(account_id=call.account_id))
     if not settings.cpu_standby.enabled:
-        raise Refused("FEATURE_DISABLED", feature="CPU standby (POST /standby/configure switches it on)")
+        advice = "switch CPU standbys on: POST /standby/configure with enabled true"
+        raise Refused("INVALID_STATE", instance_id=instance_id, status="switched off", advice=advice)
     await call.command(
         EnableCpuStandby(
             now=call.now,
