@@ -212,14 +212,17 @@ class TopUpWanted(Event, tag="balance.top_up_wanted", kw_only=True, frozen=True)
     account_id: str
     payment_id: str
     usd_micros: int
+    wanted_at: datetime | None = None
 
 
 class TopUpFailed(Event, tag="balance.top_up_failed", kw_only=True, frozen=True):
-    """The payment was declined; the next try is not before `again_at`."""
+    """The payment was declined, or (`reason` daily_maximum, no `payment_id`) not asked for, because enough was asked
+    for that day. The next try is not before `again_at`."""
 
     account_id: str
     payment_id: str
     again_at: datetime
+    reason: str = "declined"
 
 
 class BroughtForward(Event, tag="ledger.brought_forward", kw_only=True, frozen=True):

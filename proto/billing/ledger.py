@@ -85,6 +85,8 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     top_up_id: str = ""
     top_ups: int = 0
     top_up_after: datetime | None = None
+    top_up_day: str = ""
+    top_up_day_usd_micros: int = 0  # asked for on that day
     is_welcomed: bool = False
     weight: int = 0
 

@@ -94,10 +94,14 @@ class Segment(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class AutoTopUp(Struct, frozen=True, omit_defaults=True, gc=False):
-    """Buy `amount` when the balance falls below `threshold`; an amount of zero switches it off."""
+    """Buy `amount` when the balance falls below `threshold`; an amount of zero switches it off.
+
+    No more than `day_usd_micros_max` is asked for on one day (UTC); zero: three times the amount.
+    """
 
     threshold_usd_micros: int = 0
     amount_usd_micros: int = 0
+    day_usd_micros_max: int = 0
 
 
 class AlertSettings(Struct, frozen=True, omit_defaults=True, gc=False):

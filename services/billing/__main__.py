@@ -11,7 +11,8 @@ from services.billing.effects import PaymentAdapter, World, settle_by_hand
 from services.billing.rooms import ROOMS, SERVICE
 
 # Money that was received outside and is booked by its reference; an adapter of a payment provider takes its method.
-PAYMENTS: dict[str, PaymentAdapter] = dict.fromkeys(("manual", "card", "pix", "boleto", "wire"), settle_by_hand)
+# `auto`: top-ups that a customer has agreed to.
+PAYMENTS: dict[str, PaymentAdapter] = dict.fromkeys(("manual", "card", "pix", "boleto", "wire", "auto"), settle_by_hand)
 
 
 async def serve(running: process.Running) -> None:

@@ -1,4 +1,5 @@
-"""kill -9 of billing, nats-server and postgres while accounts are metered: no tick is lost, none is charged twice."""
+"""kill -9 of billing, nats-server and postgres while accounts are metered and top themselves up: no tick and no payment
+is lost, none counts twice."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ from libs.money import cost_micros
 from libs.refusal import Transient
 from libs.rpc import NatsBus
 from proto.base import Command, Meta, Query
-from proto.billing.commands import AddCredits, Tick
+from proto.billing.commands import AddCredits, SetAlerts, Tick
 from proto.billing.queries import BalanceView, GetBalance
+from proto.billing.words import AlertSettings, AutoTopUp
 from tests.integration.billing_world import ready, say, stopping
 from tests.integration.platform_here import ROOT
 
@@ -36,6 +38,7 @@ PRICE = 777_777
 ASK_MAX_S = 2.0
 DEADLINE_S = 60.0
 USD = 1_000_000
+PAID, TOP_UP, TOP_UPS = 1_000 * USD, 20 * USD, 8
 START = datetime(2060, 1, 1, 10, tzinfo=UTC)  # ahead of any clock, so that only our own ticks are due
 
 
@@ -101,8 +104,11 @@ async def test_no_tick_is_lost_or_charged_twice(tmp_path: Path) -> None:
                 return answer.body
 
             for account in accounts:
-                paid = AddCredits(now=START, account_id=account, credit_id="pay_1", usd_micros=1_000 * USD)
+                paid = AddCredits(now=START, account_id=account, credit_id="pay_1", usd_micros=PAID)
                 await again_until_well(lambda paid=paid: ask(paid))
+                top_up = AutoTopUp(10 * PAID, TOP_UP, TOP_UPS * TOP_UP)  # at every tick, up to the day's maximum
+                alerts = SetAlerts(now=START, account_id=account, alerts=AlertSettings(auto_top_up=top_up))
+                await again_until_well(lambda alerts=alerts: ask(alerts))
             number = 0
             for account in accounts:
                 for instance in range(INSTANCES_EACH):
@@ -166,3 +172,5 @@ async def billed(ask: Callable[[Query], Awaitable[object]], account_id: str, exp
     assert sum(view.totals.values()) == 0
     if view.active_instances or view.totals["revenue:gpu"] != expected:
         raise Transient(f"{account_id}: {view.totals['revenue:gpu']} of {expected}, {view.active_instances} running")
+    if view.totals["cash"] != -PAID - TOP_UPS * TOP_UP:
+        raise Transient(f"{account_id}: paid {-view.totals['cash']}")

@@ -152,10 +152,10 @@ async def test_alerts_are_set_and_kept(rich: GatewayWorld):
     )
     assert top_up.json["data"] == {
         "low_balance_threshold": 25.0, "low_balance_alert": False, "auto_top_up_threshold": 5.0,
-        "auto_top_up_amount": 50.0,
+        "auto_top_up_amount": 50.0, "auto_top_up_daily_max": 0.0,
     }  # fmt: skip
-    refused = await rich.call("PUT", "/api/v1/billing/settings", json={"auto_top_up_amount": 1})
-    assert refused.status == 400
+    for wrong in ({"auto_top_up_amount": 1}, {"auto_top_up_daily_max": 49}):
+        assert (await rich.call("PUT", "/api/v1/billing/settings", json=wrong)).status == 400
 
 
 async def test_money_is_its_owners(rich: GatewayWorld):

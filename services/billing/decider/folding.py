@@ -71,7 +71,8 @@ def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
         case LedgerOpened():
             return replace(ledger, account_id=event.account_id)
         case AlertsSet():
-            return replace(ledger, alerts=event.alerts)
+            is_other = event.alerts.auto_top_up != ledger.alerts.auto_top_up
+            return replace(ledger, alerts=event.alerts, top_up_after=None if is_other else ledger.top_up_after)
         case CreditsAdded() | CreditsGranted() | CreditsExpired() | LedgerAdjusted():
             return _credited(ledger, event)
         case TopUpWanted() | TopUpFailed():
@@ -207,7 +208,15 @@ def _known(ledger: Ledger, credit_id: str) -> Ledger:
 
 def _topped_up(ledger: Ledger, event: TopUpWanted | TopUpFailed) -> Ledger:
     if isinstance(event, TopUpWanted):
-        return replace(ledger, top_up_id=event.payment_id, top_ups=ledger.top_ups + 1)
+        day = event.wanted_at.date().isoformat() if event.wanted_at is not None else ""
+        before = ledger.top_up_day_usd_micros if day == ledger.top_up_day else 0
+        return replace(
+            ledger,
+            top_up_id=event.payment_id,
+            top_ups=ledger.top_ups + 1,
+            top_up_day=day,
+            top_up_day_usd_micros=before + event.usd_micros,
+        )
     return replace(ledger, top_up_id="", top_up_after=event.again_at)
 
 

@@ -22,13 +22,16 @@ from proto.billing.events import (
     BalanceLow,
     BalanceRestored,
     BalanceSuspended,
+    TopUpFailed,
     TopUpWanted,
 )
 from proto.billing.ledger import Ledger
 from proto.billing.words import LowReason
-from services.billing.decider.metering import is_live, paid_until, rate_of, usage_between
+from services.billing.decider.metering import day_start, is_live, paid_until, rate_of, usage_between
 
-Step: TypeAlias = AlertRearmed | BalanceExhausted | BalanceLow | BalanceRestored | BalanceSuspended | TopUpWanted
+Step: TypeAlias = (
+    AlertRearmed | BalanceExhausted | BalanceLow | BalanceRestored | BalanceSuspended | TopUpFailed | TopUpWanted
+)
 
 HOLD_S = 600  # ten minutes of burn are set aside for whatever runs (design 7)
 GRACE_S_MAX = 300  # half of what the hold covers; the rest is for stopping and for the last tick
@@ -37,6 +40,7 @@ TICK_SOON_S = 60  # one that may run out is watched closely: at most this much b
 SOON_S = 7_200  # closer than this is soon; two ordinary ticks fit in many times
 RUNWAY_LOW_S = 86_400  # contract dumont 2: less than 24 hours left
 RUNWAY_REARM_S = 108_000  # 30 hours: a quarter above, so that a price change does not warn twice
+TOP_UPS_A_DAY = 3  # unless the customer says otherwise: an error that spends is found after three payments
 REASON = "insufficient_balance"
 
 
@@ -199,10 +203,21 @@ def _suspended(ledger: Ledger, stands: Standing, instance_ids: Collection[str]) 
 
 
 def _top_up(ledger: Ledger, stands: Standing, now: datetime) -> Sequence[Step]:
-    """One at a time, and after a refusal or a refill not at once again."""
+    """One at a time, after a refusal or a refill not at once again, and no more on a day than the customer allows."""
     wish = ledger.alerts.auto_top_up
     is_waiting = ledger.top_up_id or (ledger.top_up_after is not None and now < ledger.top_up_after)
     if not wish.amount_usd_micros or is_waiting or stands.posted_usd_micros >= wish.threshold_usd_micros:
         return []
-    payment_id = derive_id("pay", ledger.account_id, "top_up", str(ledger.top_ups + 1))
-    return [TopUpWanted(account_id=ledger.account_id, payment_id=payment_id, usd_micros=wish.amount_usd_micros)]
+    today = day_start(now)
+    asked = ledger.top_up_day_usd_micros if ledger.top_up_day == today.date().isoformat() else 0
+    if asked + wish.amount_usd_micros > (wish.day_usd_micros_max or TOP_UPS_A_DAY * wish.amount_usd_micros):
+        tomorrow = today + timedelta(days=1)
+        return [TopUpFailed(account_id=ledger.account_id, payment_id="", again_at=tomorrow, reason="daily_maximum")]
+    return [
+        TopUpWanted(
+            account_id=ledger.account_id,
+            payment_id=derive_id("pay", ledger.account_id, "top_up", str(ledger.top_ups + 1)),
+            usd_micros=wish.amount_usd_micros,
+            wanted_at=now,
+        )
+    ]

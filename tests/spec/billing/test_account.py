@@ -295,3 +295,28 @@ def test_auto_top_up_asks_once_and_waits_after_a_refusal():
     assert [e for e in ACCOUNT.decide(refused, tick(2 * HOUR + 62)) if isinstance(e, TopUpWanted)]
     paid = run([bought(20, wanted.payment_id, seconds=HOUR + 62)], asked)
     assert paid.top_up_id == ""
+
+
+def test_auto_top_up_asks_for_no_more_on_a_day_than_the_customer_allows():
+    """Told once; the next day, or when the customer allows more, it goes on."""
+    top_up = AutoTopUp(5 * USD, 20 * USD, 45 * USD)
+    burning = run([
+        welcome(1), rate(0, 100 * USD),
+        SetAlerts(now=at(60), account_id=ACCOUNT_ID, alerts=AlertSettings(auto_top_up=top_up)),
+    ])  # fmt: skip
+    ledger, asked, failed = burning, list[TopUpWanted](), list[TopUpFailed]()
+    for minute in range(2, 240):
+        for wish in (
+            tick(60 * minute),
+            *(bought(20, ledger.top_up_id, 60 * minute) for _ in range(bool(ledger.top_up_id))),
+        ):
+            events = ACCOUNT.decide(ledger, wish)
+            asked += [event for event in events if isinstance(event, TopUpWanted)]
+            failed += [event for event in events if isinstance(event, TopUpFailed)]
+            for event in events:
+                ledger = ACCOUNT.evolve(ledger, event)
+    assert (len(asked), [event.reason for event in failed]) == (1, ["daily_maximum"])
+    more = AlertSettings(auto_top_up=AutoTopUp(5 * USD, 20 * USD, 65 * USD))
+    allowed = ACCOUNT.decide(ledger, SetAlerts(now=at(240 * 60), account_id=ACCOUNT_ID, alerts=more))
+    assert TopUpWanted in kinds(allowed)
+    assert TopUpWanted in kinds(ACCOUNT.decide(ledger, tick(14 * HOUR)))

@@ -98,11 +98,13 @@ class CreditsBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class AlertsBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is left out stays as it is. An auto top-up amount of 0 switches it off."""
+    """What is left out stays as it is. An auto top-up amount of 0 switches it off; a daily maximum of 0 is three times
+    the amount."""
 
     low_balance_threshold: Annotated[float, Meta(ge=0, le=CREDITS_USD_MAX)] | None = None
     auto_top_up_threshold: Annotated[float, Meta(ge=0, le=CREDITS_USD_MAX)] | None = None
     auto_top_up_amount: Annotated[float, Meta(ge=0, le=CREDITS_USD_MAX)] | None = None
+    auto_top_up_daily_max: Annotated[float, Meta(ge=0, le=CREDITS_USD_MAX)] | None = None
 
 
 async def get_balance(call: Call) -> Answer:
@@ -235,9 +237,12 @@ async def set_alerts(call: Call) -> Answer:
     top_up = AutoTopUp(
         threshold_usd_micros=_or(body.auto_top_up_threshold, known.auto_top_up.threshold_usd_micros),
         amount_usd_micros=_or(body.auto_top_up_amount, known.auto_top_up.amount_usd_micros),
+        day_usd_micros_max=_or(body.auto_top_up_daily_max, known.auto_top_up.day_usd_micros_max),
     )
     if 0 < top_up.amount_usd_micros < CREDITS_USD_MIN * MICROS:
         refuse("auto_top_up_amount", f"auto_top_up_amount must be 0 or at least {CREDITS_USD_MIN}")
+    if 0 < top_up.day_usd_micros_max < top_up.amount_usd_micros:
+        refuse("auto_top_up_daily_max", "auto_top_up_daily_max must be 0 or at least auto_top_up_amount")
     wanted = AlertSettings(low_usd_micros=_or(body.low_balance_threshold, known.low_usd_micros), auto_top_up=top_up)
     await call.command(SetAlerts(now=call.now, account_id=call.account_id, alerts=wanted))
     return ok(alerts(await _account(call)))

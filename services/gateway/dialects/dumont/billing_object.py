@@ -15,6 +15,7 @@ class DumontAlerts(Struct, frozen=True, kw_only=True):
     low_balance_alert: bool
     auto_top_up_threshold: float
     auto_top_up_amount: float
+    auto_top_up_daily_max: float
 
 
 class DumontBalance(Struct, frozen=True, kw_only=True):
@@ -131,6 +132,7 @@ def alerts(view: BalanceView) -> DumontAlerts:
         low_balance_alert=view.is_low,
         auto_top_up_threshold=usd(view.alerts.auto_top_up.threshold_usd_micros),
         auto_top_up_amount=usd(view.alerts.auto_top_up.amount_usd_micros),
+        auto_top_up_daily_max=usd(view.alerts.auto_top_up.day_usd_micros_max),
     )
 
 
