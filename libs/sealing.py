@@ -8,6 +8,7 @@ can be opened for another, and the sealed text of one owner cannot be given to a
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 
 from cryptography.exceptions import InvalidTag
@@ -31,10 +32,18 @@ class Sealer:
 
     def __init__(self, platform_secret: str, *, purpose: str) -> None:
         self._cipher = AESGCM(_derived(platform_secret, f"sealing:{purpose}"))
+        self._alike = _derived(platform_secret, f"alike:{purpose}")
 
     def seal(self, text: str, *, owner: str) -> str:
         """Never the same twice. `owner` must be named again to open it."""
-        nonce = os.urandom(NONCE_BYTES)
+        return self._sealed(text, owner, os.urandom(NONCE_BYTES))
+
+    def seal_alike(self, text: str, *, owner: str) -> str:
+        """The same for the same text and owner, where a repeat must not look like a change; tells no more than that."""
+        named = len(owner).to_bytes(4) + owner.encode() + text.encode()
+        return self._sealed(text, owner, hmac.digest(self._alike, named, "sha256")[:NONCE_BYTES])
+
+    def _sealed(self, text: str, owner: str, nonce: bytes) -> str:
         sealed = self._cipher.encrypt(nonce, text.encode(), owner.encode())
         return FORM + base64.urlsafe_b64encode(nonce + sealed).decode()
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from libs.eventlog import Page
 from libs.eventlog.memory import MemoryLog
+from libs.sealed_urls import hidden
 from proto.webhook_dispatch.commands import (
     ForgetDeliveries,
     PauseEndpoint,
@@ -42,6 +43,7 @@ from tests.integration.webhook_world import (
 )
 
 SECRET = "a secret of mine"
+SECRET_TOKEN = "a-token-in-a-url"
 
 
 async def delivered(world: WebhookWorld, endpoint_id: str, number: int) -> bool:
@@ -105,8 +107,11 @@ async def test_a_url_given_with_an_instance_hears_of_it_alone_with_the_accounts_
     async with receiver() as target, webhook_world(database_url) as world:
         sealed = SEALER.seal(SECRET, owner=ACCOUNT)
         await world.ask(SetDefaultSecret(now=world.clock.now(), account_id=ACCOUNT, sealed_secret=sealed))
-        await world.say(*facts_of("inst_1", webhook_url=target.url + "/a"), *facts_of("inst_2"))
+        url = hidden(f"{target.url}/a?token={SECRET_TOKEN}", SEALER, owner=ACCOUNT)
+        assert SECRET_TOKEN not in url
+        await world.say(*facts_of("inst_1", webhook_url=url), *facts_of("inst_2"))
         await eventually(lambda: len(target.got) == 5)
+        assert {got.path for got in target.got} == {f"/a?token={SECRET_TOKEN}"}
         assert {got.json["instanceId"] for got in target.got} == {"inst_1"}
         ready = next(got.json for got in target.got if got.json["status"] == "ready")
         assert ready["data"]["connectionDetails"]["ssh"] == "ssh root@127.0.0.1 -p 40022"

@@ -70,7 +70,7 @@ class Receiver:
         return [each for each in self.got if each.path == path]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        got = Got(request.path, dict(request.headers), await request.read())
+        got = Got(request.path_qs, dict(request.headers), await request.read())
         self.got.append(got)
         answer = self.answer(got)
         if asyncio.iscoroutine(answer):

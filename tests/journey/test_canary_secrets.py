@@ -165,12 +165,15 @@ def plant_payment(canaries: Canaries) -> None:
 
 
 def plant_webhooks(canaries: Canaries) -> None:
-    hook = {"name": "one", "url": f"{canaries.up.api_url}/livez", "events": ["*"]}
+    url = f"{canaries.up.api_url}/livez?token={canaries.plant('a token in a webhook URL')}"
+    hook = {"name": "one", "url": url, "events": ["*"]}
     secret = canaries.plant("a webhook's secret")
     hook_id = canaries.made("webhook", "POST", f"{V1}/webhooks", {**hook, "secret": secret})["id"]
     canaries.known("a webhook's made secret", canaries.made("webhook", "POST", f"{V1}/webhooks", hook)["secret"])
     path = f"{V1}/webhooks/{hook_id}"
     canaries.send("change", "PUT", path, {"secret": canaries.plant("a webhook's changed secret")})
+    moved = f"{canaries.up.api_url}/readyz?{canaries.plant('a changed token in a webhook URL')}"
+    assert canaries.send("move", "PUT", path, {"url": moved}).json["data"]["url"].endswith("/readyz?***")
     canaries.made("rotate", "POST", f"{path}/rotate-secret", {"secret": canaries.plant("a webhook's rotated secret")})
     canaries.made("default", "PUT", f"{V1}/webhooks/default-secret", {"secret": canaries.plant("the default secret")})
     for read in ("", "/attempts", "/deliveries"):
@@ -186,7 +189,7 @@ def plant_instance(canaries: Canaries) -> None:
         "label": "canary",
         "env": {"MODEL_TOKEN": variable},
         "onstart_cmd": f'echo "$MODEL_TOKEN" > told; echo {command} > said',
-        "webhook_url": f"{up.api_url}/livez",
+        "webhook_url": f"{up.api_url}/livez?key={canaries.plant('a token in the webhook URL of an instance')}",
     }
     instance_id = canaries.send("create", "POST", f"{V1}/instances", wish, Idempotency_Key="once").json["data"]["id"]
     assert canaries.send("again", "POST", f"{V1}/instances", wish, Idempotency_Key="once").status == 201
@@ -223,6 +226,7 @@ def plant_wrong(canaries: Canaries) -> None:
     """In requests that are refused: the answer must not repeat what may be a secret."""
     private = f"-----BEGIN OPENSSH PRIVATE KEY-----\n{canaries.plant('a private key by mistake')}"
     hook = {"name": "x", "url": "https://example.com", "events": ["*"]}
+    novita = {"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
     wrong: list[tuple[str, str, Any]] = [
         ("POST", f"{V1}/instances", {"gpu": "RTX 4090", "ssh_key": private}),
         ("POST", f"{V1}/instances", {"gpu": "RTX 4090", "env": [canaries.plant("variables of a wrong shape")]}),
@@ -231,6 +235,9 @@ def plant_wrong(canaries: Canaries) -> None:
         ("PUT", f"{V1}/webhooks/default-secret", {"secret": canaries.plant("a secret with a blank") + " x"}),
         ("PUT", f"{V1}/webhooks/default-secret", {"secret": [canaries.plant("a secret of a wrong shape")]}),
         ("POST", f"{V1}/webhooks", {**hook, "url": f"ftp://u:{canaries.plant('a password in a URL')}@h/"}),
+        ("POST", f"{V1}/webhooks", {**hook, "url": f"https://u:{canaries.plant('a password in a good URL')}@h.com/"}),
+        ("POST", f"{V1}/instances", {"gpu": "RTX 4090", "webhook_url": f"https://{canaries.plant('a user')}@h.com/"}),
+        ("POST", "/api/instances", {**novita, "webhookUrl": f"https://{canaries.plant('a novita user')}@h.com/"}),
         ("POST", f"{V1}/webhooks", {**hook, "name": 1, "secret": canaries.plant("a secret beside a mistake")}),
     ]  # fmt: skip
     for method, path, body in wrong:

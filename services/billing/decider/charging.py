@@ -61,7 +61,7 @@ def tick(ledger: Ledger, command: Tick) -> Sequence[UsageCharged]:
         said.append(charged)
         ledger = evolve(ledger, charged)
     if said:
-        due_at = command.now if said[-1].until < command.now else next_tick_at(ledger, command.now)
+        due_at = command.now if said[-1].until < command.now else next_tick_at(ledger, command.now, since=command.now)
         said[-1] = replace(said[-1], next_tick_at=due_at if _runs(ledger) else None)
     return said
 
@@ -196,4 +196,4 @@ def _tick_after(ledger: Ledger, changed: MeterChanged, now: datetime) -> datetim
     is_behind = day_start(max(now, changed.at)) > day_start(after.charged_until)
     if is_behind or not any(rate_of(meter) for meter in after.meters.values()):
         return now
-    return min(next_tick_at(after, now) or now, after.charged_until + DAY)
+    return min(next_tick_at(after, now, since=after.charged_until) or now, after.charged_until + DAY)

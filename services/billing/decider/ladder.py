@@ -2,8 +2,8 @@
 
 ok -> grace -> suspended -> ok. The hold of ten minutes of burn is what grace lives on: it begins when nothing but the
 hold is left, and ends with half of it left, so that what is suspended can be hibernated. What still runs then is named
-again at every tick, with the balance; whoever hears that it is used up stops it. So the balance falls below zero by at
-most one tick of burn. Storage is not suspended: nothing is deleted, and what it costs is owed.
+again at every tick, with the balance, and just when nothing is left; whoever hears that stops it. So the balance falls
+below zero by seconds of burn, less than one tick. Storage is not suspended: nothing is deleted, what it costs is owed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ HOLD_S = 600  # ten minutes of burn are set aside for whatever runs (design 7)
 GRACE_S_MAX = 300  # half of what the hold covers; the rest is for stopping and for the last tick
 TICK_S = 600  # a balance that lasts is charged this often; reads add what has run since
 TICK_SOON_S = 60  # one that may run out is watched closely: at most this much burn can be missing
+JUST_AFTER_S = 2  # whole seconds and rounding of each meter
 SOON_S = 7_200  # closer than this is soon; two ordinary ticks fit in many times
 RUNWAY_LOW_S = 86_400  # contract dumont 2: less than 24 hours left
 RUNWAY_REARM_S = 108_000  # 30 hours: a quarter above, so that a price change does not warn twice
@@ -87,14 +88,16 @@ def standing(ledger: Ledger, now: datetime) -> Standing:
     )
 
 
-def next_tick_at(ledger: Ledger, now: datetime) -> datetime | None:
-    """When to charge next; None: nothing runs."""
+def next_tick_at(ledger: Ledger, now: datetime, *, since: datetime) -> datetime | None:
+    """When to charge next, `since` having charged last; None: nothing runs. Facts in between do not put it off."""
     stands = standing(ledger, now)
     if stands.runway_s is None:
         return None
     is_soon = stands.runway_s < SOON_S and (ledger.stage != "suspended" or running(ledger))
     tick_s = TICK_SOON_S if is_soon else TICK_S
-    due_at = now + timedelta(seconds=tick_s)
+    due_at = max(now, since + timedelta(seconds=tick_s))
+    if stands.posted_usd_micros > 0 and stands.runway_s < tick_s:  # looked at again just when nothing is left
+        due_at = min(due_at, now + timedelta(seconds=stands.runway_s + JUST_AFTER_S))
     if ledger.stage == "grace" and ledger.grace_until is not None and ledger.grace_until > now:
         return min(due_at, ledger.grace_until)
     return due_at
@@ -161,7 +164,8 @@ def _stage(
         if grace_s > 0:
             return [_exhausted(ledger, stands, runway_s, now + timedelta(seconds=grace_s))]
         return [_exhausted(ledger, stands, runway_s, now), _suspended(ledger, stands, running(ledger))]
-    if ledger.stage == "grace" and ledger.grace_until is not None and now < ledger.grace_until:
+    is_grace = ledger.stage == "grace" and ledger.grace_until is not None and now < ledger.grace_until
+    if is_grace and runway_s > TICK_SOON_S:  # less, when more runs than did when grace began
         return []
     named = running(ledger)
     if ledger.stage == "suspended" and started is not None:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from libs.refusal import Transient
 from libs.runtime.service import Handle
+from libs.sealed_urls import opened
 from libs.sealing import NotSealedHere
 from libs.signing import Keys, signed_headers
 from proto.webhook_dispatch.words import mailbox_of
@@ -91,6 +92,7 @@ async def post_signed(
     """With every proof of signing.py. `default_secret` is sealed, for URLs that were given with an instance."""
     try:
         keys = _keys(world, target, default_secret, at)
+        url = opened(target.url, world.sealer, owner=target.account_id)
     except NotSealedHere:
         return Answer(0, error=SECRET_LOST)
     headers = signed_headers(
@@ -101,7 +103,7 @@ async def post_signed(
         keys=keys,
         platform_key=world.platform_key,
     )
-    return await world.poster.post(target.url, body, headers, timeout_s=timeout_s)
+    return await world.poster.post(url, body, headers, timeout_s=timeout_s)
 
 
 def _keys(world: World, target: Target, default_secret: str, at: datetime) -> Keys:

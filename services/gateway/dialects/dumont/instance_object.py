@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from libs.sealed_urls import shown
 from proto.instance.queries import InstanceView
 from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus
 from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
@@ -111,7 +112,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         generation=view.generation,
         status_reason=view.status_reason,
         failure_code=view.failure_code or None,
-        webhook_url=view.webhook_url or None,
+        webhook_url=shown(view.webhook_url) or None,
         start_date=milliseconds_or_none(view.started_at),
         ready_at=milliseconds_or_none(view.ready_at),
         stopped_at=milliseconds_or_none(view.stopped_at),

@@ -19,6 +19,7 @@ from services.gateway.dialects.dumont.instance_object import ASKED, DumontInstan
 from services.gateway.dialects.dumont.protection import chosen_strategy, protection_for
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.dialects.holds import command_with_hold
+from services.gateway.receivers import receiver_url
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
@@ -224,7 +225,7 @@ def _create_command(call: Call, body: CreateBody, instance_id: str) -> CreateIns
         ),
         machine_id=call.first_machine_id(instance_id),
         offer_id=body.offer_id or "",
-        webhook_url=body.webhook_url or "",
+        webhook_url=receiver_url(call, "webhook_url", body.webhook_url),
         auto_stop_minutes=body.auto_stop_minutes,
         request_hash=call.request_hash(),
         dialect=DIALECT.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from libs.sealed_urls import shown
 from proto.webhook_dispatch.queries import AttemptView, DeliveryView, EndpointView, ProbeResult
 from services.gateway.dialects import milliseconds, milliseconds_or_none
 
@@ -87,7 +88,7 @@ def webhook(view: EndpointView, *, secret: str = "", previous_secret_until: str 
     return DumontWebhook(
         id=view.endpoint_id,
         name=view.name,
-        url=view.url,
+        url=shown(view.url),
         events=list(view.events),
         enabled=view.status != "disabled",
         status=view.status,

@@ -49,6 +49,7 @@ from services.gateway.dialects.dumont.webhook_object import (
     WebhookDone,
     webhook,
 )
+from services.gateway.receivers import receiver_url
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
@@ -143,7 +144,7 @@ async def create_webhook(call: Call) -> Answer:
             endpoint_id=webhook_id,
             account_id=call.account_id,
             name=body.name,
-            url=body.url,
+            url=receiver_url(call, "url", body.url),
             events=body.events,
             sealed_secret=_seal(call, secret, webhook_id),
             rate_limit_per_s=body.rate_limit_per_s,
@@ -186,7 +187,7 @@ async def change_webhook(call: Call) -> Answer:
         endpoint_id=webhook_id,
         account_id=call.account_id,
         name=body.name,
-        url=body.url,
+        url=None if body.url is None else receiver_url(call, "url", body.url),
         events=body.events,
         sealed_secret=None if body.secret is None else _seal(call, body.secret, webhook_id),
         rate_limit_per_s=body.rate_limit_per_s,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from libs.sealed_urls import shown
 from proto.instance.queries import InstanceView
 from proto.instance.words import JUPYTER_PORT, SSH_PORT, WEB_TERMINAL_PORT, Endpoint, InstanceStatus
 from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
@@ -106,7 +107,7 @@ def instance(view: InstanceView, model: StatusModel = "full") -> NovitaInstance:
         rootfs_size=view.spec.disk_gb,
         billing_mode="onDemand" if view.spec.billing == "on_demand" else "spot",
         price_per_hour=usd(view.price_usd_micros_per_hour) if view.price_usd_micros_per_hour else None,
-        webhook_url=view.webhook_url or None,
+        webhook_url=shown(view.webhook_url) or None,
         status_reason=view.status_reason or None,
         error_code=view.failure_code or None,
         last_used_at=milliseconds_or_none(view.last_used_at),

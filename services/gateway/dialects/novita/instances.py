@@ -26,6 +26,7 @@ from services.gateway.dialects.novita.instance_object import (
     shown_status,
 )
 from services.gateway.dialects.novita.templates import template
+from services.gateway.receivers import receiver_url
 from services.gateway.routing import Route
 
 LIST_LIMIT_DEFAULT = 50
@@ -222,7 +223,7 @@ async def _start(call: Call, instance_id: str) -> Answer:
             machine_id=call.next_machine_id(instance_id),
             request_id=call.wish_id("start"),
             health_check=_health_check(body),
-            webhook_url=body.webhook_url or "",
+            webhook_url=receiver_url(call, "webhookUrl", body.webhook_url),
         ),
     )
     view = await _view(call, instance_id)
@@ -303,7 +304,7 @@ def _create_command(call: Call, body: NovitaCreateBody, instance_id: str) -> Cre
             ports=chosen.ports,
         ),
         machine_id=call.first_machine_id(instance_id),
-        webhook_url=body.webhook_url or "",
+        webhook_url=receiver_url(call, "webhookUrl", body.webhook_url),
         auto_stop_minutes=AUTO_STOP_MINUTES,
         request_hash=call.request_hash(),
         dialect=DIALECT.name,
