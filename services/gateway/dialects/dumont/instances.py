@@ -19,7 +19,7 @@ from services.gateway.dialects.dumont.instance_object import ASKED, DumontInstan
 from services.gateway.dialects.dumont.protection import chosen_strategy, protection_for
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.dialects.holds import command_with_hold
-from services.gateway.receivers import receiver_url
+from services.gateway.dialects.receivers import receiver_url
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 

@@ -49,7 +49,7 @@ from services.gateway.dialects.dumont.webhook_object import (
     WebhookDone,
     webhook,
 )
-from services.gateway.receivers import receiver_url
+from services.gateway.dialects.receivers import receiver_url
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 

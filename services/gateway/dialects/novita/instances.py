@@ -26,7 +26,7 @@ from services.gateway.dialects.novita.instance_object import (
     shown_status,
 )
 from services.gateway.dialects.novita.templates import template
-from services.gateway.receivers import receiver_url
+from services.gateway.dialects.receivers import receiver_url
 from services.gateway.routing import Route
 
 LIST_LIMIT_DEFAULT = 50
