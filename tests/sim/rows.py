@@ -103,20 +103,17 @@ def _blocked(store: MemoryStore, accounts: list[str], now: Any) -> list[Row]:
 
 
 def _without_cpu_standby(store: MemoryStore, limit: int) -> list[Row]:
-    wanting = {
-        row["instance_id"]: row["machine_id"]
-        for row in store.rows("instances")
-        if row.get("cpu") is not None and row.get("status") == "ready"
-    }
+    instances = store.rows("instances", "cpu", "status")
+    wanting = {row["instance_id"] for row in instances if row.get("cpu") is not None and row.get("status") == "ready"}
     if not wanting:
         return []
     served = {
         m["instance_id"]
-        for m in store.rows("machines")
-        if (m.get("role") == "cpu_standby" and m["status"] in ("requested", "rented", "booted", "healthy"))
-        or (wanting.get(m["instance_id"]) == m["machine_id"] and (m.get("offer") or {}).get("kind") == "cpu")
+        for m in store.rows("machines", "instance_id", "role", "status", "offer")
+        if m["status"] in ("requested", "rented", "booted", "healthy")
+        and (m["role"] == "cpu_standby" or (m.get("offer") or {}).get("kind") == "cpu")
     }
-    return [(instance_id,) for instance_id in sorted(wanting.keys() - served)[:limit]]
+    return [(instance_id,) for instance_id in sorted(wanting - served)[:limit]]
 
 
 def _region(store: MemoryStore, instance_id: str) -> list[Row]:

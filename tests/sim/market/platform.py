@@ -133,7 +133,7 @@ class Platform:
             rows += member.service.project(heard)
             for listener in self.said:
                 listener(member, heard, state)
-            asyncio.get_running_loop().call_later(HOP_S, self._hear, member, heard)
+            self._spread(member, heard)
         member.store.write(rows)
         for row in rows:
             if row.table == DEADLINES_TABLE:
@@ -141,26 +141,31 @@ class Platform:
 
     # --- what follows -------------------------------------------------------------------------------------------
 
-    def _hear(self, speaker: Member, heard: Heard) -> None:
-        """The speaker's own reactions and hands, then everybody who hears this fact."""
-        self._react(speaker, heard)
+    def _spread(self, speaker: Member, heard: Heard) -> None:
+        """What the speaker and everybody who hears this fact wish because of it, and the speaker's hands: a hop later.
+
+        Reactions are pure, so those that ask for nothing need no hop.
+        """
+        name = wire_name_of(heard.event) if heard.event.public else ""
+        hearers = [member for member in self.members.values() if member is not speaker and name in member.hears]
+        wishes = [(member, commands) for member in (speaker, *hearers) if (commands := [*member.service.react(heard)])]
         effect = speaker.service.effects.get(type(heard.event))
+        if wishes or effect is not None:
+            asyncio.get_running_loop().call_later(HOP_S, self._follow_up, speaker, heard, wishes, effect)
+
+    def _follow_up(
+        self, speaker: Member, heard: Heard, wishes: Sequence[tuple[Member, list[Command]]], effect: Effect | None
+    ) -> None:
+        for member, commands in wishes:
+            self._issue(member, (heard.aggregate_id, "react"), commands)
         if effect is not None:
             self._enqueue(speaker, (heard.aggregate_id, effect.lane), lambda: self._affect(speaker, heard, effect))
-        if heard.event.public:
-            name = wire_name_of(heard.event)
-            for member in self.members.values():
-                if member is not speaker and name in member.hears:
-                    self._react(member, heard)
-
-    def _react(self, member: Member, heard: Heard) -> None:
-        self._issue(member, (heard.aggregate_id, "react"), list(member.service.react(heard)))
 
     def _issue(self, member: Member, lane: tuple[str, str], commands: Sequence[Command]) -> None:
         """At once when nothing is to be asked or waited for: a task for each is most of what a month would cost."""
         if lane in member.lanes or member.must_ask(commands):
             self._enqueue(member, lane, lambda: self._execute_all(member, commands))
-        elif commands:
+        else:
             self._commit_all(member, commands)
 
     def _enqueue(self, member: Member, lane: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
