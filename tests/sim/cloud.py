@@ -250,24 +250,24 @@ class SimProvider:
     )
 
     def __init__(self, cloud: FakeCloud, life: Life) -> None:
-        self._cloud = cloud
+        self.cloud = cloud
         self._life = life
 
     async def offers(self) -> Sequence[Offer]:
         await self._reach("offers")
-        return self._cloud.offers()
+        return self.cloud.offers()
 
     async def create(self, order: MachineOrder) -> ProviderMachine:
         await self._reach("create")
-        lies, draws = self._cloud.lies, self._life.draws
+        lies, draws = self.cloud.lies, self._life.draws
         if draws.happens(lies.create_times_out_uncreated):
             await self._life.pause(CALL_S_MAX)
             raise OutcomeUnknown("create: no answer")
         if draws.happens(lies.create_late):
-            self._cloud.create_late(order)
+            self.cloud.create_late(order)
             await self._life.pause(CALL_S_MAX)
             raise OutcomeUnknown("create: no answer")
-        machine = self._cloud.create(order)
+        machine = self.cloud.create(order)
         if draws.happens(lies.create_times_out_created):
             await self._life.pause(CALL_S_MAX)
             raise OutcomeUnknown("create: no answer")
@@ -279,21 +279,21 @@ class SimProvider:
 
     async def get(self, provider_machine_id: str) -> ProviderMachine:
         await self._reach("get")
-        machine = self._cloud.rented.get(provider_machine_id)
+        machine = self.cloud.rented.get(provider_machine_id)
         if machine is None:
             return ProviderMachine(provider_machine_id, "", "gone")
-        if machine.status == "running" and self._life.draws.happens(self._cloud.lies.gone_while_running):
-            self._cloud.trace.note("cloud lies", provider_machine_id, "gone though running")
+        if machine.status == "running" and self._life.draws.happens(self.cloud.lies.gone_while_running):
+            self.cloud.trace.note("cloud lies", provider_machine_id, "gone though running")
             return ProviderMachine(provider_machine_id, "", "gone")
-        shown = self._cloud.shown_status(machine)
+        shown = self.cloud.shown_status(machine)
         if shown != machine.status:
-            self._cloud.trace.note("cloud lies", provider_machine_id, shown, "though", machine.status)
+            self.cloud.trace.note("cloud lies", provider_machine_id, shown, "though", machine.status)
         return _shown(machine, shown)
 
     async def machines(self) -> Sequence[ProviderMachine]:
         await self._reach("machines")
-        now_s = self._cloud.now_s()
-        seen = [(m, self._cloud.shown_status(m)) for m in self._cloud.known() if m.seen_from_s <= now_s]
+        now_s = self.cloud.now_s()
+        seen = [(m, self.cloud.shown_status(m)) for m in self.cloud.known() if m.seen_from_s <= now_s]
         return [_shown(machine, status) for machine, status in seen if status != "gone"]
 
     async def start(self, provider_machine_id: str) -> None:
@@ -301,21 +301,21 @@ class SimProvider:
         if machine is None or machine.status in ("gone", "exited", "failed"):
             raise OfferGone(provider_machine_id)
         if machine.status in ("stopped", "stopping"):
-            if self._life.draws.happens(self._cloud.lies.offer_gone):
+            if self._life.draws.happens(self.cloud.lies.offer_gone):
                 raise OfferGone(provider_machine_id)
-            self._cloud.boot(machine)
+            self.cloud.boot(machine)
         await self._answer("start")
 
     async def stop(self, provider_machine_id: str) -> None:
         machine = await self._machine(provider_machine_id, "stop")
         if machine is not None:
-            self._cloud.stop(machine)
+            self.cloud.stop(machine)
         await self._answer("stop")
 
     async def destroy(self, provider_machine_id: str) -> None:
         machine = await self._machine(provider_machine_id, "destroy")
         if machine is not None:
-            self._cloud.destroy(machine)
+            self.cloud.destroy(machine)
         await self._answer("destroy")
 
     async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
@@ -324,45 +324,45 @@ class SimProvider:
             raise OfferGone(provider_machine_id)
         if not machine.volume_id:
             machine.volume_id = f"vol_{name}"
-            self._cloud.volumes[machine.volume_id] = name
+            self.cloud.volumes[machine.volume_id] = name
         await self._answer("share")
         return machine.volume_id
 
     async def release_volumes(self, names: Collection[str]) -> None:
         await self._reach("release")
-        for volume_id, name in list(self._cloud.volumes.items()):
+        for volume_id, name in list(self.cloud.volumes.items()):
             if name in names:
-                if any(machine.volume_id == volume_id for machine in self._cloud.alive()):
+                if any(machine.volume_id == volume_id for machine in self.cloud.alive()):
                     raise Transient(f"{volume_id} is in use")
-                del self._cloud.volumes[volume_id]
+                del self.cloud.volumes[volume_id]
         await self._answer("release")
 
     async def signals(self) -> AsyncIterator[News]:
         queue: asyncio.Queue[str] = asyncio.Queue()
-        self._cloud.listeners.append(queue)
+        self.cloud.listeners.append(queue)
         try:
             while True:
                 hint = await queue.get()
                 await self._life.step()
                 yield News(hint)
         finally:
-            self._cloud.listeners.remove(queue)
+            self.cloud.listeners.remove(queue)
 
     async def close(self) -> None:
         return
 
     async def _machine(self, provider_machine_id: str, what: str) -> Rented | None:
         await self._reach(what)
-        return self._cloud.rented.get(provider_machine_id)
+        return self.cloud.rented.get(provider_machine_id)
 
     async def _reach(self, what: str) -> None:
         await self._life.step()
-        if self._life.draws.happens(self._cloud.lies.call_fails_before):
+        if self._life.draws.happens(self.cloud.lies.call_fails_before):
             raise Transient(f"{what}: the cloud is unwell")
 
     async def _answer(self, what: str) -> None:
         await self._life.step()
-        if self._life.draws.happens(self._cloud.lies.call_fails_after):
+        if self._life.draws.happens(self.cloud.lies.call_fails_after):
             raise Transient(f"{what}: the answer got lost")
 
 

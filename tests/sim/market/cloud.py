@@ -22,8 +22,10 @@ from msgspec.structs import replace
 from libs.sim.chance import Chance
 from libs.sim.trace import Trace
 from proto.instance.words import Offer
+from services.instance.decider.market import Stock
+from services.instance.effects import World
 from services.instance.providers import MachineOrder, OfferGone, ProviderStatus
-from tests.sim.cloud import HONEST, NAME, FakeCloud, Rented
+from tests.sim.cloud import HONEST, NAME, FakeCloud, Rented, SimProvider
 from tests.sim.market.weather import HOUR_S, Z_95, ZONES, Outage, Zone, log_normal_s
 
 HOSTS_PER_ZONE, GPUS_PER_HOST = 12, 8
@@ -68,7 +70,8 @@ class MarketCloud(FakeCloud):
         self.whole_zone_share = whole_zone_share
         self._random = chance.generator("market/hosts")
         self.hosts = {host.offer.host_id: host for host in self._hosts(self._random)}
-        self._always = [*_on_demand(), *_cpus()]
+        self._always = (*_on_demand(), *_cpus())
+        self._listing: tuple[Offer, ...] | None = None  # until a host has another number of free GPUs
         self._live: dict[str, Rented] = {}
         self._since_s: dict[str, float] = {}
         self.cost_usd_micros = 0.0
@@ -84,7 +87,10 @@ class MarketCloud(FakeCloud):
 
     def offers(self) -> Sequence[Offer]:
         """One per host with a free GPU; a machine on demand in every zone; a CPU machine in every region."""
-        return [*(host.offer for host in self.hosts.values() if host.free > 0), *self._always]
+        if self._listing is None:
+            free = [host.offer for host in self.hosts.values() if host.free > 0]
+            self._listing = (*free, *self._always)
+        return self._listing
 
     def create(self, order: MachineOrder) -> Rented:
         host = self.hosts.get(order.offer.host_id)
@@ -119,6 +125,7 @@ class MarketCloud(FakeCloud):
         """A zone runs dry: nothing is to be had there until `recover`, and machines that run there are taken."""
         hosts = [host for host in self.hosts.values() if host.zone.name == outage.zone and not host.is_out]
         taken_share = 1.0 if self._random.random() < self.whole_zone_share else TAKEN_SHARE
+        self._listing = None
         for host in hosts:
             host.is_out = True
             for machine in list(host.ours.values()):
@@ -127,6 +134,7 @@ class MarketCloud(FakeCloud):
         return hosts
 
     def recover(self, hosts: Iterable[Host]) -> None:
+        self._listing = None
         for host in hosts:
             host.is_out = False
 
@@ -145,9 +153,13 @@ class MarketCloud(FakeCloud):
             for machine in random.sample(slots, k=wanted):
                 if machine is not None:
                     self.preempt(machine)
-            host.others += wanted
+            self._take(host, wanted)
             held_s = log_normal_s(OTHERS_HOLD_P50_MIN, OTHERS_HOLD_P95_MIN, Z_95, random)
-            loop.call_later(held_s, _give_back, host, wanted)
+            loop.call_later(held_s, self._take, host, -wanted)
+
+    def _take(self, host: Host, gpus: int) -> None:
+        host.others += gpus
+        self._listing = None
 
     def preempt(self, machine: Rented) -> None:
         super().preempt(machine)
@@ -167,6 +179,7 @@ class MarketCloud(FakeCloud):
             self._live[key] = machine
         host = self.hosts.get(machine.offer.host_id)
         if host is not None:
+            self._listing = None
             if status in HOLDS_GPU:
                 host.ours[key] = machine
             else:
@@ -188,6 +201,19 @@ class MarketCloud(FakeCloud):
     def close_meter(self) -> None:
         for machine in self.alive():
             self._charge(machine)
+
+
+class MarketWorld(World):
+    """The instance service's outside, with the market as it stands: a listing is laid out when there is another one."""
+
+    async def offers(self) -> Stock:
+        provider = self.providers[NAME]
+        assert isinstance(provider, SimProvider), "the market is simulated"
+        offers = provider.cloud.offers()
+        if offers != self.market.stock.offers:
+            self.market.stock = Stock(offers)
+            self.market.models |= self.market.stock.models
+        return self.market.stock
 
 
 def _offer(host_id: str, zone: Zone, price_usd_micros: int) -> Offer:
@@ -215,7 +241,3 @@ def _cpus() -> Iterable[Offer]:
 
 def _nobody_asks(_machine: Rented) -> None:
     return
-
-
-def _give_back(host: Host, gpus: int) -> None:
-    host.others -= gpus

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from types import coroutine
 from typing import Any
 
 import msgspec
@@ -163,10 +164,12 @@ class Platform:
 
     def _issue(self, member: Member, lane: tuple[str, str], commands: Sequence[Command]) -> None:
         """At once when nothing is to be asked or waited for: a task for each is most of what a month would cost."""
-        if lane in member.lanes or member.must_ask(commands):
+        if lane in member.lanes:
             self._enqueue(member, lane, lambda: self._execute_all(member, commands))
-        else:
+        elif not member.must_ask(commands):
             self._commit_all(member, commands)
+        elif (rest := _rest_of(self._execute_all(member, commands))) is not None:
+            self._enqueue(member, lane, lambda: rest)
 
     def _enqueue(self, member: Member, lane: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
         waiting = member.lanes.get(lane)
@@ -259,6 +262,26 @@ class _Handle:
     async def state(self, kind: str, aggregate_id: str, *, at_least_seq: int | None = None) -> Any:
         del at_least_seq
         return self._member.states.get((kind, aggregate_id), self._member.kinds[kind].initial)
+
+
+def _rest_of(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run it as far as it goes without waiting, which is mostly to its end (None); else what is left of it."""
+    try:
+        awaited = work.send(None)
+    except StopIteration:
+        return None
+    return _resumed(work, awaited)
+
+
+@coroutine
+def _resumed(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """Hand to the task what the work waits for, and back what came of it."""
+    while True:
+        try:
+            came = yield awaited
+            awaited = work.send(came)
+        except StopIteration:
+            return
 
 
 async def _awaited(work: Awaitable[None]) -> None:

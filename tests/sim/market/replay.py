@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.ids import derive_id
 from libs.refusal import Refused
 from libs.sim.chance import CALM, Chance
@@ -31,7 +33,7 @@ from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
 from tests.sim.market.agents import SYNC_EVERY_S, Agents, Storage
-from tests.sim.market.cloud import GPU, MarketCloud
+from tests.sim.market.cloud import GPU, MarketCloud, MarketWorld
 from tests.sim.market.platform import LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
 from tests.sim.market.tally import Outcome, Tally
@@ -43,6 +45,7 @@ BY_HAND_AFTER_S, AGAIN_AFTER_S = 900.0, 300.0
 CENSUS_S = 900.0  # lost signals are not simulated here, so the census only has to be there
 FORGET_EVERY_S = HOUR_S
 TABLES_READ = ("instances", "machines", "orphans", "blacklist")  # by the instance service's hands
+STILL = replace(CALM, delay_share=0.0)  # milliseconds are not what a month is about
 TURNS_MAX = 200_000_000
 
 
@@ -60,7 +63,7 @@ class _Replay:
         self._choice = choice
         self._days = days
         self._weather = outages(seed, days)
-        chance = Chance(seed, CALM)
+        chance = Chance(seed, STILL)
         self._cloud = MarketCloud(chance, Trace())
         self._tally = Tally(self._cloud)
         self._cloud.on_taken = self._tally.taken
@@ -68,7 +71,7 @@ class _Replay:
         self._starts = 0
         self._rows = LeanStore(TABLES_READ)
         life = Life("market", 1, chance)
-        outside = instance_scenario.outside(life, self._cloud, self._rows)
+        outside = MarketWorld(**vars(instance_scenario.outside(life, self._cloud, self._rows)))
         outside.poll_s = CENSUS_S
         outside.heartbeat_s = days * DAY_S  # silence is not simulated
         outside.storage = Storage()
