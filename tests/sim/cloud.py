@@ -114,7 +114,7 @@ class FakeCloud:
             )
             for number in range(12)
         ]
-        self.market = sorted(self.market, key=lambda offer: offer.price_usd_micros_per_hour)
+        self.market = [*sorted(self.market, key=lambda offer: offer.price_usd_micros_per_hour), *_cpus()]
 
     def calm(self) -> None:
         """From now on it tells the truth and takes nothing away."""
@@ -233,6 +233,16 @@ class FakeCloud:
                 queue.put_nowait(machine.provider_machine_id)
             if self.draws.happens(self.lies.signal_doubled):
                 queue.put_nowait(machine.provider_machine_id)
+
+
+def _cpus() -> list[Offer]:
+    return [
+        Offer(
+            offer_id=f"cpu_{number}", provider=NAME, host_id=f"cpu-host-{number}", gpu="CPU 2x4GB", kind="cpu",
+            price_usd_micros_per_hour=30_000, region="us", disk_gb=500, billing="on_demand",
+        )
+        for number in range(4)
+    ]  # fmt: skip
 
 
 class SimProvider:

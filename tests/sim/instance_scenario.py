@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from typing import Any
 
 from libs.config import Secret
 from libs.refusal import Refused
@@ -88,11 +89,17 @@ SERVICE = Service(
 )
 
 
-def start(world: World) -> tuple[FakeCloud, MemoryStore]:
+def start(world: World, storage: Any = None) -> tuple[FakeCloud, MemoryStore]:
     """The service, on one or two replicas, and the cloud it lives from."""
     cloud = FakeCloud(world.chance, world.trace)
     store = MemoryStore()
-    world.add(SERVICE, world_of=lambda life: outside(life, cloud, store), store=store, replicas=1 + world.seed % 2)
+
+    def world_of(life: Life) -> InstanceWorld:
+        seen = outside(life, cloud, store)
+        seen.storage = storage
+        return seen
+
+    world.add(SERVICE, world_of=world_of, store=store, replicas=1 + world.seed % 2)
     return cloud, store
 
 

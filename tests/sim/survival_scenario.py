@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from libs.ids import derive_id
 from libs.refusal import Refused
@@ -26,7 +27,14 @@ from proto.failover.commands import AnyCommand as FailoverWish
 from proto.failover.commands import ExecuteFailover
 from proto.failover.events import FailoverCompleted, FailoverFailed, FailoverStarted, InterruptionJoined
 from proto.failover.words import GlobalSettings, Limits
-from proto.instance.commands import DeleteInstance, StartInstance, StopInstance
+from proto.instance.commands import (
+    DeleteInstance,
+    DisableCpuStandby,
+    EnableCpuStandby,
+    RequestSnapshot,
+    StartInstance,
+    StopInstance,
+)
 from proto.instance.events import InstanceInterrupted, InstanceReady
 from proto.warmpool.commands import AnyCommand as PoolWish
 from proto.warmpool.commands import DisablePool, ProvisionPool
@@ -39,13 +47,26 @@ from services.failover.effects import World as FailoverWorld
 from services.warmpool import policy as pool_policy
 from services.warmpool import projection as pool_projection
 from services.warmpool.decider import AGGREGATES as POOLS
-from tests.sim import instance_scenario
+from tests.sim import instance_scenario, survival_agents
 from tests.sim.cloud import FakeCloud
 from tests.sim.instance_scenario import ACCOUNT, SERVICE, at_rest, check_instances, create, delete_everything
+from tests.sim.survival_agents import Storage
 
 CUSTOMERS = 2
 STEPS_MAX = 6
 STEP_S_MEAN = 12.0
+POOL_STEPS = ("start", "start", "stop", "execute", "provision", "provision", "disable", "delete")
+EVERY_STEP = (
+    "start",
+    "stop",
+    "execute",
+    "provision",
+    "delete",
+    "cpu_standby",
+    "no_cpu_standby",
+    "snapshot",
+    "snapshot",
+)
 READY_S_MAX = 60.0
 # Volumes are given back with growing pauses, and an orphan has ten minutes of grace.
 REST_S_MAX = 7_200.0
@@ -58,6 +79,7 @@ EXPECTED_REFUSALS = frozenset(
         "FAILOVER_IN_PROGRESS",
         "INVALID_STATE",
         "WARMPOOL_EXISTS",
+        "SNAPSHOT_IN_PROGRESS",
     }
 )
 
@@ -85,12 +107,12 @@ WARMPOOL = Service(
 )
 
 
-def start(world: World) -> tuple[FakeCloud, MemoryStore, MemoryStore, MemoryStore]:
+def start(world: World, settings: GlobalSettings) -> tuple[FakeCloud, MemoryStore, MemoryStore, MemoryStore]:
     """All three services and the cloud they live from."""
-    cloud, instances = instance_scenario.start(world)
+    cloud, instances = instance_scenario.start(world, Storage())
 
     async def settings_of(_account_id: str) -> GlobalSettings:
-        return GlobalSettings()
+        return settings
 
     def world_of(life: Life) -> FailoverWorld:
         del life
@@ -102,13 +124,26 @@ def start(world: World) -> tuple[FakeCloud, MemoryStore, MemoryStore, MemoryStor
 
 
 async def scenario(world: World) -> None:
-    cloud, instances, failovers, pools = start(world)
+    """Warm pools."""
+    await _run(world, POOL_STEPS, GlobalSettings())
+
+
+async def every_rung(world: World) -> None:
+    """Also CPU standbys and snapshots, and the agents that they need."""
+    await _run(world, EVERY_STEP, GlobalSettings(default_strategy="all"))
+
+
+async def _run(world: World, steps: Sequence[str], settings: GlobalSettings) -> None:
+    cloud, instances, failovers, pools = start(world, settings)
     market = asyncio.ensure_future(cloud.preempt_now_and_then())
-    await asyncio.gather(*(customer(world, instances, number) for number in range(CUSTOMERS)))
+    agents = asyncio.ensure_future(survival_agents.work(world, instances)) if steps is EVERY_STEP else None
+    await asyncio.gather(*(customer(world, instances, number, steps) for number in range(CUSTOMERS)))
     market.cancel()
     cloud.calm()
 
     def rests() -> bool:
+        if agents is not None and agents.done():
+            agents.result()  # what it died of
         return at_rest(instances, cloud) and not running(failovers) and settled(pools)
 
     await world.settle(rests, within_s=REST_S_MAX)
@@ -118,6 +153,8 @@ async def scenario(world: World) -> None:
     await check_everything(world, cloud)
     statuses = {row["status"] for row in pools.rows("pools")}
     assert statuses <= {"disabled", "searching"}, f"pools of deleted instances are {statuses}"
+    if agents is not None:
+        agents.cancel()
 
 
 async def check_everything(world: World, cloud: FakeCloud) -> None:
@@ -137,7 +174,7 @@ def settled(pools: MemoryStore) -> bool:
     )
 
 
-async def customer(world: World, instances: MemoryStore, number: int) -> None:
+async def customer(world: World, instances: MemoryStore, number: int, steps: Sequence[str]) -> None:
     """One instance with a warm pool, and a few changes of mind."""
     client, random = world.client(f"c{number}"), world.chance.generator(f"customer/{number}")
     instance_id = f"inst_{number}"
@@ -148,29 +185,40 @@ async def customer(world: World, instances: MemoryStore, number: int) -> None:
         except Refused as refused:
             assert refused.code in EXPECTED_REFUSALS, f"{command!r} was refused: {refused}"
 
+    about = {"instance_id": instance_id, "account_id": ACCOUNT}
     await wish(create(world, instance_id))
     give_up_s = world.clock.monotonic_s() + READY_S_MAX
     while _row(instances, instance_id).get("status") != "ready" and world.clock.monotonic_s() < give_up_s:
         await world.clock.sleep(1.0)
-    await wish(provision(world, instances, instance_id, random.choice(["hot", "stopped"])))
+    if steps is EVERY_STEP:
+        await wish(EnableCpuStandby(now=world.clock.now(), **about, sync_interval_s=30))
+    if steps is POOL_STEPS or random.random() < 0.3:
+        await wish(provision(world, instances, instance_id, random.choice(["hot", "stopped"])))
     for step in range(random.randint(1, STEPS_MAX)):
         await world.clock.sleep(random.expovariate(1 / STEP_S_MEAN))
-        about = {"now": world.clock.now(), "instance_id": instance_id, "account_id": ACCOUNT}
-        match random.choice(["start", "start", "stop", "execute", "provision", "provision", "disable", "delete"]):
+        now = world.clock.now()
+        match random.choice(steps):
             case "start":
-                await wish(StartInstance(**about, machine_id=f"mach_{number}x{step}"))
+                await wish(StartInstance(**about, now=now, machine_id=f"mach_{number}x{step}"))
             case "stop":
-                await wish(StopInstance(**about))
+                await wish(StopInstance(**about, now=now))
             case "execute":
                 machine_id = _row(instances, instance_id).get("machine_id") or "mach_none"
                 failover_id = derive_id("fo", instance_id, str(step))
-                await wish(ExecuteFailover(**about, failover_id=failover_id, machine_id=machine_id, test=True))
+                await wish(ExecuteFailover(**about, now=now, failover_id=failover_id, machine_id=machine_id, test=True))
             case "provision":
                 await wish(provision(world, instances, instance_id, random.choice(["hot", "stopped"])))
             case "disable":
-                await wish(DisablePool(**about))
+                await wish(DisablePool(**about, now=now))
+            case "cpu_standby":
+                await wish(EnableCpuStandby(**about, now=now, sync_interval_s=30))
+            case "no_cpu_standby":
+                await wish(DisableCpuStandby(**about, now=now))
+            case "snapshot":
+                snapshot_id = derive_id("snap", instance_id, str(step))
+                await wish(RequestSnapshot(**about, now=now, snapshot_id=snapshot_id, reason="user_request"))
             case "delete" if random.random() < 0.2:
-                await wish(DeleteInstance(**about))
+                await wish(DeleteInstance(**about, now=now))
             case _:
                 pass
 

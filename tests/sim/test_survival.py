@@ -1,6 +1,6 @@
 """Failover, warm pool and instance keep their promises together, whatever the log, the bus, the cloud and kills do.
 
-A run takes three times as long as one of the instance alone, so there are 200 of them wherever the tests run; more with
+There are 200 runs of `survival` (warm pools) and 60 of `every-rung` wherever the tests run; more with
 `python -m tests.sim 0 --count N --scenario survival`. A failure names its seed and the command that repeats it.
 """
 
@@ -8,32 +8,45 @@ from __future__ import annotations
 
 import pytest
 
-from libs.sim.world import SeedFailed, simulate
+from libs.sim.world import Scenario, SeedFailed, simulate
 from tests.sim import survival_scenario
 from tests.sim.survival_scenario import WEATHER
 
 SEEDS = 200
+SEEDS_OF_EVERY_RUNG = 60
 SEEDS_PER_TEST = 40  # a test has two minutes, also on a machine that is busy with others
 FAILURES_SHOWN_MAX = 5
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
 def test_every_interruption_is_answered_once_and_one_machine_is_primary(first: int) -> None:
+    _run(range(first, min(first + SEEDS_PER_TEST, SEEDS)), survival_scenario.scenario, "survival")
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS_OF_EVERY_RUNG, SEEDS_PER_TEST // 2))
+def test_cpu_standbys_and_snapshots_keep_the_same_promises(first: int) -> None:
+    """And within a few seeds a CPU standby takes over, and a machine is filled from a snapshot."""
+    text = _run(range(first, first + SEEDS_PER_TEST // 2), survival_scenario.every_rung, "every-rung")
+    for sign in ('"restore":"standby"', '"type":"failover.cloud_storage_success"', '"type":"machine.restored"'):
+        assert sign in text, f"no {sign} in {SEEDS_PER_TEST // 2} runs"
+
+
+def _run(seeds: range, scenario: Scenario, name: str) -> str:
+    """All lines of all runs."""
     failures: list[str] = []
-    for seed in range(first, min(first + SEEDS_PER_TEST, SEEDS)):
+    lines: list[str] = []
+    for seed in seeds:
         try:
-            simulate(seed, survival_scenario.scenario, faults=WEATHER, repeat=" --scenario survival")
+            simulate(seed, scenario, faults=WEATHER, say=lines.append, repeat=f" --scenario {name}")
         except SeedFailed as failure:
             failures.append(str(failure))
     assert not failures, f"{len(failures)} runs failed:\n" + "\n".join(failures[:FAILURES_SHOWN_MAX])
+    return "\n".join(lines)
 
 
 def test_runs_meet_what_they_are_for() -> None:
     """Takeovers of both modes, declined and failed ones, joined losses and kills all happen within some seeds."""
-    lines: list[str] = []
-    for seed in range(60):
-        simulate(seed, survival_scenario.scenario, faults=WEATHER, say=lines.append)
-    text = "\n".join(lines)
+    text = _run(range(60), survival_scenario.scenario, "survival")
     for sign in (
         " kill failover-",
         " kill warmpool-",

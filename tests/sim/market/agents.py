@@ -7,7 +7,6 @@ the named figures say, and reports what the real one would. Which copy has how m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -39,20 +38,6 @@ SYNC_EVERY_S = 30
 FIRST_COPY_S = (60.0, 300.0)  # of everything, to a CPU standby that has nothing of this primary
 CYCLE_S = 3.0  # from the instant that a later cycle has the files of, to its end
 RECEIVE_S = (1.0, 10.0)  # a standby that takes over has the files beside it
-
-
-class Storage:
-    """The instance service's object storage, without objects."""
-
-    async def delete(self, key: str, now: datetime) -> None:
-        del key, now
-
-    async def list(self, prefix: str, now: datetime) -> Sequence[str]:
-        del prefix, now
-        return ()
-
-    async def make_bucket(self, now: datetime) -> None:
-        del now
 
 
 @dataclass

@@ -32,12 +32,13 @@ from services.failover.effects import World as FailoverWorld
 from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
-from tests.sim.market.agents import SYNC_EVERY_S, Agents, Storage
+from tests.sim.market.agents import SYNC_EVERY_S, Agents
 from tests.sim.market.cloud import GPU, MarketCloud, MarketWorld
 from tests.sim.market.platform import LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
 from tests.sim.market.tally import Outcome, Tally
 from tests.sim.market.weather import DAY_S, HOUR_S, ZONES, Outage, outages
+from tests.sim.survival_agents import Storage
 from tests.sim.survival_scenario import FAILOVER, WARMPOOL
 
 REGIONS = tuple(dict.fromkeys(zone.region for zone in ZONES))
