@@ -45,12 +45,13 @@ def _contracted(store: MemoryStore, provider: str) -> list[dict[str, Any]]:
     return [row for row in store.rows("machines") if row.get("provider") == provider]
 
 
-def _contracts(store: MemoryStore, provider: str) -> list[Row]:
-    return [
+def _contracts(store: MemoryStore, provider: str, after: str = "", limit: int | None = None) -> list[Row]:
+    found = [
         (m["provider_machine_id"], m["machine_id"], m["instance_id"], m["status"], m["rented_at"])
         for m in _contracted(store, provider)
-        if m["gone"] is False
+        if m["gone"] is False and m["provider_machine_id"] > after
     ]
+    return sorted(found)[:limit]
 
 
 def _contract(store: MemoryStore, provider: str, provider_machine_ids: list[str]) -> list[Row]:
