@@ -42,6 +42,7 @@ from proto.instance.events import (
     StandbyReady,
 )
 from proto.instance.host_events import MachineBilled
+from proto.instance.return_events import HandedOver
 from proto.instance.words import MachineRole
 from proto.warmpool.events import StandbyReleased
 
@@ -58,6 +59,7 @@ HEARS = (
     "pub.*.instance.failed",
     "pub.*.instance.deleting",
     "pub.*.instance.deleted",
+    "pub.*.standby.handed_over",
     "pub.*.instance.standby_ready",
     "pub.*.instance.standby_failed",
     "pub.*.warmpool.standby_released",
@@ -74,6 +76,7 @@ HEARS_EVENTS = (
     | InstanceFailed
     | InstanceDeleting
     | InstanceDeleted
+    | HandedOver
     | StandbyReady
     | StandbyFailed
     | StandbyReleased
@@ -131,6 +134,10 @@ def _react_to_standbys(heard: Heard) -> Iterator[Command]:
             yield from _standby_on(heard.at, event)
         case StandbyFailed() as event:
             yield _rate(event, event.machine_id, _line_of(event.role), heard.at)
+        case (
+            HandedOver() as event
+        ):  # the GPU machine is the primary; the CPU machine is its standby again when that is up
+            yield _rate(event, f"{event.instance_id}.cpu", "cpu_standby", heard.at)
         case StandbyReleased() as event:
             yield _rate(event, event.machine_id, "warm_pool", heard.at)
         case InstanceStarting(on_standby=True) as event:

@@ -22,6 +22,7 @@ from proto.instance.events import (
     StandbyFailed,
     StandbyReady,
 )
+from proto.instance.return_events import HandedOver
 from proto.warmpool.events import StandbyReleased
 from services.billing.policy import react
 from tests.spec.billing.ledgers import ACCOUNT_ID, GPU_PRICE, at, bought, revenue, run, tick
@@ -105,6 +106,12 @@ def test_a_cpu_standby_has_its_line_whether_it_waits_or_carries_the_instance():
     assert lines(ledger(*carries, until=4 * HOUR)) == (GPU_PRICE, 60_000, 0, 0)
     back = (*carries, (4 * HOUR, replace(READY, machine_id="mach_2", generation=3, ready_at=at(4 * HOUR))))
     assert lines(ledger(*back, until=5 * HOUR)) == (2 * GPU_PRICE, 60_000, 0, 0)
+    handed_over = HandedOver(
+        **OF, cpu_name="mach_cpu", machine_id="mach_3", generation=3, captured_at=at(3 * HOUR), files=1, bytes=1
+    )
+    gpu_again = replace(READY, machine_id="mach_3", generation=3, ready_at=at(4 * HOUR))
+    returned = (*waits, (HOUR, ON_CPU), (3 * HOUR, handed_over), (4 * HOUR, gpu_again), (4 * HOUR, CPU))
+    assert lines(ledger(*returned, until=5 * HOUR)) == (2 * GPU_PRICE, 80_000, 0, 0)
     given_back = ((0, READY), (0, CPU), (HOUR, STOPPING), (HOUR, CPU_GONE))
     assert lines(ledger(*given_back, until=2 * HOUR)) == (GPU_PRICE, 20_000, 0, 0)
 
