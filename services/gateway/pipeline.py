@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from libs.refusal import OutcomeUnknown, Refused, Transient
 from libs.telemetry import start_span
+from proto.advice import advice_in
 from proto.base import Position
 from proto.codes import CODES, Language, text
 from services.gateway.auth import AGENT, ANYONE, credential, identify, require_scope
@@ -263,7 +264,7 @@ class Pipeline:
             },
             retry=known.retry,
             retry_after_s=_retry_after(known.status, refused),
-            advice=str(refused.facts.get("advice") or known.advice),
+            advice=advice_in(language, str(refused.facts.get("advice") or known.advice)),
             at=self._gateway.clock.now(),
             request_id=incoming.request_id,
             correlation_id=incoming.correlation_id,

@@ -129,7 +129,12 @@ class Owner:
             case host_commands.Unblacklist():
                 if self.blacklist.pop((wish.provider, wish.host_id), None) is None:
                     raise Refused("BLACKLIST_ENTRY_NOT_FOUND", provider=wish.provider, host_id=wish.host_id)
-            case commands.RequestSnapshot() | commands.EnableCpuStandby() | commands.DisableCpuStandby():
+            case (
+                commands.RequestSnapshot()
+                | commands.EnableCpuStandby()
+                | commands.DisableCpuStandby()
+                | commands.WantGpu()
+            ):
                 self.owned(wish)
             case (
                 commands.ReportSnapshot()

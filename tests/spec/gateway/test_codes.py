@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proto.advice import PORTUGUESE, advice_in
 from proto.codes import CODES, text
 from services.gateway.routes import ROUTES
 
@@ -63,6 +64,8 @@ def test_every_code_has_two_texts_advice_and_an_error_status(code: str) -> None:
     assert 400 <= known.status < 600
     assert known.meaning.endswith(".")
     assert known.advice.endswith(".")
+    assert advice_in("pt", known.advice).endswith(".")
+    assert known.advice in PORTUGUESE, "say it in Portuguese too, in proto/advice.py"
     for language in ("en", "pt"):
         bare = text(code, {}, language)
         assert bare
