@@ -234,8 +234,9 @@ async def a_shared_workspace_outlives_the_machine_it_was_made_in(subject: Subjec
         assert await subject.read_file(second) == "onward"
     await subject.provider.destroy(second.provider_machine_id)
     await _until(subject, second.provider_machine_id, "gone")
-    await subject.provider.release_volumes({first.label})
-    await subject.provider.release_volumes({first.label})
+    for _ in range(2):  # giving back what is gone is fine
+        await subject.provider.destroy_volume(volume_id)
+    assert volume_id not in await _volume_ids(subject)
 
 
 async def a_volume_in_use_is_not_given_back(subject: Subject) -> None:
@@ -243,13 +244,13 @@ async def a_volume_in_use_is_not_given_back(subject: Subject) -> None:
         return
     machine = await _create(subject)
     await _until(subject, machine.provider_machine_id, "running")
-    await subject.provider.share_workspace(machine.provider_machine_id, name=machine.label, size_gb=10)
+    volume_id = await subject.provider.share_workspace(machine.provider_machine_id, name=machine.label, size_gb=10)
     try:
-        await subject.provider.release_volumes({machine.label})
+        await subject.provider.destroy_volume(volume_id)
     except Transient:
         await subject.provider.destroy(machine.provider_machine_id)
         await _until(subject, machine.provider_machine_id, "gone")
-        await subject.provider.release_volumes({machine.label})
+        await subject.provider.destroy_volume(volume_id)
         return
     raise AssertionError("a volume that a machine has must not be given back")
 
@@ -264,6 +265,67 @@ async def the_workspace_of_a_machine_that_is_gone_cannot_be_shared(subject: Subj
     except subject.offer_gone:
         return
     raise AssertionError("a machine that is gone has nothing to share")
+
+
+async def a_volume_of_a_region_is_made_once_and_listed_by_its_name(subject: Subject) -> None:
+    if not subject.provider.capabilities.regional_volumes:
+        return
+    name, offer = _label(), (await subject.provider.offers())[0]
+    made = [await subject.provider.make_volume(name=name, region=offer.region, size_gb=10) for _ in range(2)]
+    assert made[0] == made[1]
+    (listed,) = [volume for volume in await subject.provider.volumes() if volume.name == name]
+    assert (listed.volume_id, listed.region, listed.host_id) == (made[0], offer.region, "")
+    for _ in range(2):
+        await subject.provider.destroy_volume(made[0])
+    assert made[0] not in await _volume_ids(subject)
+
+
+async def a_volume_of_no_region_is_rejected(subject: Subject) -> None:
+    if not subject.provider.capabilities.regional_volumes:
+        return
+    try:
+        await subject.provider.make_volume(name=_label(), region="nowhere", size_gb=10)
+    except subject.order_rejected:
+        return
+    raise AssertionError("there is no such region")
+
+
+async def a_volume_of_a_region_outlives_a_preemption_and_is_had_by_one_machine_at_a_time(subject: Subject) -> None:
+    if not subject.provider.capabilities.regional_volumes or subject.interrupt is None:
+        return
+    first_order, second_order = await _orders_on_two_hosts_of_a_region(subject)
+    region = first_order.offer.region
+    volume_id = await subject.provider.make_volume(name=first_order.label, region=region, size_gb=10)
+    first_order = replace(first_order, volume_id=volume_id, mount_path="/data")
+    created = await subject.provider.create(first_order)
+    first = await _until(subject, created.provider_machine_id, "running")
+    assert (first.volume_id, (await subject.provider.find(first.label)).volume_id) == (volume_id, volume_id)
+    if subject.write_file is not None:
+        await subject.write_file(first, "precious")
+    second_order = replace(second_order, volume_id=volume_id, mount_path="/data")
+    await _expect_transient(subject.provider.create(second_order), "a volume that another machine has")
+    await _expect_transient(subject.provider.destroy_volume(volume_id), "a volume in use")
+    await subject.interrupt(first.provider_machine_id)
+    await subject.provider.destroy(first.provider_machine_id)
+    await _until(subject, first.provider_machine_id, "gone")
+    created = await subject.provider.create(second_order)
+    second = await _until(subject, created.provider_machine_id, "running")
+    assert second.host_id != first.host_id
+    if subject.read_file is not None and subject.write_file is not None:
+        assert await subject.read_file(second) == "precious"
+        await subject.write_file(second, "onward")
+        assert await subject.read_file(second) == "onward"
+    await subject.provider.destroy(second.provider_machine_id)
+    await _until(subject, second.provider_machine_id, "gone")
+    await subject.provider.destroy_volume(volume_id)
+
+
+async def _expect_transient(call: Awaitable[object], what: str) -> None:
+    try:
+        await call
+    except Transient:
+        return
+    raise AssertionError(f"{what} must be Transient")
 
 
 PROVIDER_CONTRACT: Sequence[Callable[[Subject], Awaitable[None]]] = (
@@ -284,6 +346,9 @@ PROVIDER_CONTRACT: Sequence[Callable[[Subject], Awaitable[None]]] = (
     a_shared_workspace_outlives_the_machine_it_was_made_in,
     a_volume_in_use_is_not_given_back,
     the_workspace_of_a_machine_that_is_gone_cannot_be_shared,
+    a_volume_of_a_region_is_made_once_and_listed_by_its_name,
+    a_volume_of_no_region_is_rejected,
+    a_volume_of_a_region_outlives_a_preemption_and_is_had_by_one_machine_at_a_time,
 )
 
 
@@ -307,6 +372,19 @@ async def _running_pair(subject: Subject) -> tuple[Any, Any]:
     single = next(offer for offer in offers if offer.host_id == big.host_id and offer.gpu_count == 1)
     created = await subject.provider.create(subject.order(_label(), single))
     return await _until(subject, created.provider_machine_id, "running"), subject.order(_label(), single)
+
+
+async def _orders_on_two_hosts_of_a_region(subject: Subject) -> tuple[Any, Any]:
+    offers = [offer for offer in await subject.provider.offers() if offer.kind == "gpu"]
+    for one in offers:
+        for other in offers:
+            if one.region == other.region and one.host_id != other.host_id:
+                return subject.order(_label(), one), subject.order(_label(), other)
+    raise AssertionError("no region has GPUs on two hosts")
+
+
+async def _volume_ids(subject: Subject) -> set[str]:
+    return {volume.volume_id for volume in await subject.provider.volumes()}
 
 
 def _renamed(offer: Any) -> Any:

@@ -1,7 +1,7 @@
 """Wishes the failover service accepts on `cmd.failover.<tag>`.
 
 The first group comes from the gateway, the second from what is heard of others, the third from deadlines. `settings`
-and `limits` are filled by the owner (effects) before a start is decided, because deciders are pure.
+and `limits` are filled by the owner (effects) before they are decided, because deciders are pure.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class ExecuteFailover(GuardCommand, tag="execute", frozen=True, kw_only=True):
 class UpdateMachineSettings(GuardCommand, tag="update_machine_settings", frozen=True, kw_only=True):
     account_id: str
     patch: MachinePatch
+    settings: GlobalSettings = GlobalSettings()
 
 
 class ForgetMachineSettings(GuardCommand, tag="forget_machine_settings", frozen=True, kw_only=True):
     """Back to the account's defaults."""
 
     account_id: str
+    settings: GlobalSettings = GlobalSettings()
 
 
 # --- what was heard -----------------------------------------------------------------------------------------------
@@ -99,6 +101,14 @@ class NoteSnapshot(GuardCommand, tag="note_snapshot", frozen=True, kw_only=True)
     account_id: str
 
 
+class NoteVolume(GuardCommand, tag="note_volume", frozen=True, kw_only=True):
+    """The workspace is on a volume of the region, or (`is_given_up`) no longer on this one."""
+
+    account_id: str
+    volume_id: str
+    is_given_up: bool = False
+
+
 class NotePool(GuardCommand, tag="note_pool", frozen=True, kw_only=True):
     account_id: str
     pool: PoolSeen
@@ -144,6 +154,7 @@ AnyCommand = (
     | NoteReady
     | NotePool
     | NoteSnapshot
+    | NoteVolume
     | NoteCpuStandby
     | AbandonFailover
     | GiveUpRung

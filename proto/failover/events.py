@@ -95,6 +95,30 @@ class CloudStorageSucceeded(Event, tag="failover.cloud_storage_success", kw_only
     test: bool = False
 
 
+class RegionalVolumeSucceeded(Event, tag="failover.regional_volume_success", kw_only=True, frozen=True):
+    """A new machine in the region has the volume with the workspace. `failover.completed` follows."""
+
+    public = True
+    failover_id: str
+    instance_id: str
+    account_id: str
+    machine_id: str
+    took_ms: int
+    test: bool = False
+
+
+class VolumeWanted(Event, tag="failover.volume_wanted", kw_only=True, frozen=True):
+    """What the instance's settings come to: its next new machine is to have its workspace on a volume of its region, or
+    (`size_gb` 0) not."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    size_gb: int = 0
+    mount_path: str = ""
+    preferred_regions: tuple[str, ...] = ()
+
+
 class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=True):
     """The instance is ready again under its id. `data_loss_window_s`: at most so much work is missing."""
 
@@ -150,6 +174,7 @@ class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
     limits: Limits
     planned_at: datetime
     auto_recovery: bool = True
+    volume_timeout_s: int = 120  # as `rung_timeout_s`, for the rung regional_volume
 
 
 class RungSkipped(Event, tag="failover.rung_skipped", kw_only=True, frozen=True):
@@ -207,6 +232,14 @@ class SnapshotNoted(Event, tag="failover.snapshot_noted", kw_only=True, frozen=T
     account_id: str
 
 
+class VolumeNoted(Event, tag="failover.volume_noted", kw_only=True, frozen=True):
+    """The volume of the region that has the workspace; empty: none."""
+
+    instance_id: str
+    account_id: str
+    volume_id: str = ""
+
+
 class MachineSettingsUpdated(Event, tag="failover.machine_settings_updated", kw_only=True, frozen=True):
     instance_id: str
     account_id: str
@@ -235,6 +268,9 @@ GuardEvent = (
     | CpuStandbySucceeded
     | CpuStandbyNoted
     | CloudStorageSucceeded
+    | RegionalVolumeSucceeded
+    | VolumeWanted
+    | VolumeNoted
     | FailoverCompleted
     | FailoverFailed
     | LadderPlanned

@@ -15,6 +15,7 @@ from proto.failover.words import (
     MachineSettings,
     Phase,
     PoolSeen,
+    RegionalVolumeSettings,
     Rung,
     Strategy,
 )
@@ -85,6 +86,7 @@ class Readiness(Struct, frozen=True):
     failovers_24h: int
     failovers_24h_max: int
     open_breakers: list[Rung]
+    regional_volume: RegionalVolumeSettings = RegionalVolumeSettings()  # as it holds for this instance
 
 
 class MachineProtection(Struct, frozen=True):
@@ -96,6 +98,22 @@ class MachineProtection(Struct, frozen=True):
     failover_count: int
     last_failover_at: datetime | None
     last_failover_strategy: Rung | None
+    regional_volume: RegionalVolumeSettings = RegionalVolumeSettings()  # as it holds
+
+
+class NewMachineProtection(Struct, frozen=True):
+    """What a new instance of the account is to be created with. `volume` None: no volume of the region."""
+
+    volume: RegionalVolumeSettings | None
+
+
+class GetNewMachineProtection(Query, tag="new_machine_protection", frozen=True, kw_only=True):
+    """`strategy`: chosen with the create; None: what the account's settings say."""
+
+    service: ClassVar[str] = "failover"
+    reply: ClassVar[object] = NewMachineProtection
+    account_id: str
+    strategy: Strategy | None = None
 
 
 class GetReadiness(Query, tag="readiness", frozen=True, kw_only=True):
@@ -163,6 +181,7 @@ AnyQuery = (
     | GetSettings
     | GetProtection
     | ListProtections
+    | GetNewMachineProtection
     | GetFailoverHealth
     | GetFailoverMetrics
 )

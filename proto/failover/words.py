@@ -87,6 +87,19 @@ class CpuStandbySettings(Struct, frozen=True, omit_defaults=True):
     snapshot_to_cloud: bool = True
 
 
+class RegionalVolumeSettings(Struct, frozen=True, omit_defaults=True):
+    """`enabled` (or the strategy of that name): a new machine has its workspace on a volume of its region, unless
+    `auto_provision_volume` is off, and after a loss a new machine there gets that volume. Not the default: a volume
+    costs, and only one machine has it, so that there is no warm pool beside it."""
+
+    enabled: bool = False
+    volume_size_gb: int = 50
+    preferred_regions: tuple[str, ...] = ()
+    mount_path: str = "/data"
+    auto_provision_volume: bool = True
+    failover_timeout_seconds: int = 120
+
+
 class GlobalSettings(Struct, frozen=True, omit_defaults=True):
     """What holds for every instance of an account that has no settings of its own."""
 
@@ -96,6 +109,7 @@ class GlobalSettings(Struct, frozen=True, omit_defaults=True):
     notify_channels: tuple[str, ...] = ("email", "slack")
     warm_pool: WarmPoolSettings = WarmPoolSettings()
     cpu_standby: CpuStandbySettings = CpuStandbySettings()
+    regional_volume: RegionalVolumeSettings = RegionalVolumeSettings()
 
 
 class MachineSettings(Struct, frozen=True, omit_defaults=True):
@@ -106,6 +120,7 @@ class MachineSettings(Struct, frozen=True, omit_defaults=True):
     warm_pool_enabled: bool = True
     cpu_standby_enabled: bool = True
     strategy_order: tuple[Rung, ...] = LADDER
+    regional_volume: RegionalVolumeSettings | None = None  # None: the account's
 
 
 class WarmPoolPatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -139,6 +154,17 @@ class CpuStandbyPatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     snapshot_to_cloud: bool | UnsetType = UNSET
 
 
+class RegionalVolumePatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A merge patch: only what is present changes."""
+
+    enabled: bool | UnsetType = UNSET
+    volume_size_gb: SizeGb | UnsetType = UNSET
+    preferred_regions: Annotated[tuple[Word, ...], Meta(max_length=32)] | UnsetType = UNSET
+    mount_path: Annotated[str, Meta(max_length=64, pattern=r"^/[A-Za-z0-9_-]+$")] | UnsetType = UNSET
+    auto_provision_volume: bool | UnsetType = UNSET
+    failover_timeout_seconds: Seconds | UnsetType = UNSET
+
+
 class GlobalPatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A merge patch: only what is present changes, block by block."""
 
@@ -148,6 +174,7 @@ class GlobalPatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     notify_channels: Channels | UnsetType = UNSET
     warm_pool: WarmPoolPatch | UnsetType = UNSET
     cpu_standby: CpuStandbyPatch | UnsetType = UNSET
+    regional_volume: RegionalVolumePatch | UnsetType = UNSET
 
 
 class MachinePatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -158,6 +185,7 @@ class MachinePatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     warm_pool_enabled: bool | UnsetType = UNSET
     cpu_standby_enabled: bool | UnsetType = UNSET
     strategy_order: Annotated[tuple[Rung, ...], Meta(min_length=1, max_length=4)] | UnsetType = UNSET
+    regional_volume: RegionalVolumePatch | UnsetType = UNSET
 
 
 class Limits(Struct, frozen=True, omit_defaults=True):

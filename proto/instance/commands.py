@@ -35,6 +35,7 @@ from proto.instance.snapshot_commands import (
     ReportSnapshotFailed,
     RequestSnapshot,
 )
+from proto.instance.volume_commands import ReportVolumeReleased, ReportVolumeShared, WishVolume
 from proto.instance.words import (
     AttemptStage,
     Endpoint,
@@ -44,6 +45,8 @@ from proto.instance.words import (
     Offer,
     Protection,
     StandbyMode,
+    Volume,
+    VolumeWish,
 )
 
 
@@ -65,6 +68,7 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
     request_hash: str = ""
     dialect: str = ""
     protection: Protection | None = None
+    volume: VolumeWish | None = None
     offers: tuple[Offer, ...] = ()
     no_offer: str = ""
 
@@ -135,6 +139,7 @@ class ReportRented(InstanceCommand, tag="report_rented", frozen=True, kw_only=Tr
     offer: Offer
     adopted: bool = False
     has_volume: bool = False
+    volume: Volume | None = None
     rejected: tuple[Offer, ...] = ()
 
 
@@ -182,17 +187,6 @@ class ReportDestroyed(InstanceCommand, tag="report_destroyed", frozen=True, kw_o
     reason: InterruptionReason = "provider_lost"
     detail: str = ""
     requested: bool = False
-
-
-class ReportVolumeShared(InstanceCommand, tag="report_volume_shared", frozen=True, kw_only=True):
-    provider: str
-    host_id: str
-    volume_id: str
-    size_gb: int
-
-
-class ReportVolumeReleased(InstanceCommand, tag="report_volume_released", frozen=True, kw_only=True):
-    pass
 
 
 class ReportSilence(InstanceCommand, tag="report_silence", frozen=True, kw_only=True):
@@ -268,7 +262,8 @@ class PromoteMachine(InstanceCommand, tag="promote", frozen=True, kw_only=True):
 
 
 class ReplaceMachine(InstanceCommand, tag="replace", frozen=True, kw_only=True):
-    """A new machine anywhere for the lost one, filled from the last snapshot. `offers` is filled by the owner."""
+    """A new machine for the lost one: in the region of its volume (rung regional_volume), or anywhere and filled from
+    the last snapshot (cloud_storage). `offers` is filled by the owner."""
 
     machine_id: str
     replaces: str
@@ -305,6 +300,7 @@ AnyCommand = (
     | ReportDestroyed
     | ReportVolumeShared
     | ReportVolumeReleased
+    | WishVolume
     | ReportSilence
     | ReportHeard
     | RequestStandby

@@ -19,6 +19,20 @@ from proto.instance.hibernation_events import (
     InstanceWaking,
 )
 from proto.instance.host_events import HostEvent, MachineBilled, OrphanEvent
+from proto.instance.machine_events import (
+    MachineBooted,
+    MachineCancelled,
+    MachineDestroyed,
+    MachineDestroyRequested,
+    MachineFailed,
+    MachineHealthy,
+    MachineLost,
+    MachineRented,
+    MachineRequested,
+    MachineStartRequested,
+    MachineStopped,
+    MachineStopRequested,
+)
 from proto.instance.return_events import ReturnEvent
 from proto.instance.snapshot_events import (
     MachineRestored,
@@ -37,23 +51,18 @@ from proto.instance.standby_events import (
     PromotionPlanned,
     StandbyFailed,
     StandbyReady,
+)
+from proto.instance.volume_events import (
+    VolumeAttached,
+    VolumeGivenUp,
     VolumeOutdated,
     VolumeReleased,
     VolumeReleaseRequested,
     VolumeShared,
+    VolumeWished,
 )
 from proto.instance.wish_events import InstanceKeptAlive, InstanceUsed, InstanceWishHeeded
-from proto.instance.words import (
-    AttemptStage,
-    Endpoint,
-    HealthCheck,
-    InterruptionReason,
-    MachineRole,
-    MachineSpec,
-    Offer,
-    Protection,
-    StandbyMode,
-)
+from proto.instance.words import Endpoint, HealthCheck, InterruptionReason, MachineSpec, Protection, VolumeWish
 
 # --- instance: public ---------------------------------------------------------------------------------------------
 
@@ -74,6 +83,7 @@ class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
     request_hash: str = ""  # of the request that carried the Idempotency-Key
     dialect: str = ""
     protection: Protection | None = None
+    volume: VolumeWish | None = None  # its workspace is to be on a volume of the region
 
 
 class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):
@@ -218,120 +228,6 @@ class InstanceFailed(Event, tag="instance.failed", kw_only=True, frozen=True):
 # --- instance: private --------------------------------------------------------------------------------------------
 
 
-class MachineRequested(Event, tag="machine.requested", kw_only=True, frozen=True):
-    """We want a machine. `machine_id` is its label at the provider, so an unknown outcome can be looked up.
-
-    `exact`: the customer chose the offer, so no other will do. A standby has a `mode`, and shares the primary's
-    workspace as a volume of `volume_gb`. `restore`: the snapshot that the machine is to be filled from.
-    """
-
-    instance_id: str
-    account_id: str
-    machine_id: str
-    role: MachineRole
-    generation: int
-    spec: MachineSpec
-    offers: tuple[Offer, ...]  # candidates, best first, as the market stood when the wish was uttered
-    requested_at: datetime
-    give_up_at: datetime
-    exact: bool = False
-    mode: StandbyMode | None = None
-    volume_gb: int = 0
-    restore: str = ""
-
-
-class MachineRented(Event, tag="machine.rented", kw_only=True, frozen=True):
-    """The provider has made the contract; from here on it costs money."""
-
-    instance_id: str
-    machine_id: str
-    provider: str
-    provider_machine_id: str
-    offer: Offer
-    adopted: bool = False  # found by label after an unknown outcome
-    rejected: tuple[Offer, ...] = ()  # candidates that were tried before and refused
-    has_volume: bool = False  # with the instance's workspace attached: nothing to restore
-
-
-class MachineBooted(Event, tag="machine.booted", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-    endpoints: tuple[Endpoint, ...]
-    health_check: HealthCheck = HealthCheck()
-
-
-class MachineHealthy(Event, tag="machine.healthy", kw_only=True, frozen=True):
-    """Probes passed. `took_ms` counts from the request for the machine."""
-
-    instance_id: str
-    machine_id: str
-    provider: str
-    offer: Offer
-    took_ms: int
-
-
-class MachineFailed(Event, tag="machine.failed", kw_only=True, frozen=True):
-    """This machine will not come up. `offers` are those it was tried on; a contract that exists is destroyed next."""
-
-    instance_id: str
-    machine_id: str
-    stage: AttemptStage
-    reason: str
-    offers: tuple[Offer, ...] = ()
-    took_ms: int = 0
-
-
-class MachineCancelled(Event, tag="machine.cancelled", kw_only=True, frozen=True):
-    """The wish for this machine was withdrawn before it came up (on `offer`, if any); says nothing about the host."""
-
-    instance_id: str
-    machine_id: str
-    offer: Offer | None = None
-
-
-class MachineStopRequested(Event, tag="machine.stop_requested", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-    provider: str
-    provider_machine_id: str
-
-
-class MachineStopped(Event, tag="machine.stopped", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-
-
-class MachineStartRequested(Event, tag="machine.start_requested", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-    provider: str
-    provider_machine_id: str
-    requested_at: datetime
-    give_up_at: datetime
-
-
-class MachineDestroyRequested(Event, tag="machine.destroy_requested", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-    provider: str
-    provider_machine_id: str
-
-
-class MachineDestroyed(Event, tag="machine.destroyed", kw_only=True, frozen=True):
-    instance_id: str
-    machine_id: str
-
-
-class MachineLost(Event, tag="machine.lost", kw_only=True, frozen=True):
-    """The provider took it, or it died. Unless `gone`, its contract remains, to be given back with the next start."""
-
-    instance_id: str
-    machine_id: str
-    reason: InterruptionReason
-    detail: str = ""
-    gone: bool = False
-
-
 InstanceEvent = (
     InstanceCreated
     | InstanceStarting
@@ -371,6 +267,9 @@ InstanceEvent = (
     | VolumeReleaseRequested
     | VolumeOutdated
     | VolumeReleased
+    | VolumeWished
+    | VolumeAttached
+    | VolumeGivenUp
     | AgentHeartbeatLost
     | AgentHeartbeatRestored
     | HibernationScheduled

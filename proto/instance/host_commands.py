@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from proto.base import Command
-from proto.instance.words import AttemptOutcome, AttemptStage, BlacklistType, Offer
+from proto.instance.words import AttemptOutcome, AttemptStage, BlacklistType, Offer, OrphanKind
 
 
 class HostCommand(Command, frozen=True, kw_only=True):
@@ -59,8 +59,11 @@ class OrphanCommand(Command, frozen=True, kw_only=True):
 
 
 class ReportOrphan(OrphanCommand, tag="report_orphan", frozen=True, kw_only=True):
+    """`provider_machine_id` is the cloud's id of what was found, machine or volume."""
+
     label: str
     destroy_after: datetime
+    kind: OrphanKind = "machine"
 
 
 class DestroyOrphan(OrphanCommand, tag="destroy_orphan", frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
-from proto.instance.words import AttemptOutcome, AttemptStage, BlacklistType, Offer
+from proto.instance.words import AttemptOutcome, AttemptStage, BlacklistType, Offer, OrphanKind
 
 # --- host ---------------------------------------------------------------------------------------------------------
 
@@ -59,17 +59,21 @@ class HostUnblacklisted(Event, tag="machine.unblacklisted", kw_only=True, frozen
 
 
 class OrphanFound(Event, tag="machine.orphan_found", kw_only=True, frozen=True):
-    """A machine at the provider that the log does not know, or believes given back."""
+    """A machine or volume at the provider that the log does not know, or believes given back. `provider_machine_id` is
+    the cloud's id of it, `label` the machine id that it bears."""
 
     provider: str
     provider_machine_id: str
     label: str
     destroy_after: datetime
+    kind: OrphanKind = "machine"
 
 
 class OrphanDestroyRequested(Event, tag="machine.orphan_destroy_requested", kw_only=True, frozen=True):
     provider: str
     provider_machine_id: str
+    label: str = ""
+    kind: OrphanKind = "machine"
 
 
 class OrphanDestroyed(Event, tag="machine.orphan_destroyed", kw_only=True, frozen=True):

@@ -25,6 +25,7 @@ from proto.instance.words import (
     MachineStatus,
     Offer,
     ReliabilityStatus,
+    Volume,
 )
 
 LIST_LIMIT_MAX = 100  # contract dumont 0: pagination
@@ -72,6 +73,7 @@ class InstanceView(Struct, frozen=True, omit_defaults=True):
     last_used_at: datetime | None = None
     keep_alive_until: datetime | None = None
     offer: Offer | None = None
+    volume: Volume | None = None  # its workspace, where that outlives the machine
     machines: tuple[MachineView, ...] = ()
 
 

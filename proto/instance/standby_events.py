@@ -1,4 +1,4 @@
-"""Facts of the instance service about standby machines, shared workspaces and agents that fall silent.
+"""Facts of the instance service about standby machines and agents that fall silent.
 
 Part of the `instance` aggregate (see `events`, whose union has them).
 """
@@ -121,35 +121,6 @@ class PromotionPlanned(Event, tag="machine.promotion_planned", kw_only=True, fro
     replaces: str
     failover_id: str
     give_up_at: datetime
-
-
-class VolumeShared(Event, tag="volume.shared", kw_only=True, frozen=True):
-    """The primary's workspace is a volume now, which other machines on its host can have as theirs."""
-
-    instance_id: str
-    provider: str
-    host_id: str
-    volume_id: str
-    size_gb: int
-
-
-class VolumeReleaseRequested(Event, tag="volume.release_requested", kw_only=True, frozen=True):
-    """Its volumes go when no machine has them any more: those that were the workspaces of `machine_ids`, or, when
-    the instance is being deleted, all (none are named)."""
-
-    instance_id: str
-    machine_ids: tuple[str, ...] = ()
-
-
-class VolumeOutdated(Event, tag="volume.outdated", kw_only=True, frozen=True):
-    """The instance is ready on a machine that has its files elsewhere: what is in the volume is no longer the newest,
-    and no machine is rented for it any more. It is given back with the instance."""
-
-    instance_id: str
-
-
-class VolumeReleased(Event, tag="volume.released", kw_only=True, frozen=True):
-    instance_id: str
 
 
 class AgentHeartbeatRestored(Event, tag="agent.heartbeat_restored", kw_only=True, frozen=True):

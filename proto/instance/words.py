@@ -58,6 +58,7 @@ AttemptStage = Literal["creating", "loading", "connecting", "rejected", "error"]
 AttemptOutcome = Literal["success", "failure", "cancelled"]
 BlacklistType = Literal["auto", "manual", "temporary"]
 ReliabilityStatus = Literal["unknown", "excellent", "good", "fair", "poor"]
+OrphanKind = Literal["machine", "volume"]
 # How a port is spoken to; `tcp` ports are probed by connecting, `http` ones by GET.
 PortProtocol = Literal["tcp", "http"]
 
@@ -155,12 +156,32 @@ class Offer(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
-    """A workspace that machines on one host share, as its cloud names it."""
+    """A workspace that outlives its machine, as its cloud names it: of a host, or (`region`) of a region.
+
+    Machines of the host share the former; one machine of the region at a time has the latter, at `mount_path` too.
+    """
 
     volume_id: str
     provider: str
     host_id: str
     size_gb: int
+    region: str = ""
+    name: str = ""  # the machine that it was made for
+    mount_path: str = ""
+
+    def is_at(self, offer: Offer) -> bool:
+        """Whether a machine rented by this offer could have it."""
+        place = offer.region == self.region if self.region else offer.host_id == self.host_id
+        return place and offer.provider == self.provider
+
+
+class VolumeWish(Struct, frozen=True, omit_defaults=True):
+    """Each new machine is to have its workspace on a volume of its region. `preferred_regions`: where the first one is
+    looked for when the customer names no region (a provider's region or a continent)."""
+
+    size_gb: int
+    mount_path: str = ""
+    preferred_regions: tuple[str, ...] = ()
 
 
 def ssh_command(host: str, port: int, identity_file: str) -> str:

@@ -19,7 +19,7 @@ class BillingSettings(Struct, frozen=True, kw_only=True):
         int, setting("credit a new account is given (`./dumont up` in dev mode: 100)", unit="USD", ge=0, le=100_000)
     ] = 0
     volume_price_usd_micros_per_gb_hour: Annotated[
-        int, setting("what a warm pool's volume costs; 137 is about 0.10 USD per GB and month", unit="micro-USD", ge=0)
+        int, setting("what a volume costs; 137 is about 0.10 USD per GB and month", unit="micro-USD", ge=0)
     ] = 137
     storage_price_usd_micros_per_gb_hour: Annotated[
         int,

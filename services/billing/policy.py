@@ -40,6 +40,8 @@ from proto.instance.events import (
     InstanceWaking,
     StandbyFailed,
     StandbyReady,
+    VolumeAttached,
+    VolumeGivenUp,
 )
 from proto.instance.host_events import MachineBilled
 from proto.instance.return_events import HandedOver
@@ -62,6 +64,8 @@ HEARS = (
     "pub.*.standby.handed_over",
     "pub.*.instance.standby_ready",
     "pub.*.instance.standby_failed",
+    "pub.*.volume.attached",
+    "pub.*.volume.given_up",
     "pub.*.warmpool.standby_released",
     "pub.*.machine.billed",
 )
@@ -79,6 +83,8 @@ HEARS_EVENTS = (
     | HandedOver
     | StandbyReady
     | StandbyFailed
+    | VolumeAttached
+    | VolumeGivenUp
     | StandbyReleased
     | MachineBilled
 )
@@ -132,6 +138,11 @@ def _react_to_standbys(heard: Heard) -> Iterator[Command]:
     match heard.event:
         case StandbyReady() as event:
             yield from _standby_on(heard.at, event)
+        case VolumeAttached() as event:
+            # From when it is the workspace, whether the instance runs or not.
+            yield replace(_rate(event, event.volume_id, "volume", heard.at), volume_gb=event.size_gb)
+        case VolumeGivenUp() as event:
+            yield _rate(event, event.volume_id, "volume", heard.at)
         case StandbyFailed() as event:
             yield _rate(event, event.machine_id, _line_of(event.role), heard.at)
         case (

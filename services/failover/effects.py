@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from libs.clock import Clock
 from proto.base import Command
-from proto.failover.commands import AnswerInterruption, ExecuteFailover
+from proto.failover.commands import AnswerInterruption, ExecuteFailover, ForgetMachineSettings, UpdateMachineSettings
 from proto.failover.words import GlobalSettings, Limits
 
 S = TypeVar("S", ExecuteFailover, AnswerInterruption)
+W = TypeVar("W", UpdateMachineSettings, ForgetMachineSettings)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,13 @@ async def with_settings(command: S, world: World) -> S:
     return replace(command, settings=await world.settings_of(command.account_id), limits=world.limits)
 
 
+async def beside_settings(command: W, world: World) -> W:
+    return replace(command, settings=await world.settings_of(command.account_id))
+
+
 INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     ExecuteFailover: with_settings,
     AnswerInterruption: with_settings,
+    UpdateMachineSettings: beside_settings,
+    ForgetMachineSettings: beside_settings,
 }

@@ -19,6 +19,7 @@ from proto.failover.commands import (
     NoteReady,
     NoteRungFailed,
     NoteSnapshot,
+    NoteVolume,
     UpdateMachineSettings,
 )
 from proto.failover.words import MachinePatch, PoolSeen, as_rung, as_strategy
@@ -33,6 +34,8 @@ from proto.instance.events import (
     SnapshotCompleted,
     StandbyFailed,
     SyncCompleted,
+    VolumeAttached,
+    VolumeGivenUp,
 )
 from proto.instance.words import Protection
 from proto.warmpool.events import (
@@ -52,6 +55,8 @@ HEARS = (
     "pub.*.instance.promotion_failed",
     "pub.*.instance.recovering",
     "pub.*.snapshot.completed",
+    "pub.*.volume.attached",
+    "pub.*.volume.given_up",
     "pub.*.standby.sync_completed",
     "pub.*.instance.standby_failed",
     "pub.*.warmpool.provisioned",
@@ -69,6 +74,8 @@ HEARS_EVENTS = (
     | PromotionFailed
     | InstanceRecovering
     | SnapshotCompleted
+    | VolumeAttached
+    | VolumeGivenUp
     | SyncCompleted
     | StandbyFailed
     | PoolProvisioned
@@ -131,7 +138,8 @@ def react(heard: Heard) -> Iterator[Command]:
                 failover_id=event.failover_id,
                 rung=as_rung(event.rung),
                 reason=event.reason,
-                was_tried=True,
+                # No volume, no GPU in its region: nothing was begun, so it says nothing about the rung.
+                was_tried=event.was_promoted or event.rung != "regional_volume",
             )
         case _:
             yield from _react_to_copies(heard)
@@ -147,6 +155,10 @@ def _react_to_copies(heard: Heard) -> Iterator[Command]:
             yield _note_cpu(heard, event.instance_id, event.account_id, event.machine_id, is_lost=True)
         case SnapshotCompleted() as event:
             yield NoteSnapshot(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
+        case VolumeAttached() as event:
+            yield _note_volume(heard, event, is_given_up=False)
+        case VolumeGivenUp() as event:
+            yield _note_volume(heard, event, is_given_up=True)
         case _:
             return
 
@@ -159,6 +171,16 @@ def _chosen(heard: Heard, event: InstanceCreated, protection: Protection) -> Upd
 def _note_cpu(heard: Heard, instance_id: str, account_id: str, machine_id: str, *, is_lost: bool) -> NoteCpuStandby:
     return NoteCpuStandby(
         now=heard.at, instance_id=instance_id, account_id=account_id, machine_id=machine_id, is_lost=is_lost
+    )
+
+
+def _note_volume(heard: Heard, event: VolumeAttached | VolumeGivenUp, *, is_given_up: bool) -> NoteVolume:
+    return NoteVolume(
+        now=heard.at,
+        instance_id=event.instance_id,
+        account_id=event.account_id,
+        volume_id=event.volume_id,
+        is_given_up=is_given_up,
     )
 
 

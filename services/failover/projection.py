@@ -30,6 +30,7 @@ from proto.failover.events import (
     RungTried,
     SettingsUpdated,
     SnapshotNoted,
+    VolumeNoted,
 )
 
 GIVE_UP = "give_up_rung"
@@ -48,6 +49,8 @@ def project(heard: Heard) -> Iterator[Row]:
             yield _guard(heard, account_id=event.account_id, pool=event.pool)
         case CpuStandbyNoted() as event:
             yield _guard(heard, account_id=event.account_id, cpu_machine_id=event.machine_id)
+        case VolumeNoted() as event:
+            yield _guard(heard, account_id=event.account_id, volume_id=event.volume_id)
         case CpuStandbySucceeded():
             yield _guard(heard, cpu_machine_id="")
         case SnapshotNoted() as event:

@@ -23,12 +23,14 @@ from proto.failover.queries import (
     FailoverList,
     FailoverView,
     GetFailover,
+    GetNewMachineProtection,
     GetProtection,
     GetReadiness,
     GetSettings,
     ListFailovers,
     ListProtections,
     MachineProtection,
+    NewMachineProtection,
     PlanStep,
     Readiness,
 )
@@ -81,7 +83,8 @@ order by p.started_at desc, p.failover_id
 """
 _SETTINGS_SQL = "select settings from settings where account_id = $1"
 _GUARD_SQL = (
-    "select account_id, settings, pool, closed, has_snapshot, cpu_machine_id from guards where instance_id = $1"
+    "select account_id, settings, pool, closed, has_snapshot, cpu_machine_id, volume_id from guards"
+    " where instance_id = $1"
 )
 # $1 instance, $2 since
 _RECENT_SQL = """
@@ -165,6 +168,15 @@ async def settings_of(pool: Database, account_id: str) -> GlobalSettings:
     return GlobalSettings() if found is None else msgspec.json.decode(found, type=GlobalSettings)
 
 
+async def get_new_machine_protection(query: GetNewMachineProtection, context: Context) -> NewMachineProtection:
+    account, own = await settings_of(context.pool, query.account_id), MachineSettings()
+    if query.strategy is not None:
+        own = MachineSettings(use_global_settings=False, strategy=query.strategy)
+    elif not account.auto_apply_to_new_machines:
+        return NewMachineProtection(None)
+    return NewMachineProtection(ladder.volume_wanted(own, account))
+
+
 async def list_protections(query: ListProtections, context: Context) -> list[MachineProtection]:
     account = await settings_of(context.pool, query.account_id)
     rows = await context.pool.fetch(_PROTECTIONS_SQL, query.account_id, "", PROTECTIONS_MAX)
@@ -177,7 +189,8 @@ async def get_protection(query: GetProtection, context: Context) -> MachineProte
     if row is not None:
         return _protection(row, account)
     own = MachineSettings()
-    return MachineProtection(query.instance_id, own, ladder.effective_strategy(own, account), 0, None, None)
+    strategy, volume = ladder.effective_strategy(own, account), ladder.volume_settings(own, account)
+    return MachineProtection(query.instance_id, own, strategy, 0, None, None, volume)
 
 
 def _protection(row: Record, account: GlobalSettings) -> MachineProtection:
@@ -189,6 +202,7 @@ def _protection(row: Record, account: GlobalSettings) -> MachineProtection:
         failover_count=row["n"],
         last_failover_at=row["started_at"],
         last_failover_strategy=row["strategy_succeeded"],
+        regional_volume=ladder.volume_settings(own, account),
     )
 
 
@@ -222,6 +236,7 @@ async def get_readiness(query: GetReadiness, context: Context) -> Readiness:
         failovers_24h=len(guard.started_since(now)),
         failovers_24h_max=guard.limits.failovers_per_day_max,
         open_breakers=open_breakers,
+        regional_volume=ladder.volume_settings(own, account),
     )
 
 
@@ -252,6 +267,7 @@ async def _guard(query: GetReadiness, context: Context, now: datetime) -> Guard:
         pool=PoolSeen() if pool is None else msgspec.json.decode(pool, type=PoolSeen),
         cpu_machine_id="" if row is None else row["cpu_machine_id"] or "",
         has_snapshot=row is not None and bool(row["has_snapshot"]),
+        volume_id="" if row is None else row["volume_id"] or "",
         started=tuple(one["started_at"] for one in recent),
         breakers=_breakers(rungs),
         limits=context.world.limits,
@@ -279,4 +295,5 @@ QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     GetProtection: get_protection,
     ListProtections: list_protections,
     GetReadiness: get_readiness,
+    GetNewMachineProtection: get_new_machine_protection,
 }

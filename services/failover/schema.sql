@@ -33,6 +33,7 @@ CREATE TABLE guards (
     pool jsonb,
     has_snapshot boolean,
     cpu_machine_id text,
+    volume_id text,
     closed boolean
 );
 CREATE INDEX guards_of_account ON guards (account_id, instance_id);

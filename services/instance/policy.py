@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from libs.ids import derive_id
 from proto.base import Command, Heard
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import FailoverCompleted, RungTried
+from proto.failover.events import FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.commands import (
     AbandonHibernation,
     PromoteCpuStandby,
@@ -25,11 +25,12 @@ from proto.instance.commands import (
     RequestStandby,
     SuspendInstance,
     WantGpu,
+    WishVolume,
 )
 from proto.instance.cpu_events import CpuStandbyEnabled
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
 from proto.instance.host_commands import RecordAttempt
-from proto.instance.words import AttemptOutcome, AttemptStage, Offer
+from proto.instance.words import AttemptOutcome, AttemptStage, Offer, VolumeWish
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 
 OFFER_GONE = "offer was gone"
@@ -104,8 +105,11 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
 
 
 def _react_to_rungs(heard: Heard) -> Iterator[Command]:
-    """CPU standbys and new machines for lost ones."""
+    """CPU standbys, volumes of a region, and new machines for lost ones."""
     match heard.event:
+        case VolumeWanted() as event:
+            wish = VolumeWish(event.size_gb, event.mount_path, event.preferred_regions) if event.size_gb else None
+            yield WishVolume(now=heard.at, instance_id=event.instance_id, account_id=event.account_id, volume=wish)
         case CpuStandbyEnabled() as event:
             yield RequestCpuStandby(
                 now=heard.at, instance_id=event.instance_id, machine_id=derive_id("mach", heard.event_id)
@@ -118,7 +122,7 @@ def _react_to_rungs(heard: Heard) -> Iterator[Command]:
                 failover_id=event.failover_id,
                 give_up_at=event.give_up_at,
             )
-        case RungTried(rung="cloud_storage") as event:
+        case RungTried(rung="regional_volume" | "cloud_storage") as event:
             yield ReplaceMachine(
                 now=heard.at,
                 instance_id=event.instance_id,

@@ -13,7 +13,7 @@ CREATE TABLE instances (
     auto_stop_minutes bigint,
     status_reason text,
     failure_code text,
-    volume jsonb,               -- the workspace, when machines share it
+    volume jsonb,               -- the workspace, when it is on a volume of a host or a region
     cpu jsonb,                  -- the wish for a CPU standby; null: none
     machine_id text,            -- the primary machine of the newest generation
     generation bigint,
@@ -29,6 +29,7 @@ CREATE TABLE instances (
 );
 CREATE INDEX instances_of_account ON instances (account_id, created_at DESC, instance_id);
 CREATE INDEX instances_of_account_by_name ON instances (account_id, name);
+CREATE INDEX instances_on_volumes ON instances (instance_id) WHERE volume IS NOT NULL;
 
 CREATE TABLE machines (
     machine_id text PRIMARY KEY,
@@ -45,6 +46,7 @@ CREATE TABLE machines (
     endpoints jsonb,
     offer jsonb,
     gone boolean,
+    volume_id text,             -- a volume of its region, made for it
     restore text,               -- the snapshot it is to be filled from; '': nothing
     restored_at timestamptz,    -- its files are those of then
     silent_since timestamptz,   -- its agent was last heard of then, and called silent
@@ -55,6 +57,8 @@ CREATE TABLE machines (
 CREATE INDEX machines_of_instance ON machines (instance_id);
 CREATE INDEX machines_of_provider ON machines (provider, provider_machine_id);
 CREATE INDEX machines_contracted ON machines (provider) WHERE NOT gone;
+CREATE INDEX machines_with_volumes ON machines (volume_id) WHERE volume_id <> '';
+CREATE INDEX machines_requested ON machines (machine_id) WHERE status = 'requested';
 
 CREATE TABLE attempts (
     attempt_id text PRIMARY KEY,
@@ -100,6 +104,7 @@ CREATE INDEX blacklist_of_account ON blacklist (account_id, blacklisted_at DESC)
 CREATE TABLE orphans (
     provider text,
     provider_machine_id text,
+    kind text,                  -- machine, volume
     label text,
     status text,                -- found, destroying, gone
     found_at timestamptz,

@@ -61,6 +61,9 @@ class Homes:
         if record.user_id:
             for path in (home, private, workspace):
                 os.chown(path, record.user_id, record.user_id, follow_symlinks=False)
+        mounted = home / record.mount_path.lstrip("/")
+        if volume is not None and not mounted.is_symlink() and not mounted.exists():
+            mounted.symlink_to(self.volume(volume.volume_id))
         return home
 
     def share(self, record: Record, volume: Volume) -> None:

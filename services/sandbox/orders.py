@@ -39,8 +39,12 @@ def check_order(body: CreateBody, market: Market, volumes: Volumes) -> tuple[Lot
     volume = volumes.find(body.volume_id)
     if volume is None:
         raise Refusal("volume_unknown", f"there is no volume {body.volume_id}")
-    if volume.host_id != lot.host.host_id:
+    if volume.region and volume.region != lot.host.region:
+        raise Refusal("volume_elsewhere", f"volume {body.volume_id} is in {volume.region}")
+    if not volume.region and volume.host_id != lot.host.host_id:
         raise Refusal("volume_elsewhere", f"volume {body.volume_id} is on {volume.host_id}")
+    if volume.region and volumes.in_use(volume.volume_id):
+        raise Refusal("volume_in_use", f"another machine has volume {body.volume_id}")
     return lot, volume
 
 
@@ -70,6 +74,7 @@ def record_of(
         ssh_public_keys=body.ssh_public_keys,
         extra_public_keys=body.extra_public_keys,
         volume_id=body.volume_id,
+        mount_path=body.mount_path,
         user_id=user_id,
     )
 

@@ -59,6 +59,7 @@ class Record(Struct):
     ssh_public_keys: tuple[str, ...] = ()
     extra_public_keys: tuple[str, ...] = ()  # beside those, or beside the sandbox's own
     volume_id: str = ""
+    mount_path: str = ""
     user_id: int = 0  # 0: the daemon's own user
     endpoints: tuple[EndpointView, ...] = ()
     process: ProcessId | None = None
@@ -71,13 +72,17 @@ class Record(Struct):
 
 
 class Volume(Struct):
-    """One shared directory; `group_id` owns its files (0: the daemon's own group)."""
+    """One directory that outlives machines: of a host, or (`region`) of a region and then one machine's at a time.
+
+    `group_id` owns its files (0: the daemon's own group).
+    """
 
     volume_id: str
     name: str
     host_id: str
     size_gb: int
     group_id: int = 0
+    region: str = ""
 
 
 class _Line(Struct, omit_defaults=True):

@@ -205,8 +205,13 @@ class Api:
 
     async def create_volume(self, request: web.Request) -> web.Response:
         body = await _body(request, VolumeBody)
-        if body.host_id not in self._cloud.market.hosts:
+        hosts = self._cloud.market.hosts
+        if bool(body.host_id) == bool(body.region):
+            raise Refusal("bad_request", "give exactly one of host_id and region")
+        if body.host_id and body.host_id not in hosts:
             raise Refusal("volume_elsewhere", f"there is no host {body.host_id}")
+        if body.region and not any(host.region == body.region for host in hosts.values()):
+            raise Refusal("volume_elsewhere", f"there is no region {body.region}")
         return _answer(self._cloud.volumes.view(self._cloud.volumes.create(body)), 201)
 
     async def destroy_volume(self, request: web.Request) -> web.Response:

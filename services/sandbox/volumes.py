@@ -1,4 +1,6 @@
-"""Shared volumes: directories on one host that its machines can have as their workspace, and that outlive them.
+"""Volumes: directories that machines can have as their workspace, and that outlive them.
+
+A host's volume is shared by machines on that host; a region's is had by one machine of that region at a time.
 
 Used by `cloud` and `routes`. Owns DATA/sandbox/volumes.json.
 """
@@ -35,11 +37,11 @@ class Volumes:
                 self._attached[record.volume_id].add(record.machine_id)
 
     def create(self, body: VolumeBody) -> Volume:
-        """A new, empty volume; the same name on the same host gives the same volume."""
+        """A new, empty volume; the same name at the same place gives the same volume."""
         for volume in self._volumes.values():
-            if (volume.name, volume.host_id) == (body.name, body.host_id):
+            if (volume.name, volume.host_id, volume.region) == (body.name, body.host_id, body.region):
                 return volume
-        volume = Volume(self._ids.fresh("vol"), body.name, body.host_id, body.size_gb)
+        volume = Volume(self._ids.fresh("vol"), body.name, body.host_id, body.size_gb, region=body.region)
         if self._homes is not None:
             volume.group_id = self._homes.free_group(other.group_id for other in self._volumes.values())
             self._homes.make_volume(volume)
@@ -56,7 +58,7 @@ class Volumes:
 
     def view(self, volume: Volume) -> VolumeView:
         attached = tuple(sorted(self._attached[volume.volume_id]))
-        return VolumeView(volume.volume_id, volume.name, volume.host_id, volume.size_gb, attached)
+        return VolumeView(volume.volume_id, volume.name, volume.host_id, volume.size_gb, attached, volume.region)
 
     def attach(self, volume: Volume, machine_id: str) -> None:
         self._attached[volume.volume_id].add(machine_id)

@@ -79,6 +79,7 @@ class CreateBody(Struct, frozen=True, forbid_unknown_fields=True):
     ssh_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=16)] = ()
     extra_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=4)] = ()
     volume_id: Annotated[str, Meta(max_length=128)] = ""
+    mount_path: Annotated[str, Meta(max_length=64, pattern=r"^(/[A-Za-z0-9_-]+)?$")] = ""  # it again
 
     def __repr__(self) -> str:
         return f"CreateBody(label={self.label!r}, offer_id={self.offer_id!r})"
@@ -113,10 +114,12 @@ class InterruptBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VolumeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """A directory that machines on one host can share as their workspace."""
+    """A directory to be a workspace, and to outlive it. Exactly one of `host_id` (machines on that host share it) and
+    `region` (any machine of the region, one at a time)."""
 
     name: Name
-    host_id: Name
+    host_id: Annotated[str, Meta(max_length=128)] = ""
+    region: Annotated[str, Meta(max_length=128)] = ""
     size_gb: Annotated[int, Meta(ge=1, le=10_000)] = 50
 
 
@@ -127,7 +130,7 @@ class ShareBody(Struct, frozen=True, forbid_unknown_fields=True):
     size_gb: Annotated[int, Meta(ge=1, le=10_000)] = 50
 
     def on(self, host_id: str) -> VolumeBody:
-        return VolumeBody(self.name, host_id, self.size_gb)
+        return VolumeBody(self.name, host_id=host_id, size_gb=self.size_gb)
 
 
 class VolumeView(Struct, frozen=True):
@@ -136,6 +139,7 @@ class VolumeView(Struct, frozen=True):
     host_id: str
     size_gb: int
     attached_to: tuple[str, ...]
+    region: str = ""
 
 
 class FaultBody(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +32,7 @@ from proto.instance.commands import CreateInstance
 from proto.instance.queries import GetInstance, InstanceView
 from proto.instance.words import Endpoint, HealthCheck, MachineSpec, Offer, Port
 from services.instance.effects.world import World
-from services.instance.providers import Capabilities, MachineOrder, News, OfferGone, ProviderMachine
+from services.instance.providers import Capabilities, MachineOrder, News, OfferGone, ProviderMachine, ProviderVolume
 from services.instance.rooms import SERVICE
 
 ACCOUNT = "acct_default"
@@ -45,7 +45,7 @@ SPEC = MachineSpec(gpu="RTX_4090", image="pytorch/pytorch", region="CN-HK-01", p
 
 CAPABILITIES = Capabilities(
     spot=True,
-    volumes=True,
+    regional_volumes=True,
     shared_volume=True,
     stopped_keeps_gpu=True,
     push_signals=True,
@@ -83,7 +83,7 @@ class ScriptedCloud:
     port: int = 0
     misses: int = 0  # so many looks at a machine do not find it
     looks: int = 0
-    volumes: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, ProviderVolume] = field(default_factory=dict[str, ProviderVolume])
     hints: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     async def offers(self) -> Sequence[Offer]:
@@ -99,7 +99,13 @@ class ScriptedCloud:
         self.rented += 1
         endpoints = tuple(Endpoint(port.port, "127.0.0.1", self.port, port.protocol) for port in order.spec.ports)
         machine = ProviderMachine(
-            f"cloud_{self.rented}", order.label, "running", order.offer.offer_id, order.offer.host_id, endpoints
+            f"cloud_{self.rented}",
+            order.label,
+            "running",
+            order.offer.offer_id,
+            order.offer.host_id,
+            endpoints,
+            volume_id=order.volume_id,
         )
         self.listed[machine.provider_machine_id] = machine
         if self.lose_answers:
@@ -131,12 +137,20 @@ class ScriptedCloud:
 
     async def share_workspace(self, provider_machine_id: str, *, name: str, size_gb: int) -> str:
         assert provider_machine_id in self.listed
-        self.volumes[f"vol_{name}"] = size_gb
+        self.kept[f"vol_{name}"] = ProviderVolume(f"vol_{name}", name, host_id=self.listed[provider_machine_id].host_id)
         return f"vol_{name}"
 
-    async def release_volumes(self, names: Collection[str]) -> None:
-        for name in names:
-            self.volumes.pop(f"vol_{name}", None)
+    async def make_volume(self, *, name: str, region: str, size_gb: int) -> str:
+        volume = ProviderVolume(f"vol_{name}_{region}", name, region=region)
+        return self.kept.setdefault(volume.volume_id, volume).volume_id
+
+    async def volumes(self) -> Sequence[ProviderVolume]:
+        return list(self.kept.values())
+
+    async def destroy_volume(self, volume_id: str) -> None:
+        if any(machine.volume_id == volume_id for machine in self.listed.values()):
+            raise Transient(f"{volume_id} is in use")
+        self.kept.pop(volume_id, None)
 
     async def signals(self) -> AsyncIterator[News]:
         while True:

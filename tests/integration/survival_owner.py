@@ -14,7 +14,7 @@ from proto.failover import queries as failover_queries
 from proto.failover.words import GlobalSettings, MachineSettings, PoolSeen
 from proto.warmpool import commands as pool_commands
 from proto.warmpool import queries as pool_queries
-from services.failover.decider import GUARD, SETTINGS
+from services.failover.decider import GUARD, SETTINGS, ladder
 from services.warmpool.decider import POOL
 
 
@@ -49,6 +49,10 @@ class SurvivalOwner:
         match question:
             case failover_queries.GetSettings(account_id=account_id):
                 return self.states.get(("settings", account_id), GlobalSettings())
+            case failover_queries.GetNewMachineProtection(account_id=account_id, strategy=strategy):
+                account = self.states.get(("settings", account_id), GlobalSettings())
+                own = MachineSettings(use_global_settings=strategy is None, strategy=strategy or "both")
+                return failover_queries.NewMachineProtection(ladder.volume_wanted(own, account))
             case failover_queries.GetProtection(instance_id=instance_id):
                 guard = self.states.get(("guard", instance_id))
                 own = guard.settings if guard else MachineSettings()

@@ -25,6 +25,7 @@ from proto.gateway.commands import IssueKey, OpenAccount, RevokeKey
 from proto.gateway.words import fingerprint
 from tests.integration.billing_owner import BillingOwner
 from tests.integration.gateway_world import KEY, SECRET, Owner
+from tests.integration.survival_owner import SurvivalOwner
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0
@@ -99,6 +100,7 @@ async def test_replicas_share_keys_and_an_outage_of_the_bus_is_503_until_it_is_o
     bus = NatsBus(connection, clock=SystemClock(), on_bug=lambda error: None)
     await bus.serve("instance", owner.answer)
     await bus.serve("billing", BillingOwner(100).answer)
+    await bus.serve("failover", SurvivalOwner().answer)
     async with (
         gateway_process(fresh_nats) as (first, one),
         gateway_process(fresh_nats) as (second, two),

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-
-from msgspec import Struct
 
 from libs.refusal import OutcomeUnknown, Transient
 from libs.sim.chance import Chance, Draws
@@ -28,7 +26,9 @@ from services.instance.providers import (
     OfferGone,
     ProviderMachine,
     ProviderStatus,
+    ProviderVolume,
 )
+from tests.sim.lies import HONEST, Lies
 
 NAME = "fake"
 LIST_LAG_S = 2.0
@@ -37,34 +37,6 @@ STOP_S_MAX = 2.0
 SIGNAL_LATE_S_MAX = 5.0
 UNSEEN_S_MAX = 20.0  # two polls
 PORTS_PER_MACHINE = 100
-
-
-class Lies(Struct, frozen=True, kw_only=True):
-    """Shares (0..1) of calls or machines."""
-
-    create_times_out_created: float = 0.08
-    create_times_out_uncreated: float = 0.04
-    offer_gone: float = 0.08
-    call_fails_before: float = 0.04
-    call_fails_after: float = 0.03
-    boot_fails: float = 0.08
-    boot_hangs: float = 0.01
-    boot_s_max: float = 8.0
-    probe_fails: float = 0.1
-    signal_lost: float = 0.2
-    signal_doubled: float = 0.2
-    signal_late: float = 0.2
-    create_late: float = 0.03  # no answer, and the machine is made some time after that was sure
-    ends_unseen: float = 0.15  # of machines that end: for a while the cloud goes on to say what they were
-    gone_while_running: float = 0.04  # of looks at a running machine
-    preempt_every_s: float = 25.0
-
-
-HONEST = Lies(
-    create_times_out_created=0, create_times_out_uncreated=0, offer_gone=0, call_fails_before=0, call_fails_after=0,
-    boot_fails=0, boot_hangs=0, probe_fails=0, signal_lost=0, signal_doubled=0, signal_late=0, create_late=0,
-    ends_unseen=0, gone_while_running=0, preempt_every_s=0, boot_s_max=1.0,
-)  # fmt: skip
 
 
 @dataclass
@@ -95,7 +67,7 @@ class FakeCloud:
     creates: dict[str, int] = field(default_factory=dict[str, int])  # per label: how many machines were made
     listeners: list[asyncio.Queue[str]] = field(default_factory=list[asyncio.Queue[str]])
     market: Sequence[Offer] = ()
-    volumes: dict[str, str] = field(default_factory=dict[str, str])  # id -> name
+    volumes: dict[str, ProviderVolume] = field(default_factory=dict[str, ProviderVolume])
 
     def __post_init__(self) -> None:
         self.draws = Draws(self.chance, "cloud")
@@ -138,12 +110,29 @@ class FakeCloud:
 
     def create(self, order: MachineOrder) -> Rented:
         taken = {machine.offer.offer_id for machine in self.alive()}
+        self._attach(order)
         if order.offer.offer_id in taken or self.draws.happens(self.lies.offer_gone):
             raise OfferGone(order.offer.offer_id)
         self.creates[order.label] = self.creates.get(order.label, 0) + 1
         machine = self._rent(order.label, order.offer, tuple(port.port for port in order.spec.ports))
         machine.volume_id = order.volume_id
         return machine
+
+    def _attach(self, order: MachineOrder) -> None:
+        """A region's volume is one machine's at a time, and stays where it is."""
+        volume = self.volumes.get(order.volume_id)
+        if not order.volume_id:
+            return
+        assert volume is not None, f"{order.label} is ordered with {order.volume_id}, which is no more"
+        assert volume.region in ("", order.offer.region), f"{volume.volume_id} is not in {order.offer.region}"
+        if volume.region and any(machine.volume_id == volume.volume_id for machine in self.alive()):
+            raise Transient(f"{volume.volume_id} is in use")
+
+    def keep(self, volume: ProviderVolume) -> None:
+        self.volumes.setdefault(volume.volume_id, volume)
+
+    def drop(self, volume_id: str) -> None:
+        self.volumes.pop(volume_id, None)
 
     def appear(self, label: str) -> Rented:
         """A machine that we did not ask for, at least not this time."""
@@ -251,7 +240,7 @@ class SimProvider:
     name = NAME
     capabilities = Capabilities(
         spot=True,
-        volumes=True,
+        regional_volumes=True,
         shared_volume=True,
         stopped_keeps_gpu=False,
         push_signals=True,
@@ -334,18 +323,29 @@ class SimProvider:
             raise OfferGone(provider_machine_id)
         if not machine.volume_id:
             machine.volume_id = f"vol_{name}"
-            self.cloud.volumes[machine.volume_id] = name
+            self.cloud.volumes[machine.volume_id] = ProviderVolume(
+                machine.volume_id, name, host_id=machine.offer.host_id
+            )
         await self._answer("share")
         return machine.volume_id
 
-    async def release_volumes(self, names: Collection[str]) -> None:
-        await self._reach("release")
-        for volume_id, name in list(self.cloud.volumes.items()):
-            if name in names:
-                if any(machine.volume_id == volume_id for machine in self.cloud.alive()):
-                    raise Transient(f"{volume_id} is in use")
-                del self.cloud.volumes[volume_id]
-        await self._answer("release")
+    async def make_volume(self, *, name: str, region: str, size_gb: int) -> str:
+        await self._reach("make volume")
+        volume_id = f"vol_{name}_{region}"
+        self.cloud.keep(ProviderVolume(volume_id, name, region=region))
+        await self._answer("make volume")
+        return volume_id
+
+    async def volumes(self) -> Sequence[ProviderVolume]:
+        await self._reach("volumes")
+        return list(self.cloud.volumes.values())
+
+    async def destroy_volume(self, volume_id: str) -> None:
+        await self._reach("destroy volume")
+        if any(machine.volume_id == volume_id for machine in self.cloud.alive()):
+            raise Transient(f"{volume_id} is in use")
+        self.cloud.drop(volume_id)
+        await self._answer("destroy volume")
 
     async def signals(self) -> AsyncIterator[News]:
         queue: asyncio.Queue[str] = asyncio.Queue()

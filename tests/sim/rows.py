@@ -14,6 +14,7 @@ import msgspec
 from libs.refusal import Transient
 from libs.runtime.memory_store import MemoryStore
 from libs.sim.life import Life
+from services.instance.decider.machine_state import LIVE
 from services.instance.queries import contracts
 
 Row = tuple[Any, ...]
@@ -73,7 +74,12 @@ def _left(store: MemoryStore, machine_id: str, status: str, since: Any) -> list[
 
 def _spec(store: MemoryStore, instance_id: str) -> list[Row]:
     return [
-        (msgspec.json.encode(row["spec"]).decode(), (row.get("volume") or {}).get("host_id"), row["account_id"])
+        (
+            msgspec.json.encode(row["spec"]).decode(),
+            (row.get("volume") or {}).get("host_id"),
+            row["account_id"],
+            (row.get("volume") or {}).get("region"),
+        )
         for row in store.rows("instances")
         if row["instance_id"] == instance_id and row.get("spec") is not None
     ]
@@ -85,11 +91,21 @@ def _wanted(store: MemoryStore, provider: str, provider_machine_id: str, label: 
     return [(owned or asked,)]
 
 
-def _orphans(store: MemoryStore, provider: str) -> list[Row]:
+def _volumes_wanted(store: MemoryStore) -> list[Row]:
+    instances = [i for i in store.rows("instances") if i.get("volume") is not None and i["status"] != "deleted"]
+    machines = store.rows("machines")
+    return [
+        *((row["volume"]["volume_id"],) for row in instances),
+        *((m["volume_id"],) for m in machines if m.get("volume_id") and m["status"] in LIVE),
+        *((m["machine_id"],) for m in machines if m["status"] == "requested"),
+    ]
+
+
+def _orphans(store: MemoryStore, provider: str, kind: str) -> list[Row]:
     return [
         (row["provider_machine_id"],)
         for row in store.rows("orphans")
-        if row["provider"] == provider and row["status"] != "gone"
+        if row["provider"] == provider and row["kind"] == kind and row["status"] != "gone"
     ]
 
 
@@ -145,5 +161,6 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._WANTED_SPEC_SQL: _spec,
     contracts._WANTED_SQL: _wanted,
     contracts._ORPHANS_SQL: _orphans,
+    contracts._WANTED_VOLUMES_SQL: _volumes_wanted,
     contracts._BLOCKED_SQL: _blocked,
 }

@@ -26,6 +26,7 @@ from proto.failover.commands import (
     NoteReady,
     NoteRungFailed,
     NoteSnapshot,
+    NoteVolume,
     UpdateMachineSettings,
 )
 from proto.failover.events import (
@@ -38,6 +39,7 @@ from proto.failover.events import (
     GuardEvent,
     InterruptionJoined,
     LadderPlanned,
+    RegionalVolumeSucceeded,
     RungClaimed,
     RungFailed,
     RungSkipped,
@@ -52,15 +54,17 @@ Start: TypeAlias = ExecuteFailover | AnswerInterruption
 _SUCCESS = {
     "warm_pool": WarmPoolSucceeded,
     "cpu_standby": CpuStandbySucceeded,
+    "regional_volume": RegionalVolumeSucceeded,
     "cloud_storage": CloudStorageSucceeded,
 }
 _PHASE_OF: dict[Rung, str] = {
     "cpu_standby": "cpu_standby_failover",
     "warm_pool": "warm_pool_failover",
+    "regional_volume": "regional_volume_failover",
     "cloud_storage": "snapshot_restore",
 }
-# The shared volume is the workspace itself: what was written is there, so nothing written is missing.
-SHARED_VOLUME_LOSS_S = 0
+# The volume, shared on a host or of a region, is the workspace itself: nothing that was written is missing.
+VOLUME_LOSS_S = 0
 
 
 # A machine that is rented and filled takes longer than one that waits: 10 minutes to come up, 30 s per GB (contract 3).
@@ -90,6 +94,8 @@ def decide(state: Guard, command: GuardCommand) -> Sequence[Event]:
             return notes.cpu_standby(state, command)
         case NoteSnapshot():
             return notes.snapshot(state, command)
+        case NoteVolume():
+            return notes.volume(state, command)
         case AbandonFailover():
             return _abandon(state, command)
         case GiveUpRung():
@@ -198,6 +204,7 @@ def _planned(state: Guard, command: Start, allowed: tuple[Rung, ...]) -> LadderP
         ladder=ladder.order_of(state.settings),
         allowed=allowed,
         rung_timeout_s=command.settings.warm_pool.failover_timeout_seconds,
+        volume_timeout_s=ladder.volume_settings(state.settings, command.settings).failover_timeout_seconds,
         limits=command.limits,
         planned_at=command.now,
         auto_recovery=command.settings.cpu_standby.auto_recovery,
@@ -235,8 +242,12 @@ def _try(state: Guard, run: Run, rung: Rung, now: datetime) -> RungTried:
         rung=rung,
         machine_id=run.lost_id or run.machine_id,
         tried_at=now,
-        give_up_at=now + timedelta(seconds=_RUNG_TIMEOUT_S.get(rung, run.rung_timeout_s)),
+        give_up_at=now + timedelta(seconds=_timeout_s(run, rung)),
     )
+
+
+def _timeout_s(run: Run, rung: Rung) -> int:
+    return run.volume_timeout_s if rung == "regional_volume" else _RUNG_TIMEOUT_S.get(rung, run.rung_timeout_s)
 
 
 def _fail(state: Guard, events: Sequence[Event], error: str, now: datetime) -> Sequence[Event]:
@@ -350,7 +361,7 @@ def _is_before(run: Run, heard_at: datetime) -> bool:
 def _data_loss_window_s(run: Run, command: NoteReady) -> int:
     """What was written after the files' instant and before the loss is missing: at most so many seconds."""
     if command.restored_at is None:
-        return SHARED_VOLUME_LOSS_S
+        return VOLUME_LOSS_S
     return max(0, ceil((run.started_at - command.restored_at).total_seconds()))
 
 

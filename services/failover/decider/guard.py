@@ -26,11 +26,14 @@ from proto.failover.events import (
     LadderPlanned,
     MachineSettingsUpdated,
     PoolNoted,
+    RegionalVolumeSucceeded,
     RungClaimed,
     RungFailed,
     RungSkipped,
     RungTried,
     SnapshotNoted,
+    VolumeNoted,
+    VolumeWanted,
     WarmPoolSucceeded,
 )
 from proto.failover.words import Attempt, Limits, MachineSettings, PoolSeen, Rung, Strategy
@@ -62,6 +65,7 @@ class Run(Struct, frozen=True):
     allowed: tuple[Rung, ...] = ()
     rung_timeout_s: int = 0
     auto_recovery: bool = True
+    volume_timeout_s: int = 0
     attempts: tuple[Attempt, ...] = ()
     rung: Rung | None = None
     tried_at: datetime | None = None
@@ -80,6 +84,7 @@ class Guard(Struct, frozen=True):
     pool: PoolSeen = PoolSeen()
     has_snapshot: bool = False
     cpu_machine_id: str = ""  # the CPU standby with a whole copy
+    volume_id: str = ""  # the volume of the region that has the workspace
     run: Run | None = None
     answered: tuple[str, ...] = ()
     started: tuple[datetime, ...] = ()
@@ -120,6 +125,13 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
             return replace(state, **about, cpu_machine_id=event.machine_id)
         case CloudStorageSucceeded():
             return replace(state, breakers=_closed(state.breakers, "cloud_storage"))
+        case RegionalVolumeSucceeded():
+            return replace(state, breakers=_closed(state.breakers, "regional_volume"))
+        case VolumeNoted():
+            about = {"instance_id": event.instance_id, "account_id": event.account_id}
+            return replace(state, **about, volume_id=event.volume_id)
+        case VolumeWanted():
+            return state
         case SnapshotNoted():
             return replace(state, instance_id=event.instance_id, account_id=event.account_id, has_snapshot=True)
         case FailoverCompleted() | FailoverFailed():
@@ -165,6 +177,7 @@ def _planned(state: Guard, event: LadderPlanned) -> Guard:
         allowed=event.allowed,
         rung_timeout_s=event.rung_timeout_s,
         auto_recovery=event.auto_recovery,
+        volume_timeout_s=event.volume_timeout_s,
     )
     started = (*state.started_since(event.planned_at), event.planned_at)
     return replace(state, run=run, started=started, limits=event.limits)

@@ -1,6 +1,6 @@
 """Which rungs a failover may climb, in which order, and why it passes others over. Used by `climbing` and `queries`.
 
-Rules: contract dumont 3. A rung that has no owner yet is `not_configured`: it is recorded as skipped, never pretended.
+Rules: contract dumont 3. Every rung has an owner that hears `failover.rung_tried` and answers it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from proto.failover.words import (
     GlobalSettings,
     MachineSettings,
     PoolSeen,
+    RegionalVolumeSettings,
     Rung,
     Strategy,
 )
 from services.failover.decider.guard import Guard
 
-# Rungs somebody owns: others hear `failover.rung_tried` and answer it.
-OWNED: frozenset[Rung] = frozenset({"warm_pool", "cpu_standby", "cloud_storage"})
 NOT_IN_STRATEGY = "not_in_strategy"
 NOT_CONFIGURED = "not_configured"
 BREAKER_OPEN = "breaker_open"
 NO_SNAPSHOT = "no_snapshot"
+NO_VOLUME = "no_volume"
 
 
 def effective_strategy(own: MachineSettings, account: GlobalSettings) -> Strategy:
@@ -62,6 +62,9 @@ def is_switched_off(rung: Rung, own: MachineSettings, account: GlobalSettings) -
             return not (account.warm_pool.enabled if own.use_global_settings else own.warm_pool_enabled)
         case "cpu_standby":
             return not (account.cpu_standby.enabled if own.use_global_settings else own.cpu_standby_enabled)
+        case "regional_volume":  # chosen by name, it is meant
+            chosen = account.default_strategy if own.use_global_settings else own.strategy
+            return chosen != "regional_volume" and not volume_settings(own, account).enabled
         case _:
             return False
 
@@ -70,8 +73,6 @@ def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime
     """Why this rung is passed over now, empty when it may be climbed."""
     if rung not in allowed:
         return NOT_IN_STRATEGY
-    if rung not in OWNED:
-        return NOT_CONFIGURED
     if guard.is_breaker_open(rung, now):
         return BREAKER_OPEN
     match rung:
@@ -81,8 +82,8 @@ def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime
             return "" if guard.cpu_machine_id else NOT_CONFIGURED
         case "cloud_storage":
             return "" if guard.has_snapshot else NO_SNAPSHOT
-        case _:
-            return NOT_CONFIGURED
+        case "regional_volume":
+            return "" if guard.volume_id else NO_VOLUME
 
 
 def pool_objection(pool: PoolSeen) -> str:
@@ -92,3 +93,15 @@ def pool_objection(pool: PoolSeen) -> str:
 def allowed_rungs(strategy: Strategy, own: MachineSettings, account: GlobalSettings) -> tuple[Rung, ...]:
     """The rungs of a strategy that are switched on."""
     return tuple(rung for rung in RUNGS_OF[strategy] if not is_switched_off(rung, own, account))
+
+
+def volume_settings(own: MachineSettings, account: GlobalSettings) -> RegionalVolumeSettings:
+    """The instance's own block, if it has one."""
+    return (not own.use_global_settings and own.regional_volume) or account.regional_volume
+
+
+def volume_wanted(own: MachineSettings, account: GlobalSettings) -> RegionalVolumeSettings | None:
+    """The volume that a new machine is to have its workspace on; None: it is to have none."""
+    settings = volume_settings(own, account)
+    rungs = allowed_rungs(effective_strategy(own, account), own, account)
+    return settings if "regional_volume" in rungs and settings.auto_provision_volume else None

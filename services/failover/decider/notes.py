@@ -1,12 +1,12 @@
-"""What the guard remembers of what rungs need: the warm pool, the CPU standby, a snapshot. Called by `climbing`."""
+"""What the guard remembers of what rungs need: a pool, a CPU standby, a volume, a snapshot. Called by `climbing`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from proto.base import Event
-from proto.failover.commands import NoteCpuStandby, NotePool, NoteSnapshot
-from proto.failover.events import CpuStandbyNoted, PoolNoted, SnapshotNoted
+from proto.failover.commands import NoteCpuStandby, NotePool, NoteSnapshot, NoteVolume
+from proto.failover.events import CpuStandbyNoted, PoolNoted, SnapshotNoted, VolumeNoted
 from services.failover.decider.guard import Guard
 
 
@@ -30,3 +30,12 @@ def snapshot(state: Guard, command: NoteSnapshot) -> Sequence[Event]:
     if state.closed or state.has_snapshot:
         return []
     return [SnapshotNoted(instance_id=command.instance_id, account_id=command.account_id)]
+
+
+def volume(state: Guard, command: NoteVolume) -> Sequence[Event]:
+    """One takes the place of another; that any other is given up is no news."""
+    is_news = (command.volume_id == state.volume_id) == command.is_given_up
+    if state.closed or not is_news:
+        return []
+    volume_id = "" if command.is_given_up else command.volume_id
+    return [VolumeNoted(instance_id=command.instance_id, account_id=command.account_id, volume_id=volume_id)]

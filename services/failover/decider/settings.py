@@ -15,8 +15,9 @@ from msgspec.structs import fields, replace
 from libs.refusal import Refused
 from proto.base import Event
 from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
-from proto.failover.events import MachineSettingsUpdated, SettingsEvent, SettingsUpdated
-from proto.failover.words import GlobalSettings, MachineSettings
+from proto.failover.events import MachineSettingsUpdated, SettingsEvent, SettingsUpdated, VolumeWanted
+from proto.failover.words import GlobalSettings, MachineSettings, RegionalVolumeSettings
+from services.failover.decider import ladder
 from services.failover.decider.guard import Guard
 
 DEFAULTS = GlobalSettings()
@@ -40,7 +41,11 @@ def update_machine(state: Guard, command: UpdateMachineSettings) -> Sequence[Eve
     order = patch.strategy_order
     if order is not UNSET and len(set(order)) != len(order):
         raise Refused("VALIDATION_ERROR", field="strategy_order", reason="names a rung twice")
-    return _machine_event(state, command, merged(state.settings, patch))
+    changed = merged(state.settings, replace(patch, regional_volume=UNSET))
+    if patch.regional_volume is not UNSET:
+        block = state.settings.regional_volume or command.settings.regional_volume
+        changed = replace(changed, regional_volume=merged(block, patch.regional_volume))
+    return _machine_event(state, command, changed)
 
 
 def forget_machine(state: Guard, command: ForgetMachineSettings) -> Sequence[Event]:
@@ -54,7 +59,23 @@ def _machine_event(
         raise Refused("INSTANCE_NOT_FOUND", instance_id=command.instance_id)
     if changed == state.settings:
         return []
-    return [MachineSettingsUpdated(instance_id=command.instance_id, account_id=command.account_id, settings=changed)]
+    updated = MachineSettingsUpdated(instance_id=command.instance_id, account_id=command.account_id, settings=changed)
+    wanted = ladder.volume_wanted(changed, command.settings)
+    if wanted == ladder.volume_wanted(state.settings, command.settings):
+        return [updated]
+    return [updated, volume_wanted(command.instance_id, command.account_id, wanted)]
+
+
+def volume_wanted(instance_id: str, account_id: str, wanted: RegionalVolumeSettings | None) -> VolumeWanted:
+    if wanted is None:
+        return VolumeWanted(instance_id=instance_id, account_id=account_id)
+    return VolumeWanted(
+        instance_id=instance_id,
+        account_id=account_id,
+        size_gb=wanted.volume_size_gb,
+        mount_path=wanted.mount_path,
+        preferred_regions=wanted.preferred_regions,
+    )
 
 
 def merged(old: S, patch: Struct) -> S:

@@ -110,6 +110,7 @@ def go_on(state: Instance, command: TryReturn) -> Sequence[Event]:
         requested_at=command.now,
         give_up_at=command.now + READY_WAIT,
         exact=True,  # these were looked for with the limits of the way back
+        volume=state.volume_wish,
     )
     return [returning, requested]
 

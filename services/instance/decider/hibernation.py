@@ -30,7 +30,7 @@ from proto.instance.events import (
     InstanceWaking,
     VolumeReleaseRequested,
 )
-from services.instance.decider import cpu_standby, snapshots, standby
+from services.instance.decider import cpu_standby, snapshots, standby, volume
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import HIBERNATION, Instance
 from services.instance.decider.machine_state import Machine
@@ -180,7 +180,9 @@ def _release(state: Instance, primary: Machine, command: ReportSnapshotChecked) 
     events: list[Event] = [hibernated, *standby.give_back_all(state, "hibernated")]
     events += cpu_standby.give_back(state, "hibernated")
     events.append(machines.destroy_request(state, primary))
-    if state.volume is not None:  # the files are in storage; what a machine rented later shares is another volume
+    if state.volume is not None:  # the files are in storage; what a machine rented later has is another volume
+        if state.volume.region:
+            events.append(volume.given_up(state, state.volume, "hibernated"))
         events.append(VolumeReleaseRequested(instance_id=state.instance_id, machine_ids=state.shared_from))
     return events
 

@@ -41,6 +41,7 @@ from proto.instance.events import (
     InstanceWaking,
     InstanceWishHeeded,
     MachinePromoted,
+    MachineRented,
     MachineRequested,
     PromotionFailed,
     PromotionPlanned,
@@ -52,10 +53,13 @@ from proto.instance.events import (
     StandbyReady,
     SyncCompleted,
     SyncStarted,
+    VolumeAttached,
+    VolumeGivenUp,
     VolumeOutdated,
     VolumeReleased,
     VolumeReleaseRequested,
     VolumeShared,
+    VolumeWished,
 )
 from proto.instance.hibernation_events import HibernationEvent
 from proto.instance.return_events import (
@@ -75,6 +79,7 @@ from proto.instance.words import (
     InterruptionReason,
     MachineSpec,
     Volume,
+    VolumeWish,
 )
 from services.instance.decider import cpu_state, machine_state, sleep, vault, way_back
 from services.instance.decider.cpu_state import CpuStandby
@@ -120,7 +125,8 @@ class Instance(Struct, frozen=True):
     keep_alive_until: datetime | None = None
     machines: tuple[Machine, ...] = ()
     volume: Volume | None = None
-    shared_from: tuple[str, ...] = ()  # primaries whose workspace became a volume: it is named after them
+    shared_from: tuple[str, ...] = ()  # machines that volumes are named after, of their host or region
+    volume_wish: VolumeWish | None = None  # each new machine is to have its workspace on a volume of its region
     rungs_answered: tuple[str, ...] = ()  # failover and rung, newest last
     standbys_refused: tuple[str, ...] = ()
     plan: Plan | None = None
@@ -186,6 +192,7 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
             health_check=event.health_check,
             auto_stop_minutes=event.auto_stop_minutes,
             request_hash=event.request_hash,
+            volume_wish=event.volume,
         )
     assert state is not None, f"{type(event).__name__} before InstanceCreated"
     if isinstance(event, MachineRequested):
@@ -196,6 +203,8 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         )
         if isinstance(event, MachinePromoted):
             return replace(state, machines=machines, plan=None)
+        if isinstance(event, MachineRented) and event.volume is not None:
+            return replace(state, machines=machines, shared_from=(*state.shared_from, event.machine_id))
         return replace(state, machines=machines)
     if isinstance(event, CPU_EVENTS):
         return replace(state, cpu=cpu_state.evolve(state.cpu, event))
@@ -210,7 +219,7 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
         return _evolve_sleep(state, event)
     if isinstance(event, InstanceWishHeeded):
         return replace(state, wishes_heeded=(*state.wishes_heeded, event.request_id)[-WISHES_REMEMBERED_MAX:])
-    if isinstance(event, STANDBY_EVENTS):
+    if isinstance(event, _StandbyEvent):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)
 
@@ -299,16 +308,9 @@ _StandbyEvent: TypeAlias = (
     | VolumeReleaseRequested
     | VolumeOutdated
     | VolumeReleased
-)
-STANDBY_EVENTS = (
-    StandbyReady,
-    StandbyFailed,
-    PromotionFailed,
-    PromotionPlanned,
-    VolumeShared,
-    VolumeReleaseRequested,
-    VolumeOutdated,
-    VolumeReleased,
+    | VolumeWished
+    | VolumeAttached
+    | VolumeGivenUp
 )
 
 
@@ -343,8 +345,21 @@ def _evolve_standby(state: Instance, event: _StandbyEvent) -> Instance:
             volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
             machines = tuple(replace(m, on_volume=True) if m == state.primary else m for m in state.machines)
             return replace(_sharing(state), volume=volume, machines=machines)
-        case VolumeReleased() | VolumeOutdated():
+        case VolumeReleased() | VolumeOutdated() | VolumeGivenUp():
             return replace(state, volume=None)
+        case VolumeWished():
+            return replace(state, volume_wish=event.volume)
+        case VolumeAttached():
+            volume = Volume(
+                volume_id=event.volume_id,
+                provider=event.provider,
+                host_id="",
+                size_gb=event.size_gb,
+                region=event.region,
+                name=event.name,
+                mount_path=event.mount_path,
+            )
+            return replace(state, volume=volume)
         case _:
             return state
 

@@ -38,8 +38,8 @@ from proto.instance.events import (
     MachineStopRequested,
     VolumeReleaseRequested,
 )
-from proto.instance.words import MachineSpec, Offer
-from services.instance.decider import cpu_standby, hibernation, standby
+from proto.instance.words import MachineSpec, Offer, VolumeWish
+from services.instance.decider import cpu_standby, hibernation, standby, volume
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
 from services.instance.decider.machine_state import ON, Machine
@@ -72,6 +72,7 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             request_hash=command.request_hash,
             dialect=command.dialect,
             protection=command.protection,
+            volume=command.volume,
         ),
         *_accompanied(command),
         _request_machine(
@@ -82,6 +83,7 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             spec=command.spec,
             offers=command.offers,
             exact=bool(command.offer_id),
+            volume_wish=command.volume,
         ),
     ]
 
@@ -116,6 +118,7 @@ def _request_machine(
     offers: Sequence[Offer],
     exact: bool = False,
     restore: str = "",
+    volume_wish: VolumeWish | None = None,
 ) -> MachineRequested:
     return MachineRequested(
         instance_id=command.instance_id,
@@ -129,6 +132,7 @@ def _request_machine(
         give_up_at=_give_up_at(command.now),
         exact=exact,
         restore=restore,
+        volume=volume_wish,
     )
 
 
@@ -187,10 +191,17 @@ def _start_request(state: Instance, machine: Machine, now: datetime) -> MachineS
 
 
 def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[Event]:
-    """A new generation; what a lost machine left at the provider is given back, or it would cost money for ever."""
+    """A new generation; what a lost machine left at the provider is given back, or it would cost money for ever.
+
+    Files on a volume of a region bind the start to that region: an older copy elsewhere would lose what is there.
+    """
     if state.machine(command.machine_id) is not None:
         return []  # a late repeat of a start whose machine has ended since
-    _refuse_without_offers(command.offers, command.no_offer, state.spec)
+    bound_to = volume.of_region(state)
+    offers = volume.offers_there(state, command.offers)
+    place = state.spec if bound_to is None else replace(state.spec, region=bound_to.region)
+    _refuse_without_offers(offers, command.no_offer, place)
+    latest = state.vault.latest if bound_to is None else None
     left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     standbys = standby.give_back_all(state, "primary_moved")
     request = _request_machine(
@@ -199,8 +210,9 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         machine_id=command.machine_id,
         generation=state.generation + 1,
         spec=state.spec,
-        offers=command.offers,
-        restore=state.vault.latest.snapshot_id if state.vault.latest else "",
+        offers=offers,
+        restore=latest.snapshot_id if latest else "",
+        volume_wish=state.volume_wish if bound_to is None else None,
     )
     waking = hibernation.wake(state, command.now)
     return [*waking, _starting(state, command, command.machine_id), *left_over, *standbys, request]

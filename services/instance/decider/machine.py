@@ -39,10 +39,9 @@ from proto.instance.events import (
     MachineRented,
     MachineStopped,
     MachineStopRequested,
-    VolumeOutdated,
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
-from services.instance.decider import gpu_return, standby
+from services.instance.decider import gpu_return, standby, volume
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import COMING_UP, ON, Machine
 from services.instance.decider.migration import migrated
@@ -65,6 +64,7 @@ def rented(state: Instance, command: ReportRented) -> Sequence[Event]:
         adopted=command.adopted,
         rejected=command.rejected,
         has_volume=command.has_volume,
+        volume=command.volume,
     )
     if machine.status != "requested":
         give_back = MachineDestroyRequested(
@@ -135,12 +135,11 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         keep_alive_until=state.keep_alive_until,
     )
     on_cpu = standby.is_on_cpu(state, machine)
-    is_left = state.volume is not None and not machine.on_volume and machine.mode is None
     left_over = [destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     return [
         healthy,
         *left_over,
-        *([VolumeOutdated(instance_id=state.instance_id)] if is_left else []),
+        *volume.settle(state, machine),
         InstanceReady(
             instance_id=state.instance_id,
             account_id=state.account_id,

@@ -28,7 +28,7 @@ from proto.instance.events import (
     MachineStopped,
     MachineStopRequested,
 )
-from proto.instance.words import Endpoint, MachineRole, MachineStatus, Offer, StandbyMode
+from proto.instance.words import Endpoint, MachineRole, MachineStatus, Offer, StandbyMode, Volume
 
 # A live machine carries the instance or may carry it again; the others are on their way out or have ended.
 LIVE: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
@@ -56,7 +56,8 @@ class Machine(Struct, frozen=True):
     was_healthy: bool = False
     gone: bool = False
     mode: StandbyMode | None = None
-    on_volume: bool = False  # its workspace is the volume of its instance
+    on_volume: bool = False  # its workspace is a volume: that of its instance, or
+    volume: Volume | None = None  # one that was made for it
     restore: str = ""  # what it is to be filled from; empty: nothing
     restored_at: datetime | None = None  # the instant its files are of
     silent_since: datetime | None = None
@@ -156,7 +157,8 @@ def evolve(machine: Machine, event: MachineEvent) -> Machine:
                 provider_machine_id=event.provider_machine_id,
                 offer=event.offer,
                 on_volume=event.has_volume,
-                restore="" if event.has_volume else machine.restore,
+                volume=event.volume,
+                restore="" if event.has_volume and event.volume is None else machine.restore,
             )
         case MachineRestored():
             return replace(changed, restored_at=event.captured_at)

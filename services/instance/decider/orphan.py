@@ -1,4 +1,4 @@
-"""A machine at a provider that no instance owns: found by the census, destroyed after a grace period.
+"""A machine or a volume at a provider that no instance owns: found by the census, destroyed after a grace period.
 
 The grace period lets a slow rent be adopted first, and an operator look.
 """
@@ -15,11 +15,14 @@ from msgspec.structs import replace
 from proto.base import Event
 from proto.instance.host_commands import DestroyOrphan, OrphanCommand, ReportOrphan, ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyed, OrphanDestroyRequested, OrphanEvent, OrphanFound
+from proto.instance.words import OrphanKind
 
 
 class Orphan(Struct, frozen=True):
     status: Literal["found", "destroying", "gone"]
     destroy_after: datetime
+    label: str = ""
+    kind: OrphanKind = "machine"
 
 
 # None: never seen as an orphan.
@@ -33,11 +36,11 @@ def decide(state: OrphanState, command: OrphanCommand) -> Sequence[Event]:
         case ReportOrphan():
             if state is not None and state.status != "gone":
                 return []
-            return [OrphanFound(**about, label=command.label, destroy_after=command.destroy_after)]
+            return [OrphanFound(**about, label=command.label, destroy_after=command.destroy_after, kind=command.kind)]
         case DestroyOrphan():
             if state is None or state.status != "found" or command.now < state.destroy_after:
                 return []
-            return [OrphanDestroyRequested(**about)]
+            return [OrphanDestroyRequested(**about, label=state.label, kind=state.kind)]
         case ReportOrphanGone():
             return [] if state is None or state.status == "gone" else [OrphanDestroyed(**about)]
         case _:
@@ -47,7 +50,7 @@ def decide(state: OrphanState, command: OrphanCommand) -> Sequence[Event]:
 def evolve(state: OrphanState, event: OrphanEvent) -> OrphanState:
     match event:
         case OrphanFound():
-            return Orphan("found", event.destroy_after)
+            return Orphan("found", event.destroy_after, event.label, event.kind)
         case OrphanDestroyRequested():
             assert state is not None, "an orphan is found before it is destroyed"
             return replace(state, status="destroying")

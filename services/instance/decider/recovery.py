@@ -1,4 +1,5 @@
-"""A new machine for a lost one, filled from the last snapshot; and what an agent reports of the filling.
+"""A new machine for a lost one, with its volume or filled from the last snapshot; and what an agent reports of the
+filling.
 
 Called by `wishes.decide`. The new machine is the primary from the first: the lost one has ended in the log, and its
 agent is told to shut down. It is ready only when every file is back and its probes pass.
@@ -16,20 +17,22 @@ from proto.instance.events import (
     MachineRestored,
     PromotionFailed,
 )
-from services.instance.decider import gpu_return, standby
+from proto.instance.words import Offer
+from services.instance.decider import gpu_return, standby, volume
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance
 from services.instance.decider.market import CANDIDATES_MAX
 
 
 def replace(state: Instance, command: ReplaceMachine) -> Sequence[Event]:
-    """Answered once per failover: with a machine, or with why not."""
+    """Answered once per failover and rung: with a machine, or with why not."""
     if state.machine(command.machine_id) is not None or state.has_answered(command.failover_id, command.rung):
         return []
-    latest = state.vault.latest
-    why = _objection(state, command)
-    if why or latest is None:
-        return [_declined(state, command, why or "no_snapshot")]
+    latest, is_on_volume = state.vault.latest, command.rung == volume.RUNG
+    offers = volume.offers_there(state, command.offers) if is_on_volume else command.offers
+    why = _volume_objection(state, command, offers) if is_on_volume else _objection(state, command)
+    if why:
+        return [_declined(state, command, why)]
     generation = state.generation + 1
     recovering = InstanceRecovering(
         instance_id=state.instance_id,
@@ -48,13 +51,15 @@ def replace(state: Instance, command: ReplaceMachine) -> Sequence[Event]:
         role="primary",
         generation=generation,
         spec=state.spec,
-        offers=command.offers[:CANDIDATES_MAX],
+        offers=offers[:CANDIDATES_MAX],
         requested_at=command.now,
         give_up_at=command.give_up_at,
-        restore=latest.snapshot_id,
+        restore=latest.snapshot_id if latest and not is_on_volume else "",
+        volume=None if is_on_volume else state.volume_wish,
     )
+    lost = standby.give_up_primary(state, command.failover_id)
     left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
-    return [recovering, *left_over, *standby.give_back_all(state, "primary_moved"), requested]
+    return [*lost, recovering, *left_over, *standby.give_back_all(state, "primary_moved"), requested]
 
 
 def _objection(state: Instance, command: ReplaceMachine) -> str:
@@ -63,7 +68,24 @@ def _objection(state: Instance, command: ReplaceMachine) -> str:
         return f"instance_{state.status}"
     if state.interrupted_id != command.replaces:
         return "already_replaced"
-    return "" if command.offers else (command.no_offer or "no_offer").lower()
+    if not command.offers:
+        return (command.no_offer or "no_offer").lower()
+    return "" if state.vault.latest is not None else "no_snapshot"
+
+
+def _volume_objection(state: Instance, command: ReplaceMachine, offers: Sequence[Offer]) -> str:
+    """A working machine may be given up too, when somebody wishes it: only one machine at a time can have the volume,
+    and its files stay."""
+    if state.status not in ("interrupted", "ready"):
+        return f"instance_{state.status}"
+    current_id = state.primary.machine_id if state.primary else state.interrupted_id
+    if current_id != command.replaces:
+        return "already_replaced"
+    if volume.of_region(state) is None:
+        return volume.NO_VOLUME
+    if command.no_offer == "PROVIDER_UNAVAILABLE":
+        return command.no_offer.lower()
+    return "" if offers else volume.NO_GPU
 
 
 def _declined(state: Instance, command: ReplaceMachine, reason: str) -> PromotionFailed:

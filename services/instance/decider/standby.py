@@ -56,6 +56,8 @@ def request(state: Instance, command: RequestStandby) -> Sequence[Event]:
         return [failed(state, command.machine_id, "primary_not_ready")]
     if state.standbys:
         return [failed(state, command.machine_id, "standby_exists")]
+    if state.volume is not None and state.volume.region:  # which only one machine can have
+        return [failed(state, command.machine_id, "regional_volume")]
     if not command.offers:
         return [failed(state, command.machine_id, "no_gpu_on_host")]
     return [
@@ -185,7 +187,7 @@ def _promotion(
         failover_id=failover_id,
     )
     taken = take_over(state, machine, failover_id=failover_id, now=now, give_up_at=give_up_at)
-    return [*_give_up_primary(state, failover_id), recovering, *taken]
+    return [*give_up_primary(state, failover_id), recovering, *taken]
 
 
 def _objection(state: Instance, replaces: str) -> str:
@@ -201,7 +203,7 @@ def _last_lost(state: Instance) -> Machine | None:
     return next((m for m in reversed(state.machines) if m.role == "primary" and m.status != "failed"), None)
 
 
-def _give_up_primary(state: Instance, failover_id: str) -> Sequence[Event]:
+def give_up_primary(state: Instance, failover_id: str) -> Sequence[Event]:
     """A failover that somebody wished: the working machine is lost to the customer from this commit on."""
     primary = state.primary
     if primary is None:

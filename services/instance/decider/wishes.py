@@ -50,6 +50,7 @@ from proto.instance.commands import (
     SuspendInstance,
     TryReturn,
     WantGpu,
+    WishVolume,
 )
 from proto.instance.events import InstanceEvent, InstanceWishHeeded
 from services.instance.decider import (
@@ -63,6 +64,7 @@ from services.instance.decider import (
     snapshots,
     standby,
     suspension,
+    volume,
 )
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState, evolve
@@ -131,10 +133,8 @@ def _decide(state: Instance, command: InstanceCommand) -> Sequence[Event]:
             return standby.release(state, command)
         case PromoteMachine():
             return standby.promote(state, command)
-        case ReportVolumeShared():
-            return standby.volume_shared(state, command)
-        case ReportVolumeReleased():
-            return standby.volume_released(state, command)
+        case ReportVolumeShared() | ReportVolumeReleased() | WishVolume():
+            return _decide_volume(state, command)
         case ReportSilence() | ReportHeard():
             return silence.decide(state, command)
         case EnableCpuStandby() | DisableCpuStandby() | RequestCpuStandby() | PromoteCpuStandby() | ReportSync():
@@ -189,6 +189,16 @@ def _once(state: Instance, command: StartInstance | StopInstance | HibernateInst
     if not command.request_id:
         return events
     return [*events, InstanceWishHeeded(instance_id=state.instance_id, request_id=command.request_id)]
+
+
+def _decide_volume(state: Instance, command: ReportVolumeShared | ReportVolumeReleased | WishVolume) -> Sequence[Event]:
+    match command:
+        case ReportVolumeShared():
+            return standby.volume_shared(state, command)
+        case ReportVolumeReleased():
+            return standby.volume_released(state, command)
+        case WishVolume():
+            return volume.wish(_owned(state, command.account_id), command)
 
 
 def _decide_cpu_standby(state: Instance, command: CpuStandbyCommand) -> Sequence[Event]:

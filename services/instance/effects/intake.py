@@ -6,6 +6,7 @@ decider refuses only if it needs one (a repeated create does not).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -25,7 +26,8 @@ from proto.instance.commands import (
 )
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.gpu_search import choose_return
-from services.instance.decider.market import Choice, choose
+from services.instance.decider.market import CANDIDATES_MAX, Choice, choose, is_in_region
+from services.instance.decider.volume import RUNG as REGIONAL_VOLUME
 from services.instance.effects.world import World
 from services.instance.queries import contracts
 
@@ -41,8 +43,20 @@ async def with_offers(command: CreateInstance, world: World) -> CreateInstance:
     choice = await choose_offers(
         command.spec, command.account_id, world, offer_id=command.offer_id, host_gpus_min=host_gpus_min
     )
+    if command.volume is not None and not command.offer_id and not command.spec.region:
+        choice = await _preferring(command.volume.preferred_regions, choice, command, world)
     spec = _as_offered(command.spec, choice.offers[0]) if command.offer_id and choice.offers else command.spec
     return replace(command, spec=spec, offers=choice.offers, no_offer=choice.code)
+
+
+async def _preferring(regions: Sequence[str], choice: Choice, command: CreateInstance, world: World) -> Choice:
+    """What is to be had in these regions goes first, in their order."""
+    found: dict[str, Offer] = {}
+    for region in regions:
+        there = await choose_offers(replace(command.spec, region=region), command.account_id, world)
+        found |= {offer.offer_id: offer for offer in there.offers if is_in_region(offer.region, region)}
+    found = {**found, **{offer.offer_id: offer for offer in choice.offers if offer.offer_id not in found}}
+    return Choice(tuple(found.values())[:CANDIDATES_MAX], choice.code)
 
 
 async def with_offers_for_start(command: StartInstance, world: World) -> StartInstance:
@@ -50,7 +64,7 @@ async def with_offers_for_start(command: StartInstance, world: World) -> StartIn
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return replace(command, offers=(), no_offer="")
-    choice = await choose_offers(wanted.spec, command.account_id, world)
+    choice = await choose_offers(wanted.spec_beside_files, command.account_id, world)
     return replace(command, offers=await _files_first(wanted, choice, world), no_offer=choice.code)
 
 
@@ -59,7 +73,7 @@ async def with_offers_elsewhere(command: ReportStartRefused, world: World) -> Re
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    choice = await choose_offers(wanted.spec, wanted.account_id, world)
+    choice = await choose_offers(wanted.spec_beside_files, wanted.account_id, world)
     return replace(command, offers=await _files_first(wanted, choice, world))
 
 
@@ -78,11 +92,12 @@ async def with_offers_on_host(command: RequestStandby, world: World) -> RequestS
 
 
 async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> ReplaceMachine:
-    """Candidates anywhere: the files come from storage."""
+    """Candidates in the region of its volume, or anywhere: then the files come from storage."""
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    choice = await choose_offers(wanted.spec, wanted.account_id, world)
+    spec = wanted.spec_beside_files if command.rung == REGIONAL_VOLUME else wanted.spec
+    choice = await choose_offers(spec, wanted.account_id, world)
     return replace(command, offers=choice.offers, no_offer=choice.code)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.service import Job
-from libs.tokens import mint_agent_token
 from proto.base import Command, Event
 from proto.instance.commands import (
     ReportBooted,
@@ -32,21 +30,20 @@ from proto.instance.events import (
 )
 from proto.instance.host_commands import ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyRequested
-from proto.instance.words import MachineSpec, Offer, Volume
+from proto.instance.words import Offer, Volume
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import Machine
+from services.instance.effects.counting_volumes import destroy_orphan_volume
 from services.instance.effects.intake import choose_offers
-from services.instance.effects.sealed_specs import opened_spec
-from services.instance.effects.sharing import report_shared
+from services.instance.effects.ordering import FILLED_BY_SYNC, order
+from services.instance.effects.sharing import adopted_volume, fence, made_volume, report_shared
 from services.instance.effects.world import World
-from services.instance.providers import MachineOrder, OfferGone, OrderRejected, Provider, ProviderMachine
+from services.instance.providers import OfferGone, OrderRejected, Provider, ProviderMachine
 from services.instance.queries import contracts
-from services.instance.queries.sync_keys import public_key
 
 LOOK_PAUSE_S = 0.5  # between two looks for our label
 END_WAIT_S = 10.0  # stopping and destroying usually take less; the watch hears of the rest
 END_PAUSE_S = 0.1
-FILLED_BY_SYNC = ("cpu_standby", "successor")
 MARKET_ROUNDS_MAX = 3  # a market that is stale three times in a row is really empty
 
 
@@ -73,7 +70,9 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
         if found is not None:
             offer = _offer_of(event, found)
             volume = Volume(found.volume_id, offer.provider, offer.host_id, event.volume_gb) if event.mode else None
-            return [*report_shared(event, volume, world), *_rented(event, found, offer, world, adopted=True)]
+            made = await adopted_volume(event, found.volume_id, world.providers[offer.provider])
+            rented = _rented(event, found, offer, world, adopted=True, made=made)
+            return [*report_shared(event, volume, world), *rented]
         # Looking takes seconds: another replica may have rented, and even lost, the machine meanwhile.
         if await contracts.has_left(world.pool, event.machine_id, "requested", since=job.heard.at):
             return []
@@ -81,7 +80,11 @@ async def rent(job: Job, world: World) -> Sequence[Command]:
         return []
     state: Instance = job.state
     if event.role == "primary":
-        return await _rent_in_rounds(event, state.volume, world)
+        # What is filled from a copy does not trust, nor need, the volume of a region that the instance is leaving.
+        volume = None if state.volume and state.volume.region and event.restore else state.volume
+        if volume is not None and volume.region:
+            await fence(event, state, world, give_back=_destroy_at)
+        return await _rent_in_rounds(event, volume, world)
     if event.role in FILLED_BY_SYNC:
         return await _rent_in_rounds(event, None, world)
     return await _rent_beside_primary(event, state, world)
@@ -109,16 +112,20 @@ async def _rent_beside_primary(event: MachineRequested, state: Instance, world: 
 
 
 async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world: World) -> Sequence[Command]:
-    """Try the candidates; when all are gone and any will do, look at the market again."""
+    """Try the candidates; when all are gone and any will do, look at the market again. A volume of a region has the
+    files: only what is rented there will do."""
+    bound_to = volume if volume is not None and volume.region else None
+    spec = event.spec if bound_to is None else replace(event.spec, region=bound_to.region)
     candidates, rejected = event.offers, list[Offer]()
     for _ in range(MARKET_ROUNDS_MAX):
-        reports = await _try_candidates(event, candidates, rejected, volume, world)
+        usable = [offer for offer in candidates if bound_to is None or bound_to.is_at(offer)]
+        reports = await _try_candidates(event, usable, rejected, volume, world)
         if reports:
             return reports
         world.forget_offers()
         if event.exact:
             break
-        choice = await choose_offers(event.spec, event.account_id, world)
+        choice = await choose_offers(spec, event.account_id, world)
         tried = {offer.offer_id for offer in rejected}
         candidates = tuple(offer for offer in choice.offers if offer.offer_id not in tried)
     reason = f"{len(rejected)} offers were tried and gone"
@@ -137,8 +144,11 @@ async def _try_candidates(
         provider = world.providers.get(offer.provider)
         if provider is None:
             continue
+        attached = volume if volume is not None and volume.is_at(offer) else None
+        made: Volume | None = None
         try:
-            created = await provider.create(_order(event, offer, volume, world))
+            made = None if attached else await made_volume(event, offer, provider)
+            created = await provider.create(order(event, offer, world, attached=attached, made=made))
         except OfferGone:
             rejected.append(offer)
         except OrderRejected as no:
@@ -147,50 +157,14 @@ async def _try_candidates(
             found = await _look_for_at(provider, event.machine_id, world)
             if found is None:
                 raise
-            return _rented(event, found, offer, world, adopted=True, rejected=rejected)
+            return _rented(event, found, offer, world, adopted=True, rejected=rejected, made=made)
         except Transient as error:
             unwell = error  # surely not created, so the next candidate may be tried
         else:
-            return _rented(event, created, offer, world, rejected=rejected)
+            return _rented(event, created, offer, world, rejected=rejected, made=made)
     if unwell is not None:
         raise unwell
     return []
-
-
-def _order(event: MachineRequested, offer: Offer, volume: Volume | None, world: World) -> MachineOrder:
-    """With the volume, if it is on this host. A standby does not run the customer's command: two of them would write
-    the same files. One that is filled by syncs runs it when it takes over."""
-    token = mint_agent_token(
-        world.secret.reveal(),
-        machine_id=event.machine_id,
-        instance_id=event.instance_id,
-        generation=event.generation,
-    )
-    environment = {
-        "DUMONT_AGENT_TOKEN": token,
-        "DUMONT_GATEWAY_URL": world.gateway_url,
-        "DUMONT_INSTANCE_ID": event.instance_id,
-        "DUMONT_MACHINE_ID": event.machine_id,
-    }
-    is_here = volume is not None and (volume.provider, volume.host_id) == (offer.provider, offer.host_id)
-    spec = opened_spec(event, world)
-    is_to_be_filled = bool(event.restore) and not is_here
-    if is_to_be_filled:
-        environment["DUMONT_AGENT_RESTORE"] = event.restore
-    if spec.start_command and (is_to_be_filled or event.role in FILLED_BY_SYNC):
-        # The customer's command needs the files: the agent runs it when they are there.
-        environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
-        environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
-    if is_to_be_filled or event.role != "primary":
-        spec = _without_command(spec)
-    keys = (public_key(world.secret, event.machine_id),) if event.role in FILLED_BY_SYNC else ()
-    return MachineOrder(
-        event.machine_id, offer, spec, environment, volume.volume_id if volume and is_here else "", keys
-    )
-
-
-def _without_command(spec: MachineSpec) -> MachineSpec:
-    return replace(spec, start_command="")
 
 
 async def _look_for(event: MachineRequested, world: World) -> ProviderMachine | None:
@@ -230,6 +204,7 @@ def _rented(
     *,
     adopted: bool = False,
     rejected: Sequence[Offer] = (),
+    made: Volume | None = None,
 ) -> Sequence[Command]:
     """The contract, and at once that it runs when the cloud says so: saves a round through the watch."""
     rented = ReportRented(
@@ -241,6 +216,7 @@ def _rented(
         offer=offer,
         adopted=adopted,
         has_volume=bool(machine.volume_id),
+        volume=made,
         rejected=tuple(rejected),
     )
     return [rented, *_booted_if_running(event.instance_id, event.machine_id, machine, world)]
@@ -361,6 +337,8 @@ async def destroy_orphan(job: Job, world: World) -> Sequence[Command]:
     event = job.heard.event
     assert isinstance(event, OrphanDestroyRequested)
     provider = _provider(world, event.provider)
+    if event.kind == "volume":
+        return await destroy_orphan_volume(job, provider, world)
     observed = await provider.get(event.provider_machine_id)
     if observed.status != "gone" and not await contracts.is_wanted(
         world.pool, event.provider, event.provider_machine_id, observed.label

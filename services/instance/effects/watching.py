@@ -20,6 +20,7 @@ from proto.instance.host_commands import ReportOrphan, ReportOrphanGone
 from proto.instance.words import MachineStatus
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import Machine
+from services.instance.effects.counting_volumes import VolumeCensus
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderMachine, ProviderStatus
 from services.instance.queries import contracts
@@ -67,6 +68,7 @@ class Watch:
         self._missed_since: dict[str, float] = {}
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
         self._contracts = Batches[Contract]()
+        self._volumes = VolumeCensus(provider, world, self._report)
 
     async def follow_signals(self) -> None:
         """Remember every hint; a broken signal path is taken up again and the poll covers the gap."""
@@ -184,6 +186,7 @@ class Watch:
                 self._hints.setdefault(provider_machine_id, _Hint())
         self._missed_since = {key: at_s for key, at_s in self._missed_since.items() if key in self._hints}
         await self._census(listed, known)
+        await self._volumes.take()
         if self._hints:
             self._hinted.set()
 

@@ -56,6 +56,8 @@ from proto.instance.events import (
     SnapshotFailed,
     SnapshotRequested,
     SnapshotsExpired,
+    VolumeAttached,
+    VolumeGivenUp,
     VolumeOutdated,
     VolumeReleased,
     VolumeShared,
@@ -71,8 +73,7 @@ from proto.instance.host_events import (
     OrphanFound,
 )
 from proto.instance.return_events import ReturnEvent
-from proto.instance.words import Volume
-from services.instance.projection import bills, cpu_standbys, gpu_returns, hibernation, snapshots
+from services.instance.projection import bills, cpu_standbys, gpu_returns, hibernation, snapshots, volumes
 from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
@@ -212,7 +213,8 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
                 offer=event.offer,
                 gone=False,
                 rented_at=heard.at,
-                **({"restore": ""} if event.has_volume else {}),
+                volume_id=event.volume.volume_id if event.volume else "",
+                **({"restore": ""} if event.has_volume and event.volume is None else {}),
             )
         case MachineRestored(machine_id=machine_id, captured_at=captured_at):
             yield Row("machines", {"machine_id": machine_id}, {"restored_at": captured_at})
@@ -230,11 +232,6 @@ def _project_machine(heard: Heard) -> Iterator[Row]:
             yield Row("machines", {"machine_id": machine_id}, {"silent_since": last_seen_at})
         case AgentHeartbeatRestored(machine_id=machine_id):
             yield Row("machines", {"machine_id": machine_id}, {"silent_since": None})
-        case VolumeShared() as event:
-            volume = Volume(event.volume_id, event.provider, event.host_id, event.size_gb)
-            yield _instance(heard, volume=volume)
-        case VolumeReleased() | VolumeOutdated():
-            yield _instance(heard, volume=None)
         case _:
             return
 
@@ -299,6 +296,7 @@ def _project_orphan(heard: Heard) -> Iterator[Row]:
     match event:
         case OrphanFound():
             columns = {
+                "kind": event.kind,
                 "label": event.label,
                 "status": "found",
                 "found_at": heard.at,
@@ -350,10 +348,8 @@ _MACHINES = (
     MachineRestored,
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
-    VolumeShared,
-    VolumeOutdated,
-    VolumeReleased,
 )
+_VOLUMES = (VolumeShared, VolumeAttached, VolumeGivenUp, VolumeOutdated, VolumeReleased)
 MachineEnd: TypeAlias = (
     MachineHealthy
     | MachineFailed
@@ -387,6 +383,7 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys(_BEGINNINGS, _project_instance),
     **dict.fromkeys(_ENDINGS, _project_ending),
     **dict.fromkeys(_MACHINES, _project_machine),
+    **dict.fromkeys(_VOLUMES, volumes.project),
     **{kind: _machine_end_to(status) for kind, status in _MACHINE_ENDS.items()},
     **dict.fromkeys((AttemptRecorded, HostBlacklisted, HostUnblacklisted), _project_host),
     **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),

@@ -14,7 +14,7 @@ Ground rules (design 5, docs/adr/0009):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -30,7 +30,7 @@ class Capabilities(Struct, frozen=True):
     """What a cloud can do; the service never asks which cloud it is."""
 
     spot: bool
-    volumes: bool
+    regional_volumes: bool  # volumes that outlive machines, had by one machine of their region at a time
     shared_volume: bool
     stopped_keeps_gpu: bool
     push_signals: bool
@@ -52,6 +52,15 @@ class ProviderMachine(Struct, frozen=True):
     volume_id: str = ""
 
 
+class ProviderVolume(Struct, frozen=True):
+    """One volume as the cloud lists it: of a host, or of a region. `name` is the machine that it was made for."""
+
+    volume_id: str
+    name: str
+    region: str = ""
+    host_id: str = ""
+
+
 class News(Struct, frozen=True):
     """Something happened to a machine. `status` is what it had become then, where the cloud says so; it may have
     moved on."""
@@ -68,7 +77,8 @@ class MachineOrder(Struct, frozen=True):
     offer: Offer
     spec: MachineSpec
     environment: dict[str, str]
-    volume_id: str = ""  # a volume of the offer's host, to be the workspace
+    volume_id: str = ""  # a volume of the offer's host or region, to be the workspace
+    mount_path: str = ""  # where a region's volume is to be seen, beside the workspace
     extra_public_keys: tuple[str, ...] = ()  # may log in beside the customer
 
     def __repr__(self) -> str:
@@ -120,7 +130,8 @@ class Provider(Protocol):
         ...
 
     async def create(self, order: MachineOrder) -> ProviderMachine:
-        """Rent. Raises OfferGone, OrderRejected, Transient (surely not created) or OutcomeUnknown."""
+        """Rent. Raises OfferGone, OrderRejected, Transient (surely not created, also while another machine has the
+        region's volume) or OutcomeUnknown."""
         ...
 
     async def find(self, label: str) -> ProviderMachine | None:
@@ -149,8 +160,17 @@ class Provider(Protocol):
         only where `shared_volume` is a capability."""
         ...
 
-    async def release_volumes(self, names: Collection[str]) -> None:
-        """Give back all volumes with these names, files and all. Transient while a machine still has one."""
+    async def make_volume(self, *, name: str, region: str, size_gb: int) -> str:
+        """An empty volume of a region; the same name there gives the same volume, so an unknown outcome is simply
+        tried again. Called only where `regional_volumes` is a capability. Raises OrderRejected."""
+        ...
+
+    async def volumes(self) -> Sequence[ProviderVolume]:
+        """Every volume we have there now: the census."""
+        ...
+
+    async def destroy_volume(self, volume_id: str) -> None:
+        """Give it back, files and all; one that is gone is fine. Transient while a machine still has it."""
         ...
 
     def signals(self) -> AsyncIterator[News]:

@@ -2,7 +2,8 @@
 
 Made by the instance service's composition root with the cloud's address and key. Passes libs/spec/provider_contract.py.
 
-Which error means what, for `create`: no connection, 429 and 503 -> Transient (surely not created); 409 -> OfferGone;
+Which error means what, for `create`: no connection, 429 and 503 -> Transient (surely not created); 409 -> OfferGone,
+but Transient while another machine has the volume;
 other 4xx -> OrderRejected; anything after the order may have arrived (timeout, reset, 5xx, unreadable answer) ->
 OutcomeUnknown.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from services.instance.providers import (
     ProviderCharge,
     ProviderMachine,
     ProviderStatus,
+    ProviderVolume,
 )
 from services.instance.providers.labels import label_of, machine_in
 
@@ -88,6 +90,8 @@ class _Charges(Struct, frozen=True):
 class _Volume(Struct, frozen=True):
     volume_id: str
     name: str
+    region: str = ""
+    host_id: str = ""
 
 
 class _Volumes(Struct, frozen=True):
@@ -125,7 +129,7 @@ class SandboxProvider:
         """`platform`: whose machines these are (`labels.platform_id`)."""
         self.capabilities = Capabilities(
             spot=True,
-            volumes=True,
+            regional_volumes=True,
             shared_volume=True,
             stopped_keeps_gpu=False,
             push_signals=True,
@@ -166,6 +170,7 @@ class SandboxProvider:
             "ssh_public_keys": keys,
             "extra_public_keys": order.extra_public_keys,
             "volume_id": order.volume_id,
+            "mount_path": order.mount_path,
         }
         try:
             answer = await self._send("POST", "/v1/machines", body, timeout_s=CREATE_TIMEOUT_S)
@@ -240,12 +245,21 @@ class SandboxProvider:
             raise OfferGone(answer.problem.detail)
         return _decode(answer, _Volume).volume_id
 
-    async def release_volumes(self, names: Collection[str]) -> None:
+    async def make_volume(self, *, name: str, region: str, size_gb: int) -> str:
+        """Idempotent by name and region."""
+        body = {"name": name, "region": region, "size_gb": size_gb}
+        answer = await self._call("POST", "/v1/volumes", body=body, rejection_is_fine=True)
+        if answer.status == 422:
+            raise OrderRejected(answer.problem.code, answer.problem.detail)
+        return _decode(answer, _Volume).volume_id
+
+    async def volumes(self) -> Sequence[ProviderVolume]:
+        listed = _decode(await self._call("GET", "/v1/volumes"), _Volumes).volumes
+        return [ProviderVolume(one.volume_id, one.name, one.region, one.host_id) for one in listed]
+
+    async def destroy_volume(self, volume_id: str) -> None:
         """A volume that is still attached is a 409, and so Transient."""
-        volumes = _decode(await self._call("GET", "/v1/volumes"), _Volumes).volumes
-        for volume in volumes:
-            if volume.name in names:
-                await self._call("DELETE", f"/v1/volumes/{volume.volume_id}", missing_is_fine=True)
+        await self._call("DELETE", f"/v1/volumes/{volume_id}", missing_is_fine=True)
 
     async def signals(self) -> AsyncIterator[News]:
         """News, for ever. After a break it goes on where it was, as far as the cloud remembers."""
@@ -305,6 +319,7 @@ class SandboxProvider:
         timeout_s: float = READ_TIMEOUT_S,
         missing_is_fine: bool = False,
         conflict_is_fine: bool = False,
+        rejection_is_fine: bool = False,
     ) -> _Answer:
         """An idempotent call. Raises Transient for everything but the answers that are declared fine."""
         try:
@@ -312,6 +327,7 @@ class SandboxProvider:
         except _MaybeDone as error:
             raise Transient(f"{method} {path}: {error}") from error
         fine = answer.status < 300 or (missing_is_fine and answer.status == 404)
+        fine = fine or (rejection_is_fine and answer.status == 422)
         if fine or (conflict_is_fine and answer.status == 409):
             return answer
         raise Transient(f"{method} {path}: {answer.status} {answer.problem.code}")
@@ -350,6 +366,8 @@ def _created(order: MachineOrder, answer: _Answer) -> _Machine:
                 return msgspec.json.decode(answer.body, type=_Machine)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise OutcomeUnknown(f"create {order.label}: the answer cannot be read") from error
+        case 409 if problem.code == "volume_in_use":
+            raise Transient(said)
         case 409:
             raise OfferGone(problem.detail)
         case 401 | 403 | 429 | 503:

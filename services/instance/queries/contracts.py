@@ -11,9 +11,10 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.postgres import Database
-from proto.instance.words import MachineSpec, MachineStatus, Offer
+from proto.instance.words import MachineSpec, MachineStatus, Offer, OrphanKind
 
 
 class Contract(Struct, frozen=True):
@@ -26,11 +27,17 @@ class Contract(Struct, frozen=True):
 
 
 class Wanted(Struct, frozen=True):
-    """What an instance is to run on; `volume_host_id`: the host that has its files."""
+    """What an instance is to run on; `volume_host_id`, `volume_region`: the host, or the region, that has its files."""
 
     spec: MachineSpec
     volume_host_id: str
     account_id: str
+    volume_region: str = ""
+
+    @property
+    def spec_beside_files(self) -> MachineSpec:
+        """In the region of its volume, if it has one there."""
+        return replace(self.spec, region=self.volume_region) if self.volume_region else self.spec
 
 
 class Silent(Struct, frozen=True):
@@ -73,7 +80,9 @@ select offer from machines where instance_id = $1 and role = 'primary' and coale
 order by generation desc limit 1
 """
 _REGION_SQL = "select region from instances where instance_id = $1"
-_WANTED_SPEC_SQL = "select spec, volume->>'host_id', account_id from instances where instance_id = $1"
+_WANTED_SPEC_SQL = (
+    "select spec, volume->>'host_id', account_id, volume->>'region' from instances where instance_id = $1"
+)
 # $1 heard of before, $2 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
 _SILENT_SQL = """
 select m.machine_id, m.instance_id, m.provider, m.provider_machine_id, greatest(a.last_seen_at, m.changed_at),
@@ -92,7 +101,19 @@ select exists (
     select from machines
     where (provider = $1 and provider_machine_id = $2 and not gone) or (machine_id = $3 and status = 'requested'))
 """
-_ORPHANS_SQL = "select provider_machine_id from orphans where provider = $1 and status <> 'gone'"
+# Volumes of regions by id; and machines being rented, whose volume bears their id.
+_WANTED_VOLUMES_SQL = """
+select volume->>'volume_id' from instances where volume is not null and status <> 'deleted'
+union all
+select volume_id from machines
+where volume_id <> '' and status in ('rented', 'booted', 'healthy', 'stopping', 'stopped')
+union all
+select machine_id from machines where status = 'requested'
+"""
+# $1 provider, $2 kind
+_ORPHANS_SQL = """
+select provider_machine_id from orphans where provider = $1 and coalesce(kind, 'machine') = $2 and status <> 'gone'
+"""
 # $1 account, $2 now
 PLATFORM = ""  # the account of entries that everybody heeds
 _BLOCKED_SQL = """
@@ -148,7 +169,7 @@ async def wanted_of(pool: Database, instance_id: str) -> Wanted | None:
     row = await pool.fetchrow(_WANTED_SPEC_SQL, instance_id)
     if row is None or row[0] is None:
         return None
-    return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "", row[2])
+    return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "", row[2], row[3] or "")
 
 
 async def silent_agents(pool: Database, before: datetime) -> list[Silent]:
@@ -166,8 +187,13 @@ async def is_wanted(pool: Database, provider: str, provider_machine_id: str, lab
     return bool(await pool.fetchval(_WANTED_SQL, provider, provider_machine_id, label))
 
 
-async def open_orphans(pool: Database, provider: str) -> set[str]:
-    return {row[0] for row in await pool.fetch(_ORPHANS_SQL, provider)}
+async def wanted_volumes(pool: Database) -> set[str]:
+    """What is, or is about to be, the workspace of an instance: ids of volumes, and of machines they are made for."""
+    return {row[0] for row in await pool.fetch(_WANTED_VOLUMES_SQL)}
+
+
+async def open_orphans(pool: Database, provider: str, kind: OrphanKind = "machine") -> set[str]:
+    return {row[0] for row in await pool.fetch(_ORPHANS_SQL, provider, kind)}
 
 
 async def blocked_hosts(pool: Database, accounts: Sequence[str], now: datetime) -> dict[str, set[tuple[str, str]]]:

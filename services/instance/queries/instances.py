@@ -21,7 +21,7 @@ from proto.instance.queries import (
     ListInstances,
     MachineView,
 )
-from proto.instance.words import Endpoint, MachineSpec, Offer
+from proto.instance.words import Endpoint, MachineSpec, Offer, Volume
 from services.instance.queries.batching import Batches
 
 AUTO_STOP_DEFAULT_MINUTES = 20  # contract novita A6-10
@@ -31,6 +31,7 @@ LIST_OFFSET_MAX = 1_000_000
 _endpoints = msgspec.json.Decoder(tuple[Endpoint, ...])
 _spec = msgspec.json.Decoder(MachineSpec)
 _offer = msgspec.json.Decoder(Offer)
+_volume = msgspec.json.Decoder(Volume)
 
 
 class Context(Protocol):
@@ -44,7 +45,7 @@ class Context(Protocol):
 _COLUMNS = """
 i.instance_id, i.account_id, i.name, i.status, i.gpu, i.spec, i.created_at, i.generation, i.region, i.webhook_url,
 i.status_reason, i.failure_code, i.auto_stop_minutes, i.ready_at, i.started_at, i.stopped_at, i.deleted_at,
-i.last_used_at, i.keep_alive_until, i.machine_id as primary_machine_id,
+i.last_used_at, i.keep_alive_until, i.machine_id as primary_machine_id, i.volume,
 m.machine_id, m.role, m.status as machine_status, m.generation as machine_generation, m.provider,
 m.provider_machine_id, m.host_id, m.endpoints, m.price_usd_micros_per_hour, m.offer, m.region as machine_region
 """
@@ -156,6 +157,7 @@ def _view(rows: Sequence[Record]) -> InstanceView:
         deleted_at=row["deleted_at"],
         last_used_at=row["last_used_at"],
         keep_alive_until=row["keep_alive_until"],
+        volume=_volume.decode(row["volume"]) if row["volume"] else None,
         machines=tuple(_machine(machine) for machine in machines),
         **_of_primary(primary),
     )

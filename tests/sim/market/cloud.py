@@ -24,7 +24,7 @@ from libs.sim.trace import Trace
 from proto.instance.words import Offer
 from services.instance.decider.market import Stock
 from services.instance.effects import World
-from services.instance.providers import MachineOrder, OfferGone, ProviderStatus
+from services.instance.providers import MachineOrder, OfferGone, ProviderStatus, ProviderVolume
 from tests.sim.cloud import HONEST, NAME, FakeCloud, Rented, SimProvider
 from tests.sim.market.weather import HOUR_S, Z_95, ZONES, Outage, Zone, log_normal_s
 
@@ -42,6 +42,7 @@ CPU_USD_MICROS = 33_500  # an hour of an e2-medium on demand at GCP, us-central1
 SPOT_SHARE = 0.3  # of that price, at the dearest host twice the spread above it
 SPOT_SPREAD = 0.25
 STORAGE_USD_MICROS = 14_000  # an hour of 100 GB kept while a machine is off
+VOLUME_GB = 100  # of a region: it costs as much, whether a machine has it or not
 
 
 @dataclass
@@ -74,6 +75,7 @@ class MarketCloud(FakeCloud):
         self._listing: tuple[Offer, ...] | None = None  # until a host has another number of free GPUs
         self._live: dict[str, Rented] = {}
         self._since_s: dict[str, float] = {}
+        self._kept_since_s: dict[str, float] = {}
         self.cost_usd_micros = 0.0
         self.on_taken: Callable[[Rented], None] = _nobody_asks
 
@@ -198,9 +200,21 @@ class MarketCloud(FakeCloud):
         elif machine.status in ("stopped", "exited"):
             self.cost_usd_micros += hours * STORAGE_USD_MICROS
 
+    def keep(self, volume: ProviderVolume) -> None:
+        super().keep(volume)
+        self._kept_since_s.setdefault(volume.volume_id, self.now_s())
+
+    def drop(self, volume_id: str) -> None:
+        super().drop(volume_id)
+        since_s = self._kept_since_s.pop(volume_id, None)
+        if since_s is not None:
+            self.cost_usd_micros += (self.now_s() - since_s) / HOUR_S * STORAGE_USD_MICROS
+
     def close_meter(self) -> None:
         for machine in self.alive():
             self._charge(machine)
+        for volume_id in list(self._kept_since_s):
+            self.drop(volume_id)
 
 
 class MarketWorld(World):

@@ -23,17 +23,17 @@ from libs.sim.trace import Trace
 from proto.base import Command, Heard
 from proto.failover.commands import UpdateMachineSettings
 from proto.failover.events import FailoverFailed
-from proto.failover.words import RUNGS_OF, GlobalSettings, Limits, MachinePatch
+from proto.failover.words import LADDER, RUNGS_OF, GlobalSettings, Limits, MachinePatch, RegionalVolumePatch
 from proto.instance.commands import CreateInstance, EnableCpuStandby, StartInstance
 from proto.instance.events import InstanceFailed
-from proto.instance.words import MachineSpec, Port
+from proto.instance.words import MachineSpec, Port, VolumeWish
 from proto.warmpool.commands import ProvisionPool
 from services.failover.effects import World as FailoverWorld
 from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
 from tests.sim.market.agents import SYNC_EVERY_S, Agents
-from tests.sim.market.cloud import GPU, MarketCloud, MarketWorld
+from tests.sim.market.cloud import GPU, VOLUME_GB, MarketCloud, MarketWorld
 from tests.sim.market.platform import LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
 from tests.sim.market.tally import Outcome, Tally
@@ -43,6 +43,7 @@ from tests.sim.survival_scenario import FAILOVER, WARMPOOL
 
 REGIONS = tuple(dict.fromkeys(zone.region for zone in ZONES))
 BY_HAND_AFTER_S, AGAIN_AFTER_S = 900.0, 300.0
+RUNG_S_MAX = 600  # a machine boots for up to three minutes, and may have to be rented twice
 CENSUS_S = 900.0  # lost signals are not simulated here, so the census only has to be there
 FORGET_EVERY_S = HOUR_S
 TABLES_READ = ("instances", "machines", "orphans", "blacklist")  # by the instance service's hands
@@ -116,9 +117,18 @@ class _Replay:
             lambda: CreateInstance(
                 **about, now=self._platform.clock.now(), name=instance_id.replace("_", "-"), spec=spec,
                 machine_id=f"mach_{instance_id}", health_check=HEALTH_CHECK, request_hash="same",
+                volume=VolumeWish(VOLUME_GB) if self._choice.volume else None,
             )
         )  # fmt: skip
-        patch = MachinePatch(use_global_settings=False, strategy=self._choice.strategy)
+        volume = RegionalVolumePatch(
+            enabled=self._choice.volume, volume_size_gb=VOLUME_GB, failover_timeout_seconds=RUNG_S_MAX
+        )
+        patch = MachinePatch(
+            use_global_settings=False,
+            strategy=self._choice.strategy,
+            regional_volume=volume,
+            strategy_order=("regional_volume",) if self._choice.volume else LADDER,
+        )
         await self._platform.wish(UpdateMachineSettings(**about, now=self._platform.clock.now(), patch=patch))
         if "cpu_standby" in RUNGS_OF[self._choice.strategy]:
             standby = EnableCpuStandby(**about, now=self._platform.clock.now(), sync_interval_s=SYNC_EVERY_S)

@@ -1,8 +1,7 @@
 """Which strategies the market is replayed for, and how each is asked for: by the commands that the gateway sends.
 
-Used by the market simulation. A strategy of the failover service appears as soon as rungs of it have owners
-(`services.failover.decider.ladder.OWNED`): nothing here imitates a rung. One that comes to the same rungs as another
-is left out.
+Used by the market simulation. Nothing here imitates a rung. A strategy that comes to the same rungs as another is left
+out; a warm pool and a volume of a region exclude each other.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from msgspec import Struct
 
 from proto.failover.words import RUNGS_OF, Rung, StandbyMode, Strategy
 from proto.instance.words import BillingMode
-from services.failover.decider.ladder import OWNED
 
 
 class Choice(Struct, frozen=True):
-    """What a customer has chosen for all instances. `pool` None: no warm pool."""
+    """What a customer has chosen for all instances. `pool` None: no warm pool. `volume`: one of the region."""
 
     name: str
     strategy: Strategy
     billing: BillingMode = "spot"
     pool: StandbyMode | None = None
+    volume: bool = False
 
 
 def choices() -> list[Choice]:
@@ -36,12 +35,14 @@ def choices() -> list[Choice]:
 def _of_the_ladder() -> Iterator[Choice]:
     seen: set[tuple[Rung, ...]] = set()
     for strategy, rungs in RUNGS_OF.items():
-        owned = tuple(rung for rung in rungs if rung in OWNED)
-        if not owned or owned in seen:
+        if not rungs or rungs in seen:
             continue
-        seen.add(owned)
-        if "warm_pool" not in owned:
+        seen.add(rungs)
+        if "warm_pool" in rungs:
+            yield Choice(f"{strategy}, stopped", strategy, pool="stopped")
+            yield Choice(f"{strategy}, hot", strategy, pool="hot")
+        elif "regional_volume" not in rungs:
             yield Choice(strategy, strategy)
-            continue
-        yield Choice(f"{strategy}, stopped", strategy, pool="stopped")
-        yield Choice(f"{strategy}, hot", strategy, pool="hot")
+        if "regional_volume" in rungs:
+            name = strategy if strategy == "regional_volume" else f"{strategy}, volume"
+            yield Choice(name, strategy, volume=True)

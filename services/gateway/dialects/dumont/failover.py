@@ -146,10 +146,10 @@ async def _instance_after(call: Call, view: FailoverView) -> InstanceView:
 
 
 async def get_readiness(call: Call) -> Answer:
-    instance_id = (await _instance(call, call.path["machine_id"])).instance_id
-    cpu = await _cpu_standby(call, instance_id)
-    found = await _readiness(call, instance_id, cpu)
-    return ok(readiness(found, await _pool(call, instance_id), cpu, call.now))
+    instance = await _instance(call, call.path["machine_id"])
+    cpu = await _cpu_standby(call, instance.instance_id)
+    found = await _readiness(call, instance.instance_id, cpu)
+    return ok(readiness(found, await _pool(call, instance.instance_id), cpu, instance, call.now))
 
 
 async def get_status(call: Call) -> Answer:
@@ -159,7 +159,7 @@ async def get_status(call: Call) -> Answer:
     cpu = await _cpu_standby(call, instance_id)
     found = await _readiness(call, instance_id, cpu)
     shown = [failover(view, instance) for view in recent.items]
-    return ok(status(found, await _pool(call, instance_id), cpu, shown, call.now))
+    return ok(status(found, await _pool(call, instance_id), cpu, instance, recent=shown, now=call.now))
 
 
 async def test(call: Call) -> Answer:
@@ -174,7 +174,7 @@ async def test(call: Call) -> Answer:
             DumontTest(
                 dry_run=True,
                 would_succeed=found.is_ready,
-                readiness=readiness(found, pool, cpu, call.now),
+                readiness=readiness(found, pool, cpu, instance, call.now),
                 message=plan_message(found),
             )
         )

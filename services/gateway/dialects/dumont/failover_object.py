@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from proto.failover.queries import FailoverList, FailoverView, PlanStep, Readiness
-from proto.failover.words import Attempt, Phase
+from proto.failover.words import Attempt, Phase, Rung
 from proto.instance.copy_queries import CpuStandbyView
 from proto.instance.queries import InstanceView
 from proto.warmpool.queries import PoolView
@@ -17,6 +17,7 @@ from services.gateway.dialects.dumont import standby_readiness
 from services.gateway.dialects.dumont.failover_strategies import ETA_S
 from services.gateway.dialects.dumont.instance_object import instance as shown_instance
 from services.gateway.dialects.dumont.standby_readiness import DumontCpuReadiness
+from services.gateway.dialects.dumont.volume_object import DumontStatusVolume, DumontVolume, volume, volume_status
 
 
 class DumontAttempt(Struct, frozen=True, kw_only=True):
@@ -172,12 +173,16 @@ class DumontReadiness(Struct, frozen=True, kw_only=True):
     warm_pool_status: DumontPoolStatus | None
     cpu_standby_ready: bool
     cpu_standby_status: DumontCpuReadiness | None
+    regional_volume_ready: bool
+    regional_volume_status: DumontVolume | None
     overall_ready: bool
     blockers: list[DumontBlocker]
     plan: list[DumontPlanStep]
 
 
-def readiness(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, now: datetime) -> DumontReadiness:
+def readiness(
+    found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, instance: InstanceView, now: datetime
+) -> DumontReadiness:
     """`found` with the CPU standby put in (`with_cpu_standby`). What is not in the strategy stays false and null."""
     return DumontReadiness(
         machine_id=found.instance_id,
@@ -186,10 +191,16 @@ def readiness(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, now:
         warm_pool_status=None if pool.status == "disabled" else _pool(pool),
         cpu_standby_ready=standby_readiness.is_ready(found),
         cpu_standby_status=standby_readiness.shown(cpu, now) if standby_readiness.is_asked_for(found) else None,
+        regional_volume_ready=_is_ready(found, "regional_volume"),
+        regional_volume_status=volume(instance),
         overall_ready=found.is_ready,
         blockers=[DumontBlocker(blocker.rung, blocker.reason) for blocker in found.blockers],
         plan=[_step(step) for step in found.plan],
     )
+
+
+def _is_ready(found: Readiness, rung: Rung) -> bool:
+    return any(step.rung == rung and step.is_ready for step in found.plan)
 
 
 def _step(step: PlanStep) -> DumontPlanStep:
@@ -281,6 +292,7 @@ class DumontStatus(Struct, frozen=True, kw_only=True):
     effective_strategy: str
     warm_pool: DumontStatusPool
     cpu_standby: DumontStatusStandby
+    regional_volume: DumontStatusVolume
     recommended_action: str | None
     current_failover: DumontFailover | None
     last_failover: DumontFailover | None
@@ -289,7 +301,13 @@ class DumontStatus(Struct, frozen=True, kw_only=True):
 
 
 def status(
-    found: Readiness, pool: PoolView, cpu: CpuStandbyView | None, recent: list[DumontFailover], now: datetime
+    found: Readiness,
+    pool: PoolView,
+    cpu: CpuStandbyView | None,
+    instance: InstanceView,
+    *,
+    recent: list[DumontFailover],
+    now: datetime,
 ) -> DumontStatus:
     """`found` with the CPU standby put in; `recent`: newest first."""
     current = next((one for one in recent if one.success is None), None)
@@ -310,6 +328,7 @@ def status(
             instance_name=cpu.machine_id or None if cpu is not None else None,
             config=standby_readiness.shown(cpu, now) if cpu is not None else None,
         ),
+        regional_volume=volume_status(found, instance),
         recommended_action=_recommended(found, pool, cpu),
         current_failover=current,
         last_failover=next((one for one in recent if one is not current), None),
@@ -323,12 +342,14 @@ def status(
 def _recommended(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None) -> str | None:
     if found.effective_strategy == "disabled":
         return "Enable failover: PUT /failover/settings/machines/{id}"
-    if found.warm_pool_ready or standby_readiness.is_ready(found):
+    if found.warm_pool_ready or standby_readiness.is_ready(found) or _is_ready(found, "regional_volume"):
         return None
     if cpu is not None and cpu.state == "failover_active" and cpu.way_back is None:
         return "Look for a GPU again: POST /standby/recover/{id}"
     if cpu is not None and cpu.way_back is not None:
         return None
+    if found.effective_strategy == "regional_volume":
+        return "Move it to a volume: POST /instances/{id}/hibernate, then POST /instances/{id}/wake"
     if cpu is None and not any(step.rung == "warm_pool" and step.reason != "not_in_strategy" for step in found.plan):
         return "Configure a CPU standby: POST /standby/provision/{id}"
     if pool.status == "disabled":

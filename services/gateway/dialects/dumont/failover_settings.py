@@ -9,7 +9,14 @@ from msgspec import Struct, structs
 
 from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
 from proto.failover.queries import GetProtection, GetSettings, ListProtections, MachineProtection
-from proto.failover.words import CpuStandbySettings, GlobalPatch, GlobalSettings, MachinePatch, WarmPoolSettings
+from proto.failover.words import (
+    CpuStandbySettings,
+    GlobalPatch,
+    GlobalSettings,
+    MachinePatch,
+    RegionalVolumeSettings,
+    WarmPoolSettings,
+)
 from proto.instance.queries import GetInstance
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
@@ -28,9 +35,14 @@ class DumontCpuStandbySettings(CpuStandbySettings, frozen=True, omit_defaults=Fa
     """Every field, also those that were never touched."""
 
 
+class DumontRegionalVolumeSettings(RegionalVolumeSettings, frozen=True, omit_defaults=False):
+    """Every field, also those that were never touched."""
+
+
 class DumontSummary(Struct, frozen=True):
     warm_pool_enabled: bool
     cpu_standby_enabled: bool
+    regional_volume_enabled: bool
     description: str
 
 
@@ -41,6 +53,7 @@ class DumontGlobalSettings(Struct, frozen=True, kw_only=True):
     notify_channels: tuple[str, ...]
     warm_pool: DumontWarmPoolSettings
     cpu_standby: DumontCpuStandbySettings
+    regional_volume: DumontRegionalVolumeSettings
     summary: DumontSummary
 
 
@@ -66,6 +79,7 @@ class DumontMachineSettings(Struct, frozen=True, kw_only=True):
     strategy_order: tuple[str, ...]
     warm_pool: DumontMachineWarmPool
     cpu_standby: DumontMachineCpuStandby
+    regional_volume: DumontRegionalVolumeSettings
     stats: DumontStats
 
 
@@ -156,17 +170,26 @@ def _global(settings: GlobalSettings) -> DumontGlobalSettings:
         notify_channels=settings.notify_channels,
         warm_pool=DumontWarmPoolSettings(**structs.asdict(settings.warm_pool)),
         cpu_standby=DumontCpuStandbySettings(**structs.asdict(settings.cpu_standby)),
-        summary=DumontSummary(warm_pool, cpu_standby, _described(settings)),
+        regional_volume=_volume(settings.regional_volume),
+        summary=DumontSummary(warm_pool, cpu_standby, settings.regional_volume.enabled, _described(settings)),
     )
 
 
 def _described(settings: GlobalSettings) -> str:
     on = [
         name
-        for name, is_on in (("warm pool", settings.warm_pool.enabled), ("CPU standby", settings.cpu_standby.enabled))
+        for name, is_on in (
+            ("warm pool", settings.warm_pool.enabled),
+            ("CPU standby", settings.cpu_standby.enabled),
+            ("regional volume", settings.regional_volume.enabled),
+        )
         if is_on
     ]
     return f"{settings.default_strategy}: " + (" and ".join(on) + " enabled" if on else "nothing enabled")
+
+
+def _volume(settings: RegionalVolumeSettings) -> DumontRegionalVolumeSettings:
+    return DumontRegionalVolumeSettings(**structs.asdict(settings))
 
 
 def _machine(found: MachineProtection) -> DumontMachineSettings:
@@ -179,6 +202,7 @@ def _machine(found: MachineProtection) -> DumontMachineSettings:
         strategy_order=own.strategy_order,
         warm_pool=DumontMachineWarmPool(own.warm_pool_enabled),
         cpu_standby=DumontMachineCpuStandby(own.cpu_standby_enabled),
+        regional_volume=_volume(found.regional_volume),
         stats=DumontStats(
             found.failover_count, milliseconds_or_none(found.last_failover_at), found.last_failover_strategy
         ),

@@ -15,10 +15,6 @@ ETA_S: dict[Rung, tuple[int, int]] = {
 }
 
 
-# Rungs that somebody owns.
-OWNED: frozenset[Rung] = frozenset({"warm_pool", "cpu_standby", "cloud_storage"})
-
-
 class DumontEta(Struct, frozen=True):
     min: int
     max: int
@@ -51,13 +47,13 @@ def _strategy(told: tuple[str, str, str, str, str], requirements: list[str], run
         cost=cost,
         requirements=requirements,
         eta_seconds=DumontEta(min(eta[0] for eta in etas), max(eta[1] for eta in etas)) if etas else None,
-        available=not rungs or any(rung in OWNED for rung in rungs),
+        available=True,
     )
 
 
 _POOL = "a second free GPU on the machine's host and a provider with shared volumes"
 _VM = "a CPU standby in sync"
-_REGION = "a regional volume (not part of this installation)"
+_REGION = "a workspace on a volume of its region (settings: regional_volume), and a free GPU there"
 _BUCKET = "a snapshot in object storage"
 STRATEGIES = [
     _strategy(
@@ -71,8 +67,8 @@ STRATEGIES = [
         ("both", "Warm pool, then CPU standby", "The default.", "sum of both", "as the rung that succeeds"),
         [_POOL, _VM], RUNGS_OF["both"]),
     _strategy(
-        ("regional_volume", "Regional volume", "A new GPU in the region mounts the persistent volume.",
-         "volume storage", "30-60 seconds"), [_REGION], ("regional_volume",)),
+        ("regional_volume", "Regional volume", "A new GPU in the region gets the volume that is the workspace.",
+         "volume storage", "seconds and the boot of a machine"), [_REGION], ("regional_volume",)),
     _strategy(
         ("cloud_storage", "Cloud storage", "A new GPU anywhere restores from object storage.", "object storage",
          "30-120 seconds or more"), [_BUCKET], ("cloud_storage",)),

@@ -8,6 +8,7 @@ from libs.sealed_urls import shown
 from proto.instance.queries import InstanceView
 from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus
 from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
+from services.gateway.dialects.dumont.volume_object import DumontVolume, volume
 
 # In this dialect `running` means that the customer can work; what comes before that is `starting`.
 SHOWN: dict[InstanceStatus, str] = {"running": "starting", "health_checking": "starting", "ready": "running"}
@@ -71,6 +72,7 @@ class DumontInstance(Struct, frozen=True, kw_only=True):
     deleted_at: str | None
     last_used_at: str | None
     keep_alive_until: str | None
+    volume: DumontVolume | None
     estimated_ready_at: str | None = None
 
 
@@ -119,6 +121,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         deleted_at=milliseconds_or_none(view.deleted_at),
         last_used_at=milliseconds_or_none(view.last_used_at),
         keep_alive_until=milliseconds_or_none(view.keep_alive_until),
+        volume=volume(view),
         estimated_ready_at=estimated_ready_at,
     )
 

@@ -20,6 +20,7 @@ from services.gateway.dialects.dumont.protection import chosen_strategy, protect
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.dialects.holds import command_with_hold
 from services.gateway.dialects.receivers import receiver_url
+from services.gateway.dialects.regional_volume import with_volume
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
@@ -120,7 +121,7 @@ async def create_instance(call: Call) -> Answer:
     instance_id = call.derived_id("inst")
     wish = _create_command(call, body, instance_id)
     protection = await protection_for(call, strategy, skip_standby=body.skip_standby)
-    wish = msgspec.structs.replace(wish, protection=protection)
+    wish = await with_volume(call, msgspec.structs.replace(wish, protection=protection), strategy)
     await command_with_hold(call, wish)
     is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
     view = created_view(wish) if is_known else await _view(call, instance_id)
