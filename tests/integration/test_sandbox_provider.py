@@ -11,7 +11,8 @@ import asyncssh
 import pytest
 
 from libs.refusal import OutcomeUnknown, Transient
-from libs.spec.provider_contract import PROVIDER_CONTRACT, Subject
+from libs.spec.provider_contract import PROVIDER_CONTRACT
+from libs.spec.provider_subject import Subject
 from proto.instance.words import MachineSpec, Offer, Port
 from services.instance.providers import MachineOrder, OfferGone, OrderRejected, ProviderMachine
 from services.instance.providers import sandbox as adapter

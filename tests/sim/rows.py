@@ -92,10 +92,10 @@ def _wanted(store: MemoryStore, provider: str, provider_machine_id: str, label: 
 
 
 def _volumes_wanted(store: MemoryStore) -> list[Row]:
-    instances = [i for i in store.rows("instances") if i.get("volume") is not None and i["status"] != "deleted"]
-    machines = store.rows("machines")
+    instances = [row for row in store.rows("instances", "volume", "status") if row.get("volume") is not None]
+    machines = store.rows("machines", "volume_id", "status")
     return [
-        *((row["volume"]["volume_id"],) for row in instances),
+        *((row["volume"]["volume_id"],) for row in instances if row["status"] != "deleted"),
         *((m["volume_id"],) for m in machines if m.get("volume_id") and m["status"] in LIVE),
         *((m["machine_id"],) for m in machines if m["status"] == "requested"),
     ]
