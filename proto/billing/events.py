@@ -49,6 +49,7 @@ class BalanceExhausted(Event, tag="balance.exhausted", kw_only=True, frozen=True
     hourly_cost_usd_micros: int
     runway_s: int
     grace_until: datetime
+    next_tick_at: datetime | None = None  # ours: the account is looked at again then
 
 
 class BalanceSuspended(Event, tag="balance.suspended", kw_only=True, frozen=True):
@@ -59,6 +60,7 @@ class BalanceSuspended(Event, tag="balance.suspended", kw_only=True, frozen=True
     reason: str
     balance_usd_micros: int
     instance_ids: tuple[str, ...]
+    next_tick_at: datetime | None = None
 
 
 class BalanceRestored(Event, tag="balance.restored", kw_only=True, frozen=True):

@@ -236,8 +236,12 @@ def _standing(heard: Heard) -> Iterator[Row]:
             yield _account(heard, is_low_runway=False)
         case BalanceExhausted() as event:
             yield _account(heard, stage="grace", grace_until=event.grace_until)
-        case BalanceSuspended():
+            if event.next_tick_at is not None:
+                yield _next_tick(heard, event.next_tick_at)
+        case BalanceSuspended() as event:
             yield _account(heard, stage="suspended", grace_until=None)
+            if event.next_tick_at is not None:
+                yield _next_tick(heard, event.next_tick_at)
         case BalanceRestored():
             yield _account(heard, stage="ok", grace_until=None)
         case _:

@@ -162,15 +162,15 @@ def _stage(
     if ledger.stage == "ok":
         grace_s = max(0, min(GRACE_S_MAX, runway_s - TICK_SOON_S))
         if grace_s > 0:
-            return [_exhausted(ledger, stands, runway_s, now + timedelta(seconds=grace_s))]
-        return [_exhausted(ledger, stands, runway_s, now), _suspended(ledger, stands, running(ledger))]
+            return [_exhausted(ledger, stands, runway_s, now, grace_s)]
+        return [_exhausted(ledger, stands, runway_s, now, 0), _suspended(ledger, stands, now, running(ledger))]
     is_grace = ledger.stage == "grace" and ledger.grace_until is not None and now < ledger.grace_until
     if is_grace and runway_s > TICK_SOON_S:  # less, when more runs than did when grace began
         return []
     named = running(ledger)
     if ledger.stage == "suspended" and started is not None:
         named &= set(started)
-    return [_suspended(ledger, stands, named)] if named or ledger.stage == "grace" else []
+    return [_suspended(ledger, stands, now, named)] if named or ledger.stage == "grace" else []
 
 
 def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRestored:
@@ -181,14 +181,16 @@ def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRes
     )
 
 
-def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, grace_until: datetime) -> BalanceExhausted:
+def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, now: datetime, grace_s: int) -> BalanceExhausted:
+    """Said by a tick or by whatever else took the money: the next tick is due as if a tick had said it."""
     return BalanceExhausted(
         account_id=ledger.account_id,
         reason=REASON,
         balance_usd_micros=stands.posted_usd_micros,
         hourly_cost_usd_micros=stands.burn_usd_micros_per_hour,
         runway_s=runway_s,
-        grace_until=grace_until,
+        grace_until=now + timedelta(seconds=grace_s),
+        next_tick_at=now + timedelta(seconds=min(grace_s, TICK_SOON_S)),
     )
 
 
@@ -197,12 +199,16 @@ def running(ledger: Ledger) -> set[str]:
     return {meter.instance_id for meter in ledger.meters.values() if meter.line != "volume" and rate_of(meter)}
 
 
-def _suspended(ledger: Ledger, stands: Standing, instance_ids: Collection[str]) -> BalanceSuspended:
+def _suspended(ledger: Ledger, stands: Standing, now: datetime, instance_ids: Collection[str]) -> BalanceSuspended:
+    wait_s = TICK_SOON_S
+    if stands.posted_usd_micros > 0 and stands.runway_s is not None:
+        wait_s = min(wait_s, stands.runway_s + JUST_AFTER_S)
     return BalanceSuspended(
         account_id=ledger.account_id,
         reason=REASON,
         balance_usd_micros=stands.posted_usd_micros,
         instance_ids=tuple(sorted(instance_ids)),
+        next_tick_at=now + timedelta(seconds=wait_s) if instance_ids else None,
     )
 
 

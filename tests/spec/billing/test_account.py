@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from libs.money import cost_micros
 from libs.spec.given import spec
@@ -320,3 +321,16 @@ def test_auto_top_up_asks_for_no_more_on_a_day_than_the_customer_allows():
     allowed = ACCOUNT.decide(ledger, SetAlerts(now=at(240 * 60), account_id=ACCOUNT_ID, alerts=more))
     assert TopUpWanted in kinds(allowed)
     assert TopUpWanted in kinds(ACCOUNT.decide(ledger, tick(14 * HOUR)))
+
+
+def test_what_takes_the_money_beside_a_tick_brings_the_next_tick_forward():
+    """A bonus that expires, or an operator's correction: grace must not wait for a tick of a balance that lasted."""
+    ledger = run([welcome(100), rate(0, USD), tick(60)])
+    taken = AdjustLedger(now=at(61), account_id=ACCOUNT_ID, adjustment_id="a", usd_micros=-99_900_000, reason="x")
+    (exhausted,) = [e for e in ACCOUNT.decide(ledger, taken) if isinstance(e, BalanceExhausted)]
+    assert exhausted.next_tick_at is not None
+    assert exhausted.next_tick_at <= min(at(61 + 60), exhausted.grace_until)
+    all_taken = replace(taken, usd_micros=-99_983_000)
+    (suspended,) = [e for e in ACCOUNT.decide(ledger, all_taken) if isinstance(e, BalanceSuspended)]
+    assert suspended.next_tick_at is not None
+    assert suspended.next_tick_at <= at(61 + 60)
