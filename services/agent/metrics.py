@@ -10,15 +10,19 @@ import contextlib
 import os
 import shutil
 import socket
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import psutil
 import pynvml
+from msgspec import Meta, Struct
 
 from services.agent.settings import AgentSettings
 
 nvml: Any = pynvml  # its functions have no usable types
 MEGABYTE = 1024 * 1024
+GPU_FILE_BYTES_MAX = 64 * 1024
 PROCESSES_MAX = 10_000  # more are not walked
 # A machine whose processes use less than this share of one core is not being worked on.
 ACTIVE_CPU_PERCENT = 2.0
@@ -99,9 +103,10 @@ class Meter:
         return {"memory_used_mb": used // MEGABYTE, "memory_total_mb": total.total // MEGABYTE}
 
     def _gpu_metrics(self) -> dict[str, Any]:
-        if not self._gpus:
-            return {}
-        read = [_read_gpu(handle) for handle in self._gpus]
+        if self._gpus:
+            read = [_read_gpu(handle) for handle in self._gpus]
+        else:
+            read = [_as_read(gpu) for gpu in _told_gpus(self._settings.agent_gpu_file)]
         utilizations = [gpu["utilization"] for gpu in read if "utilization" in gpu]
         if not utilizations:
             return {}
@@ -148,6 +153,28 @@ def _open_gpus() -> list[Any]:
         return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
+
+
+class _ToldGpu(Struct, frozen=True, omit_defaults=True):
+    """One GPU as the machine's host tells it, under the names of `_read_gpu`."""
+
+    utilization: Annotated[int, Meta(ge=0, le=100)]
+    name: str | None = None
+
+
+def _told_gpus(path: str) -> list[_ToldGpu]:
+    """What the host says of the GPUs of a machine without a driver. Nothing is told: nothing is known."""
+    if not path:
+        return []
+    try:
+        with Path(path).open("rb") as told:
+            return msgspec.json.decode(told.read(GPU_FILE_BYTES_MAX), type=list[_ToldGpu])
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+def _as_read(gpu: _ToldGpu) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(gpu).items() if value is not None}
 
 
 def _read_gpu(handle: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from libs import config
 from libs.clock import Clock, SystemClock
 from services.agent.answers import ANSWER_BYTES_MAX, Answer, read_answer
 from services.agent.metrics import Meter
-from services.agent.settings import VERSION, AgentSettings, token_of
+from services.agent.settings import VERSION, AgentSettings, gateway_of, token_of
 from services.agent.transfer import Transfer
 from services.agent.work import Work
 
@@ -78,7 +78,6 @@ class _Agent:
         self._clock = clock
         self._meter = meter
         self._session = session
-        self._url = settings.gateway_url.rstrip("/") + STATUS_PATH
         self._status = "starting"
         self._message = ""
         self._failures = 0
@@ -91,7 +90,8 @@ class _Agent:
         """Say one heartbeat; None when the gateway did not take it."""
         payload = self._payload()
         try:
-            async with self._session.post(self._url, data=msgspec.json.encode(payload), headers=_JSON) as response:
+            url = gateway_of(self._settings) + STATUS_PATH
+            async with self._session.post(url, data=msgspec.json.encode(payload), headers=_JSON) as response:
                 body = await response.content.read(ANSWER_BYTES_MAX)
                 self._last_error = "" if HTTP_OK_FIRST <= response.status <= HTTP_OK_LAST else f"http {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from yarl import URL
 
 from libs.clock import Clock
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentSettings, gateway_of
 
 STORAGE_PATH, REPORTS_PATH = "/api/v1/agent/storage", "/api/v1/agent/reports"
 TRIES_MAX = 6
@@ -120,7 +120,7 @@ class Transfer:
             raise _Unwell(f"the gateway's answer: {error}") from error
 
     async def _ask(self, path: str, facts: dict[str, Any]) -> bytes:
-        url = self._settings.gateway_url.rstrip("/") + path
+        url = gateway_of(self._settings) + path
         body = msgspec.json.encode({"instance_id": self._settings.instance_id, **facts})
         headers = {"Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)

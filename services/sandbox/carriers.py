@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +62,10 @@ class Carrier(Protocol):
         """Make its workspace the volume's directory; it goes on using it."""
         ...
 
+    def show_gpus(self, record: Record, percents: Sequence[int]) -> None:
+        """From now on its agent measures this load on its GPUs; before, there is nothing to measure."""
+        ...
+
     async def wipe(self, record: Record) -> None:
         """Take its files away, but not those of its volume."""
         ...
@@ -91,7 +95,7 @@ class ProcessCarrier:
             endpoints=record.endpoints,
             authorized_keys="\n".join([*(record.ssh_public_keys or (self._public_key,)), *record.extra_public_keys]),
             env=record.env,
-            agent_env=_agent_environment(record, home),
+            agent_env=_agent_environment(record, home, self._homes),
             start_command=record.start_command,
             user_id=record.user_id,
             group_id=volume.group_id if volume else 0,
@@ -152,6 +156,10 @@ class ProcessCarrier:
 
     async def share(self, record: Record, volume: Volume) -> None:
         await asyncio.to_thread(self._homes.share, record, volume)
+
+    def show_gpus(self, record: Record, percents: Sequence[int]) -> None:
+        gpus = [{"name": record.gpu, "utilization": percent} for percent in percents]
+        self._homes.tell(self._homes.gpu_file(record.machine_id), msgspec.json.encode(gpus))
 
     async def wipe(self, record: Record) -> None:
         await asyncio.to_thread(self._homes.wipe, record.machine_id)
@@ -215,6 +223,9 @@ class VirtualCarrier:
     async def share(self, record: Record, volume: Volume) -> None:
         """There are no files."""
 
+    def show_gpus(self, record: Record, percents: Sequence[int]) -> None:
+        """There is no agent."""
+
     async def wipe(self, record: Record) -> None:
         """There are no files."""
 
@@ -247,11 +258,16 @@ def _facts(record: Record) -> dict[str, str]:
     }
 
 
-def _agent_environment(record: Record, home: Path) -> dict[str, str]:
+def _agent_environment(record: Record, home: Path, homes: Homes) -> dict[str, str]:
     """What the agent is told; no agent runs in a machine that was ordered without one."""
     if not record.agent_env:
         return {}
-    places = {"DUMONT_AGENT_DIR": str(home / PRIVATE), "DUMONT_AGENT_WORKSPACE": str(home / "workspace")}
+    places = {
+        "DUMONT_AGENT_DIR": str(home / PRIVATE),
+        "DUMONT_AGENT_WORKSPACE": str(home / "workspace"),
+        "DUMONT_AGENT_GATEWAY_FILE": str(homes.gateway_file),
+        "DUMONT_AGENT_GPU_FILE": str(homes.gpu_file(record.machine_id)),
+    }
     return {"DUMONT_AGENT_SCOPE": "parent", **places, **record.agent_env}
 
 

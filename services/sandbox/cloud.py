@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 
 from libs.clock import Clock
@@ -222,6 +222,9 @@ class Cloud:
         self.volumes.attach(volume, machine_id)
         self._records.save(record)
         return volume
+
+    def show_gpus(self, machine_id: str, percents: Sequence[int]) -> None:
+        self._carrier.show_gpus(self._machine(machine_id).record, percents)
 
     def view(self, record: Record) -> MachineView:
         return view_of(record, "" if record.ssh_public_keys else self._carrier.ssh_key_path)

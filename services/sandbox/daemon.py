@@ -52,6 +52,9 @@ class SandboxSettings(Struct, frozen=True):
         ),
     ]
     sandbox_key: Annotated[Secret, setting("key that callers of the sandbox cloud show as a bearer token")]
+    gateway_url: Annotated[
+        str, setting("what agents in machines are told, whatever they were ordered with; empty: that")
+    ] = ""
     sandbox_options: Annotated[
         str, setting("pace, luck and size of the sandbox, one JSON object", example='{"virtual":true}')
     ] = ""
@@ -114,6 +117,8 @@ async def _open_cloud(place: Place, tasks: asyncio.TaskGroup) -> Cloud:
     carrier: Carrier
     if place.homes is not None and place.zygote is not None:
         await place.zygote.hello()
+        if place.settings.gateway_url:
+            place.homes.tell(place.homes.gateway_file, place.settings.gateway_url.encode())
         carrier = ProcessCarrier(place.root, place.homes, place.zygote)
         free_user = place.homes.free_user
     else:

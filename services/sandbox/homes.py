@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from services.sandbox.leader import PRIVATE
-from services.sandbox.records import Record, Volume
+from services.sandbox.records import Record, Volume, replace
 
 # Above the users of usual systems and below `nobody` (65534), the highest id a rootless container maps.
 USER_ID_FIRST, USER_ID_LAST = 20_000, 59_999
@@ -43,6 +43,21 @@ class Homes:
 
     def home(self, machine_id: str) -> Path:
         return self._directory / machine_id
+
+    @property
+    def gateway_file(self) -> Path:
+        """Where agents look the gateway up: one file for all, so that machines that outlived us find it too."""
+        return self._directory / "gateway"
+
+    def gpu_file(self, machine_id: str) -> Path:
+        """What the machine's GPUs are doing. Beside its directory: nothing of the machine may write it."""
+        return self._directory / "gpus" / f"{machine_id}.json"
+
+    def tell(self, path: Path, content: bytes) -> None:
+        """Leave word for machines, which may read it and no more."""
+        path.parent.mkdir(mode=0o711, exist_ok=True)
+        replace(path, content)
+        path.chmod(0o644)
 
     def volume(self, volume_id: str) -> Path:
         return self._directory / "volumes" / volume_id
@@ -89,6 +104,7 @@ class Homes:
             if place.is_relative_to(self._directory / "volumes") and place.is_dir():
                 _hand_over(place, home.lstat().st_uid, place.lstat().st_gid)
         shutil.rmtree(home, ignore_errors=True)
+        self.gpu_file(machine_id).unlink(missing_ok=True)
 
     def make_volume(self, volume: Volume) -> None:
         path = self.volume(volume.volume_id)

@@ -20,7 +20,7 @@ from libs.clock import SystemClock
 from services.sandbox.cloud import Cloud
 from services.sandbox.homes import NoFreeUser
 from services.sandbox.orders import Refusal
-from services.sandbox.wire import CreateBody, FaultBody, InterruptBody, Problem, ShareBody, VolumeBody
+from services.sandbox.wire import CreateBody, FaultBody, GpusBody, InterruptBody, Problem, ShareBody, VolumeBody
 
 BODY_BYTES_MAX = 128 * 1024
 # How long a create that "times out" keeps its caller hanging: longer than any client waits.
@@ -71,6 +71,7 @@ class Api:
                 web.post(machine + "/stop", self.stop),
                 web.post(machine + "/interrupt", self.interrupt),
                 web.post(machine + "/share", self.share),
+                web.post(machine + "/gpus", self.show_gpus),
                 web.get("/v1/events", self.events),
                 web.get("/v1/volumes", self.list_volumes),
                 web.post("/v1/volumes", self.create_volume),
@@ -173,6 +174,10 @@ class Api:
         body = await _body(request, ShareBody)
         volume = await self._cloud.share(request.match_info["id"], body)
         return _answer(self._cloud.volumes.view(volume), 201)
+
+    async def show_gpus(self, request: web.Request) -> web.Response:
+        self._cloud.show_gpus(request.match_info["id"], (await _body(request, GpusBody)).utilizations)
+        return web.Response(status=204)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events, resumed by Last-Event-ID (or `?after=`)."""

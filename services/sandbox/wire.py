@@ -142,6 +142,12 @@ class VolumeView(Struct, frozen=True):
     region: str = ""
 
 
+class GpusBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """How busy a machine's GPUs are, in percent, one number each."""
+
+    utilizations: Annotated[tuple[Annotated[int, Meta(ge=0, le=100)], ...], Meta(max_length=64)]
+
+
 class FaultBody(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What should go wrong next; fields that are absent stay as they are."""
 

@@ -51,3 +51,34 @@ def test_a_hibernated_instance_costs_no_machine_and_wakes_with_its_files(own_dat
         assert (workspace(up, after) / "models" / "weights.bin").read_bytes() == bytes(range(256)) * 400
         assert call(up, "GET", "/hibernation/stats")["total_hours_saved"] >= 0
         call(up, "DELETE", f"/instances/{instance_id}")
+
+
+def test_only_a_gpu_that_is_measured_and_rests_is_hibernated(own_data_dir: Path) -> None:
+    """Real agents: one measures a GPU at rest, one a GPU at work, and one has no GPU to measure."""
+    pace = {"DUMONT_HIBERNATE_IDLE_S": "3", "DUMONT_HIBERNATE_NOTICE_S": "1"}
+    with platform(own_data_dir, environment={**AROUND, **pace}) as up:
+        ids = [call(up, "POST", "/instances", {"gpu": "RTX 4090"})["id"] for _ in range(3)]
+        resting, working, unmeasured = ids
+        machines = {name: becomes(up, name, "running")["provider_instance_id"] for name in ids}
+        up.cloud("POST", f"/v1/machines/{machines[working]}/gpus", {"utilizations": [93]})
+        up.cloud("POST", f"/v1/machines/{machines[resting]}/gpus", {"utilizations": [0]})
+        becomes(up, resting, "hibernated")
+        agents = {one["instance_id"]: one for one in call(up, "GET", "/agent/instances")}
+        assert (agents[working]["gpu_utilization"], agents[working]["idle_since"]) == (93, None)
+        assert (agents[unmeasured]["gpu_utilization"], agents[unmeasured]["idle_since"]) == (None, None)
+        # As long again as the resting one took: whoever else is to be hibernated would be by now.
+        heard = agents[unmeasured]["uptime_seconds"]
+        eventually(lambda: _uptime(up, unmeasured) >= 2 * heard, timeout_s=SETTLE_MAX_S, what="as much time again")
+        for name in (working, unmeasured):
+            seen = call(up, "GET", f"/instances/{name}")
+            assert (seen["status"], seen["provider_instance_id"]) == ("running", machines[name])
+        told = call(up, "GET", "/events?limit=100")["events"]
+        scheduled = {one["data"]["instance_id"] for one in told if "hibernat" in one["event"]}
+        assert scheduled == {resting}
+        up.cloud("POST", f"/v1/machines/{machines[working]}/gpus", {"utilizations": [0]})
+        becomes(up, working, "hibernated")
+
+
+def _uptime(up: Platform, instance_id: str) -> int:
+    agents = call(up, "GET", "/agent/instances")
+    return next(one["uptime_seconds"] for one in agents if one["instance_id"] == instance_id)
