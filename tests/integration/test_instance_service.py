@@ -270,5 +270,8 @@ async def test_an_agent_of_the_current_machine_goes_on_and_of_an_old_one_shuts_d
     await world.until_status(instance_id, "interrupted")
     await world.ask(StartInstance(**about(world, instance_id), machine_id=world.ids.fresh("mach")))
     await world.until_status(instance_id, "ready")
-    answer: AgentAnswer = await world.ask(report, AgentAnswer)
+    late = replace(report, received_at=world.clock.now() + timedelta(hours=1), message="I am back")
+    answer: AgentAnswer = await world.ask(late, AgentAnswer)
     assert (answer.action, answer.message) == ("shutdown", "generation 2 carries the instance now")
+    remembered = await world.pool.fetchval("select last_seen_at from agents where machine_id = $1", report.machine_id)
+    assert remembered == later.received_at, "what a late machine says is not remembered"

@@ -99,6 +99,17 @@ def test_a_standby_that_takes_over_is_no_standby_any_more():
         assert lines(ledger(*said, until=3 * HOUR)) == (2 * GPU_PRICE, 0, 30_000, 50_000)
 
 
+def test_a_late_machine_of_an_old_generation_is_not_billed_as_the_primary():
+    """Its `ready` may be heard after that of its successor, whose price holds; and never are two primaries charged."""
+    successor = replace(
+        READY, machine_id="mach_2", generation=2, ready_at=at(2 * HOUR), price_usd_micros_per_hour=1_000
+    )
+    in_time = ((0, READY), (HOUR, LOST), (2 * HOUR, successor))
+    late = (*in_time, (2 * HOUR, READY), (3 * HOUR, READY))
+    for said in (in_time, late):
+        assert lines(ledger(*said, until=4 * HOUR)) == (GPU_PRICE + 2 * 1_000, 0, 0, 0)
+
+
 def test_a_cpu_standby_has_its_line_whether_it_waits_or_carries_the_instance():
     waits = ((0, READY), (0, CPU), (HOUR, LOST), (HOUR, ON_CPU_NEXT))
     assert lines(ledger(*waits, until=2 * HOUR)) == (GPU_PRICE, 20_000, 0, 0)
