@@ -7,7 +7,7 @@ from libs.hosting import Ground, host
 from libs.runtime.service import Service
 from services.billing.config import BillingSettings
 from services.billing.decider import AGGREGATES, AGGREGATES_PAID_AFTERWARDS
-from services.billing.effects import PaymentAdapter, World, settle_by_hand
+from services.billing.effects import Instruments, PaymentAdapter, World, settle_by_hand
 from services.billing.rooms import ROOMS, SERVICE
 
 # Money that was received outside and is booked by its reference; an adapter of a payment provider takes its method.
@@ -19,7 +19,7 @@ async def serve(running: process.Running) -> None:
     settings = config.read(BillingSettings)
 
     async def build(ground: Ground) -> tuple[Service, World]:
-        about = (ground.clock, ground.database, settings, PAYMENTS, ground.logger, ground.metrics)
+        about = (ground.clock, ground.database, settings, PAYMENTS, ground.logger, Instruments(ground.metrics))
         aggregates = AGGREGATES if settings.prepaid else AGGREGATES_PAID_AFTERWARDS
         return dataclasses.replace(SERVICE, aggregates=aggregates), World(*about)
 

@@ -51,6 +51,20 @@ _LAST_RATE_SQL = "select max(rate) from segments where account_id = $1 and insta
 PaymentAdapter: TypeAlias = Callable[[PaymentRequested], Awaitable[str | None]]
 
 
+class Instruments:
+    """What reconciliation measures. Made once in a process's life: a replica leads again and again."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.machines = metrics.gauge(
+            "dumont_billing_reconciled_machines", "Ended machines by how their two bills compare.", ("kind",)
+        )
+        self.drift = metrics.gauge(
+            "dumont_billing_drift_usd_micros",
+            "What we charged for machines less what their provider charged.",
+            ("kind",),
+        )
+
+
 @dataclass(frozen=True)
 class World:
     """`payments`: the adapter of each method; a method without one is declined."""
@@ -60,7 +74,7 @@ class World:
     settings: BillingSettings
     payments: Mapping[str, PaymentAdapter]
     logger: Logger
-    metrics: Metrics
+    instruments: Instruments
 
 
 async def settle_by_hand(_payment: PaymentRequested) -> str | None:
@@ -127,21 +141,13 @@ async def with_volume_price(command: NoteRate, world: World) -> NoteRate:
 
 async def reconcile(world: World, handle: Handle) -> None:
     """Compare machines that have ended with what their providers charged, for ever. Run by the leading replica."""
-    machines = world.metrics.gauge(
-        "dumont_billing_reconciled_machines",
-        "Ended machines by how their two bills compare.",
-        ("kind",),
-    )
-    drift = world.metrics.gauge(
-        "dumont_billing_drift_usd_micros", "What we charged for machines less what their provider charged.", ("kind",)
-    )
     while True:
         try:
             await reconcile_once(world, handle)
             found = {row["kind"]: row for row in await summary(world.database)}
             for kind in get_args(DriftKind):
-                machines.set(found[kind]["machines"] if kind in found else 0, (kind,))
-                drift.set(found[kind]["drift"] if kind in found else 0, (kind,))
+                world.instruments.machines.set(found[kind]["machines"] if kind in found else 0, (kind,))
+                world.instruments.drift.set(found[kind]["drift"] if kind in found else 0, (kind,))
         except Transient as unwell:
             world.logger.info("reconcile.postponed", cause=str(unwell))
         await world.clock.sleep(world.settings.reconcile_every_s)

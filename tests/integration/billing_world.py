@@ -24,7 +24,7 @@ from libs.runtime.surroundings import Surroundings
 from proto.base import Command, Event, Heard, Meta, Position, Query
 from proto.instance.events import InstanceReady, InstanceStopping
 from services.billing.config import BillingSettings
-from services.billing.effects import World, settle_by_hand
+from services.billing.effects import Instruments, World, settle_by_hand
 from services.billing.rooms import SERVICE
 
 ACCOUNT = "acct_7"
@@ -115,7 +115,7 @@ async def billing_world(database_url: str, **settings: Any) -> AsyncIterator[Bil
     await ensure_schema(pool, DEFINITION)
     bus = MemoryBus(clock=clock, on_bug=_raise)
     logger, metrics = telemetry.logger("test"), telemetry.Metrics()
-    world = World(clock, pool, BillingSettings(**settings), {"manual": settle_by_hand}, logger, metrics)
+    world = World(clock, pool, BillingSettings(**settings), {"manual": settle_by_hand}, logger, Instruments(metrics))
     around = Surroundings(
         log=log, store=PostgresStore(pool, fingerprint="test"), bus=bus, clock=clock, ids=ids,
         logger=logger, metrics=metrics, world=world, pool=pool, ready=is_up.set,

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from tests.journey.platform import Answer, Platform, eventually, platform, wipe
-from tests.journey.processes import complaints_about_leftovers, machine_processes
+from tests.journey.processes import complaints_about_bugs, complaints_about_leftovers, machine_processes
 
 VICTIMS = ("gateway", "instance", "nats", "postgres", "sandbox")
 CUSTOMERS = 4
@@ -258,6 +258,7 @@ def main() -> int:
     with platform(folder / "data", environment=CALM_MARKET) as up:
         outcome = chaos_round(up, seed=options.seed, commands=options.commands)
     outcome.complaints += complaints_about_leftovers(folder / "data")
+    outcome.complaints += complaints_about_bugs(folder / "data")
     print(
         f"{outcome.commands} commands, {outcome.kills.total()} kills {dict(outcome.kills)}, "
         f"slowest back {outcome.slowest_back_s:.1f} s ({outcome.slowest_victim})"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.journey.node_programs import Node, installed
 from tests.journey.platform import Platform, platform, wipe
-from tests.journey.processes import complaints_about_leftovers
+from tests.journey.processes import complaints_about_bugs, complaints_about_leftovers
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     data_dir = tmp_path_factory.mktemp("platform") / "data"
     with platform(data_dir) as running:
         yield running
-    left = complaints_about_leftovers(data_dir)
+    left = [*complaints_about_leftovers(data_dir), *complaints_about_bugs(data_dir)]
     wipe(data_dir)
     assert not left, left
 
@@ -33,6 +33,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
 def own_data_dir(tmp_path: Path) -> Iterator[Path]:
     """For a journey that stops, kills or starves its platform: a data directory that nobody shares."""
     yield tmp_path / "data"
-    left = complaints_about_leftovers(tmp_path / "data")
+    left = [*complaints_about_leftovers(tmp_path / "data"), *complaints_about_bugs(tmp_path / "data")]
     wipe(tmp_path / "data")
     assert not left, left

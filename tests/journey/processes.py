@@ -1,6 +1,7 @@
 """Which processes of this host belong to a platform under test, found without asking the platform.
 
-Used by the fixtures (nothing may be left) and by the chaos rounds (no machine process without a record).
+Used by the fixtures (nothing may be left, nobody may have ended by a bug) and by the chaos rounds (no machine process
+without a record).
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from pathlib import Path
 import psutil
 
 from tests.journey.platform import machines_directory
+
+TRACEBACK = b"Traceback (most recent call last)"
+LAST_WORDS_MAX = 4_000
 
 
 def machine_processes(data_dir: Path) -> dict[str, list[int]]:
@@ -51,3 +55,15 @@ def complaints_about_leftovers(data_dir: Path) -> list[str]:
         except psutil.NoSuchProcess:
             continue
     return complaints
+
+
+def complaints_about_bugs(data_dir: Path) -> list[str]:
+    """Who is killed leaves no last words; a process that ended by itself left a traceback in its log."""
+    logs = sorted((data_dir / "logs").glob("*.log"))
+    ended = [log for log in logs if TRACEBACK in log.read_bytes()]
+    return [f"{log.stem} ended by itself: {_last_words(log)}" for log in ended]
+
+
+def _last_words(log: Path) -> str:
+    text = log.read_bytes()
+    return text[text.rindex(TRACEBACK) :][:LAST_WORDS_MAX].decode(errors="replace")
