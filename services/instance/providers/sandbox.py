@@ -236,7 +236,7 @@ class SandboxProvider:
         answer = await self._call(
             "POST",
             f"/v1/machines/{provider_machine_id}/share",
-            body={"name": name, "size_gb": size_gb},
+            body={"name": label_of(self._platform, name), "size_gb": size_gb},
             timeout_s=CHANGE_TIMEOUT_S,
             missing_is_fine=True,
             conflict_is_fine=True,
@@ -247,7 +247,7 @@ class SandboxProvider:
 
     async def make_volume(self, *, name: str, region: str, size_gb: int) -> str:
         """Idempotent by name and region."""
-        body = {"name": name, "region": region, "size_gb": size_gb}
+        body = {"name": label_of(self._platform, name), "region": region, "size_gb": size_gb}
         answer = await self._call("POST", "/v1/volumes", body=body, rejection_is_fine=True)
         if answer.status == 422:
             raise OrderRejected(answer.problem.code, answer.problem.detail)
@@ -255,7 +255,8 @@ class SandboxProvider:
 
     async def volumes(self) -> Sequence[ProviderVolume]:
         listed = _decode(await self._call("GET", "/v1/volumes"), _Volumes).volumes
-        return [ProviderVolume(one.volume_id, one.name, one.region, one.host_id) for one in listed]
+        named = ((one, machine_in(self._platform, one.name)) for one in listed)
+        return [ProviderVolume(one.volume_id, name, one.region, one.host_id) for one, name in named if name]
 
     async def destroy_volume(self, volume_id: str) -> None:
         """A volume that is still attached is a 409, and so Transient."""
