@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.refusal import Refused
 from libs.runtime.memory_store import MemoryStore
 from libs.sim.client import Client
@@ -88,8 +90,15 @@ class Cycles:
             for machine_id, row in machines.items()
             if row["role"] == "cpu_standby" and row["status"] == "healthy"
         }
+        ways = {row["instance_id"]: row for row in instances.rows("gpu_returns")}
+        for instance_id, way in ways.items():
+            if machines.get(way.get("machine_id") or "", {}).get("status") == "healthy":
+                standbys[instance_id] = way["machine_id"]  # a GPU machine to be filled
         return [
-            self._next(row["instance_id"], row["machine_id"], standbys[row["instance_id"]])
+            replace(
+                self._next(row["instance_id"], row["machine_id"], standbys[row["instance_id"]]),
+                is_last=ways.get(row["instance_id"], {}).get("stage") == "handing_over",
+            )
             for row in instances.rows("instances", "status", "machine_id")
             if row["status"] == "ready" and row["instance_id"] in standbys and self._is_due(row, standbys)
         ]

@@ -21,10 +21,12 @@ from proto.instance.events import (
     InstanceInterrupted,
     InstanceReady,
     MachineBooted,
+    MachineHealthy,
     MachinePromoted,
     SnapshotRequested,
     StandbyReady,
 )
+from proto.instance.return_events import HandedOver, HandoverRequested, ReturnTryFailed
 from services.instance.decider import cpu_standby
 from services.instance.decider.instance import Instance
 from tests.sim.market.platform import Member, Platform
@@ -37,6 +39,7 @@ RESTORE_S = (30.0, 180.0)
 SYNC_EVERY_S = 30
 FIRST_COPY_S = (60.0, 300.0)  # of everything, to a CPU standby that has nothing of this primary
 CYCLE_S = 3.0  # from the instant that a later cycle has the files of, to its end
+HEARTBEAT_SOON_S = 2.0  # of a machine that is to hand over
 RECEIVE_S = (1.0, 10.0)  # a standby that takes over has the files beside it
 
 
@@ -75,6 +78,14 @@ class Agents:
                 self._sync(state)
             case InstanceInterrupted() as event:
                 self._end_sync(event.instance_id)
+            case MachineHealthy() as event if event.machine_id == state.way_back.machine_id:
+                self._later(self._random.uniform(*FIRST_COPY_S), self._way_back_copied, state.instance_id, 1)
+            case HandoverRequested() as event:
+                self._later(HEARTBEAT_SOON_S, self._hold_still, event)
+            case HandedOver() as event:
+                self._handed_over(event)
+            case ReturnTryFailed() as event:
+                self._tally.go_on(event.instance_id)
             case MachinePromoted(restore=str(source)) as event if source:
                 self._later(self._random.uniform(*RECEIVE_S), self._received_all, event)
             case SnapshotRequested() as event:
@@ -86,7 +97,7 @@ class Agents:
 
     def _ask(self, event: InstanceReady) -> None:
         """As the service's own clock does, for as long as this machine carries the instance."""
-        state: Instance = self._platform.members["instance"].states[("instance", event.instance_id)]
+        state = self._state(event.instance_id)
         primary = state.primary
         if state.status != "ready" or primary is None or primary.generation != event.generation:
             return
@@ -173,6 +184,42 @@ class Agents:
                 source=event.restore, captured_at=self._received[event.machine_id], files=1, bytes=1, took_ms=1,
             )
         )  # fmt: skip
+
+    # --- the way back to a GPU ----------------------------------------------------------------------------------
+
+    def _way_back_copied(self, instance_id: str, cycle: int) -> None:
+        """The CPU machine has sent all its files to the GPU machine, then what changed meanwhile."""
+        state = self._state(instance_id)
+        primary, way = state.primary, state.way_back
+        if way.stage != "filling" or primary is None or not self._tally.is_up(instance_id):
+            return
+        took_s = FIRST_COPY_S[0] if cycle == 1 else CYCLE_S / 2
+        self._wish(self._copy(state, primary.machine_id, cycle=cycle, took_s=took_s, is_last=False))
+        self._later(HEARTBEAT_SOON_S, self._way_back_copied, instance_id, cycle + 1)
+
+    def _hold_still(self, event: HandoverRequested) -> None:
+        """From now on nothing changes on the CPU machine, and the customer waits."""
+        state = self._state(event.instance_id)
+        if state.way_back.stage == "handing_over" and self._tally.hold(event.instance_id):
+            last = self._copy(state, event.cpu_name, cycle=1_000, took_s=CYCLE_S, is_last=True)
+            self._later(CYCLE_S, self._wish, last)
+
+    def _copy(self, state: Instance, machine_id: str, *, cycle: int, took_s: float, is_last: bool) -> ReportSync:
+        now = self._platform.clock.now()
+        return ReportSync(
+            now=now, instance_id=state.instance_id, machine_id=machine_id,
+            standby_machine_id=state.way_back.machine_id, cycle=cycle, ok=True, took_ms=int(took_s * 1000), files=1,
+            bytes=1, captured_at=now, is_last=is_last,
+        )  # fmt: skip
+
+    def _handed_over(self, event: HandedOver) -> None:
+        """Both machines have everything now."""
+        for machine_id in (event.machine_id, event.cpu_name):
+            self._received[machine_id] = event.captured_at
+            self._tally.copied(event.instance_id, machine_id, (event.captured_at - EPOCH).total_seconds())
+
+    def _state(self, instance_id: str) -> Instance:
+        return self._platform.members["instance"].states[("instance", instance_id)]
 
     def _wish(self, command: Command) -> None:
         async def report() -> None:

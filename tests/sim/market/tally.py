@@ -57,6 +57,7 @@ class Life:
     work_s: float = 0.0  # what is in the workspace now
     copies: dict[str, float] = field(default_factory=dict[str, float])  # work in each snapshot and CPU standby
     filled_from: str = ""  # the copy that the next machine was filled from
+    is_held: bool = False  # down because it is handed from one machine to another
     on_cpu_since_s: float | None = None
     on_cpu_s: float = 0.0
     lost_last_s: float = 0.0  # work that the last move cost
@@ -83,6 +84,7 @@ class Tally:
         instance_id = self.carried.pop(machine.provider_machine_id, "")
         if instance_id:
             self.losses += 1
+            self.lives[instance_id].is_held = False
             self._goes_down(self.lives[instance_id])
 
     def said(self, _member: Member, heard: Heard, state: Any) -> None:
@@ -117,11 +119,7 @@ class Tally:
             return  # it was taken before we said so
         self.carried[rented.provider_machine_id] = event.instance_id
         now_s = self.cloud.now_s()
-        if life.down_since_s is not None:
-            self.down_s.append(now_s - life.down_since_s)
-            life.down_since_s = None
-        if life.up_since_s is None:
-            life.up_since_s = now_s
+        self._comes_up(life)
         self._stop_cpu_clock(life)
         life.on_cpu_since_s = now_s if event.on_cpu else None
 
@@ -141,6 +139,30 @@ class Tally:
             return False
         life.copies[snapshot_id] = life.work_s + self.cloud.now_s() - life.up_since_s
         return True
+
+    def _comes_up(self, life: Life) -> None:
+        now_s = self.cloud.now_s()
+        if life.down_since_s is not None and not life.is_held:
+            self.down_s.append(now_s - life.down_since_s)
+        life.down_since_s, life.is_held = None, False
+        if life.up_since_s is None:
+            life.up_since_s = now_s
+
+    def hold(self, instance_id: str) -> bool:
+        """A handover: the customer waits, which is no loss. False when it is down anyway."""
+        life = self.lives[instance_id]
+        if life.up_since_s is None:
+            return False
+        self._goes_down(life)
+        life.is_held = True
+        return True
+
+    def go_on(self, instance_id: str) -> None:
+        """The handover was called off, and the machine works on."""
+        life = self.lives[instance_id]
+        if life.is_held:
+            self._comes_up(life)
+            life.on_cpu_since_s = self.cloud.now_s()
 
     def copied(self, instance_id: str, standby_id: str, captured_s: float) -> None:
         """A CPU standby has the files as they were then, before the instance went down."""
