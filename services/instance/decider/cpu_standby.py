@@ -7,7 +7,7 @@ region, and outlives the primary. What it has is known from its own agent, which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -110,34 +110,61 @@ def promote(state: Instance, command: PromoteCpuStandby) -> Sequence[Event]:
     """Answered once per failover. The lost primary has ended in the log before."""
     if state.has_answered(command.failover_id, RUNG):
         return []
-    machine = next((each for each in standbys(state) if each.status == "healthy"), None)
+    machine = _healthy(state)
     why = _objection(state, command, machine)
     if why or machine is None:
         return [_declined(state, command, why)]
-    generation = state.generation + 1
     recovering = InstanceRecovering(
         instance_id=state.instance_id,
         account_id=state.account_id,
         name=state.name,
         gpu=state.gpu,
         machine_id=machine.machine_id,
-        generation=generation,
+        generation=state.generation + 1,
         failover_id=command.failover_id,
         rung=RUNG,
     )
+    taken = _take_over(
+        state, machine, replaces=command.replaces, failover_id=command.failover_id, now=command.now,
+        give_up_at=command.give_up_at,
+    )  # fmt: skip
+    return [recovering, *taken]
+
+
+def start_on(state: Instance, machine: Machine, *, now: datetime, give_up_at: datetime) -> Sequence[Event]:
+    """The customer's own failover, when none could help: a machine from a snapshot would lose what the standby has.
+    A GPU is looked for as soon as it is ready."""
+    taken = _take_over(state, machine, replaces=state.interrupted_id, failover_id="", now=now, give_up_at=give_up_at)
+    return [*taken, *gpu_return.want_when_ready(state, machine, now)]
+
+
+def _take_over(
+    state: Instance, machine: Machine, *, replaces: str, failover_id: str, now: datetime, give_up_at: datetime
+) -> Sequence[Event]:
     promoted = MachinePromoted(
         instance_id=state.instance_id,
         machine_id=machine.machine_id,
-        generation=generation,
-        replaces=command.replaces,
-        failover_id=command.failover_id,
-        promoted_at=command.now,
-        give_up_at=command.give_up_at,
+        generation=state.generation + 1,
+        replaces=replaces,
+        failover_id=failover_id,
+        promoted_at=now,
+        give_up_at=give_up_at,
         health_check=state.health_check,
         restore=SOURCE,
     )
     left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
-    return [recovering, promoted, *left_over, *standby.give_back_all(state, "primary_moved")]
+    return [promoted, *left_over, *standby.give_back_all(state, "primary_moved")]
+
+
+def _healthy(state: Instance) -> Machine | None:
+    return next((each for each in standbys(state) if each.status == "healthy"), None)
+
+
+def in_sync(state: Instance) -> Machine | None:
+    """The CPU standby, when it is up and has had a whole copy."""
+    machine = _healthy(state)
+    has_copy = machine is not None and state.cpu is not None and state.cpu.synced_machine_id == machine.machine_id
+    return machine if has_copy else None
 
 
 def _objection(state: Instance, command: PromoteCpuStandby, machine: Machine | None) -> str:
@@ -147,8 +174,7 @@ def _objection(state: Instance, command: PromoteCpuStandby, machine: Machine | N
         return "already_replaced"
     if machine is None:
         return "standby_not_ready"
-    is_synced = state.cpu is not None and state.cpu.synced_machine_id == machine.machine_id
-    return "" if is_synced else "never_synced"
+    return "never_synced" if in_sync(state) is None else ""
 
 
 def _declined(state: Instance, command: PromoteCpuStandby, reason: str) -> PromotionFailed:

@@ -79,6 +79,11 @@ def _wanted(state: Instance, cpu: Machine, wanted_at: datetime, try_at: datetime
     )
 
 
+def want_when_ready(state: Instance, cpu: Machine, now: datetime) -> Sequence[Event]:
+    """The CPU machine is only starting: put off until it serves (`follow_up`)."""
+    return [_wanted(state, cpu, now, now), ReturnAbandoned(instance_id=state.instance_id)]
+
+
 def go_on(state: Instance, command: TryReturn) -> Sequence[Event]:
     """The deadline of the way back is due: the next try, or the end of one that takes too long."""
     way = state.way_back

@@ -47,6 +47,7 @@ from services.instance.decider.market import CANDIDATES_MAX
 
 STARTUP_MINUTES_MAX = 10  # seed 001's STARTUP_TIMEOUT and seed 004's clients wait this long
 KEEP_ALIVE_MINUTES_MAX = 1440  # contract dumont 6
+LOST = ("interrupted", "failed")  # its last files are where they were copied to
 IN_USE = ("ready", "hibernating")  # the customer's programs run
 
 
@@ -151,6 +152,10 @@ def start(state: Instance, command: StartInstance) -> Sequence[Event]:
     if primary is None:
         if state.machine(command.machine_id) is None and state.ready_standby is not None:
             return _start_on_standby(state, state.ready_standby, command)
+        in_sync = cpu_standby.in_sync(state) if state.status in LOST else None
+        if state.machine(command.machine_id) is None and in_sync is not None:
+            taken = cpu_standby.start_on(state, in_sync, now=command.now, give_up_at=_give_up_at(command.now))
+            return [_starting(state, command, in_sync.machine_id), *taken]
         return _start_on_new_machine(state, command)
     if primary.status != "stopped":
         raise _not_startable(state)

@@ -22,6 +22,7 @@ from proto.instance.events import (
     CpuStandbyEnabled,
     InstanceReady,
     InstanceRecovering,
+    InstanceStarting,
     MachineDestroyRequested,
     MachinePromoted,
     MachineRequested,
@@ -31,6 +32,7 @@ from proto.instance.events import (
     SyncCompleted,
     SyncStarted,
 )
+from proto.instance.return_events import ReturnAbandoned, ReturnWanted
 from services.instance.decider import INSTANCE
 from services.instance.decider.cpu_standby import CYCLES_PER_FACT
 from tests.spec.instance.controls import (
@@ -41,6 +43,7 @@ from tests.spec.instance.controls import (
     OFFER,
     OTHER_ACCOUNT,
     PREEMPTED,
+    START,
     TO_READY,
     after,
     minutes,
@@ -141,6 +144,32 @@ def test_the_standby_takes_over_and_is_ready_when_it_has_checked_its_files() -> 
     assert isinstance(ready, InstanceReady)
     assert (ready.on_cpu, ready.restored_at, ready.machine_id) == (True, minutes(3), CPU)
     assert ready.generation > 1
+
+
+def test_a_start_after_a_loss_takes_the_standby_that_has_the_files_and_then_looks_for_a_gpu() -> None:
+    """A new machine would be filled from an older snapshot, or from nothing, and overwrite what the standby has."""
+    past = (*IN_SYNC, PREEMPTED)
+    taken = (InstanceStarting, MachinePromoted, MachineDestroyRequested, ReturnWanted, ReturnAbandoned)
+    given(*past).when(START).then_kinds(*taken).when(START).then()
+    restored = ReportRestored(
+        now=minutes(5),
+        instance_id=INSTANCE_ID,
+        machine_id=CPU,
+        source="standby",
+        captured_at=minutes(3),
+        files=3,
+        bytes=3_000,
+        took_ms=9,
+    )
+    said = INSTANCE.decide(state(*past, START, restored), replace(UP[2], now=minutes(5)))
+    assert [event.on_cpu for event in said if isinstance(event, InstanceReady)] == [True]
+    assert isinstance(said[-1], ReturnWanted)
+
+
+def test_a_start_takes_a_new_machine_when_the_standby_has_nothing() -> None:
+    never_synced = (*TO_READY, ENABLE, REQUEST, *UP, PREEMPTED)
+    requested = [event for event in INSTANCE.decide(state(*never_synced), START) if isinstance(event, MachineRequested)]
+    assert [event.role for event in requested] == ["primary"]
 
 
 @pytest.mark.parametrize(
