@@ -152,14 +152,22 @@ def start(state: Instance, command: StartInstance) -> Sequence[Event]:
     if primary is None:
         if state.machine(command.machine_id) is None and state.ready_standby is not None:
             return _start_on_standby(state, state.ready_standby, command)
-        in_sync = cpu_standby.in_sync(state) if state.status in LOST else None
-        if state.machine(command.machine_id) is None and in_sync is not None:
+        in_sync = cpu_standby.in_sync(state)
+        is_best = state.status in LOST and not _is_volume_to_be_had(state, command)
+        if state.machine(command.machine_id) is None and in_sync is not None and is_best:
             taken = cpu_standby.start_on(state, in_sync, now=command.now, give_up_at=_give_up_at(command.now))
             return [_starting(state, command, in_sync.machine_id), *taken]
         return _start_on_new_machine(state, command)
     if primary.status != "stopped":
         raise _not_startable(state)
     return [_starting(state, command, primary.machine_id), _start_request(state, primary, command.now)]
+
+
+def _is_volume_to_be_had(state: Instance, command: StartInstance) -> bool:
+    """The files themselves, not only a copy of them."""
+    kept = state.volume
+    is_beside = kept is not None and any(offer.host_id == kept.host_id for offer in command.offers)
+    return is_beside or volume.of_region(state) is not None
 
 
 def _not_startable(state: Instance) -> Refused:

@@ -15,6 +15,7 @@ from proto.instance.commands import (
     ReportRented,
     ReportRestored,
     ReportSync,
+    ReportVolumeShared,
     RequestCpuStandby,
 )
 from proto.instance.events import (
@@ -166,10 +167,17 @@ def test_a_start_after_a_loss_takes_the_standby_that_has_the_files_and_then_look
     assert isinstance(said[-1], ReturnWanted)
 
 
-def test_a_start_takes_a_new_machine_when_the_standby_has_nothing() -> None:
+def test_a_start_takes_a_new_machine_when_the_standby_has_nothing_or_the_volume_has_all() -> None:
     never_synced = (*TO_READY, ENABLE, REQUEST, *UP, PREEMPTED)
-    requested = [event for event in INSTANCE.decide(state(*never_synced), START) if isinstance(event, MachineRequested)]
-    assert [event.role for event in requested] == ["primary"]
+    shared = ReportVolumeShared(
+        now=minutes(3), instance_id=INSTANCE_ID, provider="sandbox", host_id=OFFER.host_id, volume_id="vol_1", size_gb=9
+    )
+    for past, start in (
+        (never_synced, START),
+        ((*IN_SYNC, shared, PREEMPTED), replace(START, offers=(OFFER,))),  # its volume has more than any copy
+    ):
+        requested = [event for event in INSTANCE.decide(state(*past), start) if isinstance(event, MachineRequested)]
+        assert [event.role for event in requested] == ["primary"]
 
 
 @pytest.mark.parametrize(
