@@ -1,11 +1,14 @@
-"""What the sandbox cloud charges its customer, as real clouds do: late, by the whole minute, rounded up to the cent.
+"""What the sandbox cloud charges its customer, as real clouds do: as it goes, late, by the whole minute, rounded up to
+the cent.
 
 Used by `cloud` (which says when a machine runs) and `routes`. Owns `bills.jsonl`: lines that say that a machine began
-to run, or what a stretch of running came to. A charge is published `charge_delay_s` after its stretch ended.
+to run, or what a stretch of running came to. A long stretch is charged by the hour. A charge is published
+`charge_delay_s` after its stretch ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,6 +19,7 @@ from services.sandbox.records import Record
 from services.sandbox.wire import MachineStatus
 
 MINUTE_S = 60
+HOUR_S = 3_600
 CENT_USD_MICROS = 10_000
 CHARGES_PER_PAGE_MAX = 1_000
 
@@ -62,6 +66,15 @@ class Bills:
         elif status != "running" and since is not None:
             self._write(_Line(charge=self._charge(record, since, now)))
 
+    def note_time(self, running: Iterable[Record], now: float) -> None:
+        """Each whole hour of what still runs is a charge, and a new stretch begins."""
+        for record in running:
+            since = self._running.get(record.machine_id, now)
+            while now - since >= HOUR_S:
+                charge = self._charge(record, since, since + HOUR_S)
+                since += HOUR_S
+                self._write(_Line(charge=charge, begun=_Begun(record.machine_id, since)))
+
     def published(self, after: int, now: float) -> list[Charge]:
         """Charges with a higher number that are old enough to be known, at most CHARGES_PER_PAGE_MAX."""
         found: list[Charge] = []
@@ -91,8 +104,8 @@ class Bills:
             file.write(msgspec.json.encode(line) + b"\n")
 
     def _take(self, line: _Line) -> None:
-        if line.begun is not None:
-            self._running[line.begun.machine_id] = line.begun.since
         if line.charge is not None:
             self._running.pop(line.charge.machine_id, None)
             self._charges.append(line.charge)
+        if line.begun is not None:
+            self._running[line.begun.machine_id] = line.begun.since

@@ -130,6 +130,7 @@ class Api:
         if not after.isdecimal() or len(after) > 12:
             raise Refusal("bad_request", "after must be the number of a charge")
         now = SystemClock().now().timestamp()
+        self._cloud.bills.note_time(self._cloud.list(), now)
         return _answer({"charges": self._cloud.bills.published(int(after), now)})
 
     async def create(self, request: web.Request) -> web.Response:

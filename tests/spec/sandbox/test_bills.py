@@ -40,3 +40,17 @@ def test_a_restart_forgets_no_charge_and_no_machine_that_runs(tmp_path: Path):
     after = Bills(tmp_path, delay_s=0)
     after.note(a_record(), "exited", 2_010)
     assert [(charge.number, charge.since) for charge in after.published(0, 3_000)] == [(1, 1_000), (2, 2_000)]
+
+
+def test_what_runs_for_long_is_charged_by_the_hour_as_it_goes(tmp_path: Path):
+    bills = Bills(tmp_path, delay_s=60)
+    bills.note(a_record(), "running", 1_000)
+    for now in (4_599, 8_300, 8_301):
+        bills.note_time([a_record()], now)
+    hours = [(charge.since, charge.until, charge.usd_micros) for charge in bills.published(0, 8_301)]
+    assert hours == [(1_000, 4_600, 1_220_000), (4_600, 8_200, 1_220_000)]
+    again = Bills(tmp_path, delay_s=60)
+    again.note(a_record(), "stopped", 8_260)
+    assert [(charge.number, charge.since) for charge in again.published(2, 9_000)] == [(3, 8_200)]
+    again.note_time([a_record()], 99_000)
+    assert len(again.published(0, 99_999)) == 3
