@@ -15,6 +15,7 @@ from proto.failover.commands import (
     NotePool,
     NoteReady,
     NoteRungFailed,
+    NoteVolume,
     UpdateMachineSettings,
     UpdateSettings,
 )
@@ -27,7 +28,8 @@ COMMON = {"now": st.just(NOW), "instance_id": st.just(INSTANCE_ID)}
 FAILOVERS = st.sampled_from(["fo_1", "fo_2", "fo_3"])
 MACHINES = st.sampled_from(["mach_1", "mach_2", "mach_3"])
 OWNED = {**COMMON, "account_id": st.just(ACCOUNT)}
-RUNG = st.just("warm_pool")
+STRATEGIES = ["both", "all", "regional_volume", "disabled", None]
+RUNG = st.sampled_from(["warm_pool", "regional_volume"])
 COMMANDS = st.one_of(
     st.builds(
         ExecuteFailover,
@@ -41,13 +43,16 @@ COMMANDS = st.one_of(
     st.builds(NoteRungFailed, **COMMON, failover_id=FAILOVERS, rung=RUNG, reason=st.just("x"), was_tried=st.booleans()),
     st.builds(NoteReady, **COMMON, machine_id=MACHINES, generation=st.integers(1, 9)),
     st.builds(NotePool, **OWNED, pool=st.sampled_from([READY_POOL, READY_POOL, PoolSeen()])),
+    st.builds(NoteVolume, **OWNED, volume_id=st.sampled_from(["vol_1", "vol_2"]), is_given_up=st.booleans()),
     st.builds(AbandonFailover, **OWNED, error=st.just("instance_stopped"), deleted=st.booleans()),
     st.builds(GiveUpRung, **COMMON, failover_id=FAILOVERS, rung=RUNG, due_at=st.just(NOW)),
     st.builds(
         UpdateMachineSettings,
         **OWNED,
         patch=st.builds(
-            MachinePatch, use_global_settings=st.booleans(), strategy=st.sampled_from(["both", "disabled", None])
+            MachinePatch,
+            use_global_settings=st.booleans(),
+            strategy=st.sampled_from(STRATEGIES),
         ),
     ),
     st.builds(ForgetMachineSettings, **OWNED),

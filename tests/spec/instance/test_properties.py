@@ -39,7 +39,9 @@ from proto.instance.commands import (
     StopIfIdle,
     StopInstance,
     SuspendInstance,
+    WishVolume,
 )
+from proto.instance.words import Volume, VolumeWish
 from services.instance.decider import INSTANCE
 from services.instance.decider.instance import HIBERNATION, InstanceState
 from services.instance.decider.machine_state import LIVE
@@ -82,6 +84,8 @@ INSTANCE_COMMANDS = st.one_of(
         provider=st.just("sandbox"),
         provider_machine_id=st.sampled_from(["sb_1", "sb_2", "sb_3"]),
         offer=st.just(OFFER),
+        has_volume=st.booleans(),
+        volume=st.sampled_from([None, Volume("vol_9", "sandbox", "", 50, region=OFFER.region, name="mach_1")]),
     ),
     st.builds(ReportBooted, **COMMON, machine_id=MACHINES, endpoints=st.just(())),
     st.builds(ReportHealthy, **COMMON, machine_id=MACHINES),
@@ -153,9 +157,10 @@ INSTANCE_COMMANDS = st.one_of(
         replaces=MACHINES,
         failover_id=st.sampled_from(["fo_1", "fo_2"]),
         give_up_at=st.just(minutes(10_000)),
-        rung=st.just("cloud_storage"),
+        rung=st.sampled_from(["cloud_storage", "regional_volume"]),
         offers=OFFERS,
     ),
+    st.builds(WishVolume, **COMMON, account_id=ACCOUNTS, volume=st.sampled_from([None, VolumeWish(50)])),
     st.builds(
         RequestSnapshot,
         **COMMON,
