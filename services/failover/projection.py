@@ -21,7 +21,6 @@ from proto.failover.events import (
     FailoverFailed,
     FailoverStarted,
     GuardClosed,
-    LadderPlanned,
     MachineSettingsUpdated,
     PoolNoted,
     RungClaimed,
@@ -41,7 +40,7 @@ ANSWER_GRACE = timedelta(seconds=30)
 def project(heard: Heard) -> Iterator[Row]:
     """Rows to merge for one event; nothing for events of no interest."""
     match heard.event:
-        case FailoverStarted() | LadderPlanned() | RungTried() | RungClaimed() | RungSkipped() | RungFailed():
+        case FailoverStarted() | RungTried() | RungClaimed() | RungSkipped() | RungFailed():
             yield from _project_climb(heard)
         case FailoverCompleted() | FailoverFailed():
             yield from _project_end(heard)
@@ -90,10 +89,9 @@ def _project_climb(heard: Heard) -> Iterator[Row]:
                 counts=False,
             )
             yield _guard(heard, account_id=event.account_id)
-        case LadderPlanned() as event:
-            yield _failover(event.failover_id, counts=True)
         case RungTried() as event:
-            yield _failover(event.failover_id, phase=f"{event.rung}_check", strategy_attempted=event.rung)
+            phase = f"{event.rung}_check"
+            yield _failover(event.failover_id, phase=phase, strategy_attempted=event.rung, counts=True)
             due_at = event.give_up_at + ANSWER_GRACE
             command = {
                 "type": GiveUpRung.__struct_config__.tag,

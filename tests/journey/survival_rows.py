@@ -189,6 +189,7 @@ POOL_ROWS = (
     refused("POST", f"/warmpool/disable/{UNKNOWN}", 404, "INSTANCE_NOT_FOUND"),
     Row("POST", "/warmpool/enable/$other", 202, {"status": str, "message": str}, holds=(("status", "enabled"),)),
     refused("POST", f"/warmpool/enable/{UNKNOWN}", 404, "INSTANCE_NOT_FOUND"),
+    refused("POST", "/warmpool/enable/$ready?mode=hot", 409, "WARMPOOL_EXISTS"),
     Row("POST", "/warmpool/disable/$other", 200, {"status": str}),
     Row("GET", "/failover/readiness/$ready", 200, READINESS | {"warm_pool_status": POOL_BRIEF},
         holds=(("warm_pool_ready", True), ("overall_ready", True), ("cpu_standby_ready", False))),

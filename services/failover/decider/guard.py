@@ -169,7 +169,6 @@ def _started(state: Guard, event: FailoverStarted) -> Guard:
 
 
 def _planned(state: Guard, event: LadderPlanned) -> Guard:
-    """Only a failover that may climb counts; one that ends at once (disabled, limit reached) was none."""
     assert state.run is not None, "a ladder without a failover"
     run = replace(
         state.run,
@@ -179,8 +178,7 @@ def _planned(state: Guard, event: LadderPlanned) -> Guard:
         auto_recovery=event.auto_recovery,
         volume_timeout_s=event.volume_timeout_s,
     )
-    started = (*state.started_since(event.planned_at), event.planned_at)
-    return replace(state, run=run, started=started, limits=event.limits)
+    return replace(state, run=run, limits=event.limits)
 
 
 def _climbed(state: Guard, event: RungTried | RungSkipped | RungClaimed | RungFailed) -> Guard:
@@ -188,7 +186,11 @@ def _climbed(state: Guard, event: RungTried | RungSkipped | RungClaimed | RungFa
     assert run is not None, f"{type(event).__name__} without a failover"
     match event:
         case RungTried():
+            is_first = run.tried_at is None
             run = replace(run, rung=event.rung, tried_at=event.tried_at, give_up_at=event.give_up_at)
+            # Only a failover that climbs counts: one that had no rung to try must not keep the next from being tried.
+            started = (*state.started_since(event.tried_at), event.tried_at) if is_first else state.started
+            return replace(state, run=run, started=started)
         case RungClaimed():
             run = replace(run, claimed_id=event.machine_id, claimed_at=event.claimed_at)
         case RungSkipped():

@@ -158,6 +158,16 @@ def test_losses_come_too_fast_and_the_failover_fails_at_once() -> None:
     over.when(later).then_kinds(FailoverStarted, LadderPlanned, RungTried)
 
 
+def test_a_failover_that_had_nothing_to_try_does_not_keep_the_next_from_being_tried() -> None:
+    """A customer who asked for one before there was a pool was told to wait 300 s, and so was the real loss."""
+    nothing = spec(GUARD).given().when(EXECUTE)
+    assert not any(isinstance(event, RungTried) for event in nothing.events)
+    assert isinstance(nothing.events[-1], FailoverFailed)
+    soon = replace(LOST, failover_id="fo_2", now=seconds(5))
+    provisioned = Given(GUARD, nothing.state).when(POOL_READY).then_kinds(PoolNoted)
+    provisioned.when(soon).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+
+
 def test_five_failovers_a_day_are_enough() -> None:
     story, hour = protected(), 3_600
     for number in range(5):
