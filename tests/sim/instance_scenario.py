@@ -24,7 +24,7 @@ from libs.sim.world import World
 from libs.telemetry import logger
 from proto.base import Command
 from proto.instance.commands import AnyCommand, CreateInstance, DeleteInstance, StartInstance, StopInstance
-from proto.instance.words import HealthCheck, MachineSpec, Port
+from proto.instance.words import HealthCheck, MachineSpec, Port, VolumeWish
 from services.instance import policy, projection
 from services.instance.decider import AGGREGATES, INSTANCE
 from services.instance.decider.instance import Instance
@@ -153,7 +153,7 @@ async def customer(world: World, number: int) -> None:
                 await wish(client, create(world, instance_id))
 
 
-def create(world: World, instance_id: str) -> CreateInstance:
+def create(world: World, instance_id: str, volume: VolumeWish | None = None) -> CreateInstance:
     return CreateInstance(
         now=world.clock.now(),
         instance_id=instance_id,
@@ -163,6 +163,7 @@ def create(world: World, instance_id: str) -> CreateInstance:
         machine_id=f"mach_{instance_id}",
         health_check=HEALTH_CHECK,
         request_hash="same",
+        volume=volume,
     )
 
 

@@ -10,6 +10,7 @@ SCENARIOS: dict[str, tuple[Scenario, Faults]] = {
     "instance": (instance_scenario.scenario, instance_scenario.WEATHER),
     "instance-harsh": (instance_scenario.scenario, instance_scenario.HARSH),
     "survival": (survival_scenario.scenario, survival_scenario.WEATHER),
+    "volumes": (survival_scenario.volumes, survival_scenario.WEATHER),
     "every-rung": (survival_scenario.every_rung, survival_scenario.WEATHER),
     "bell": (bell_scenario.scenario, bell_scenario.ROUGH),
 }

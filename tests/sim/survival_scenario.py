@@ -36,6 +36,7 @@ from proto.instance.commands import (
     StopInstance,
 )
 from proto.instance.events import InstanceInterrupted, InstanceReady
+from proto.instance.words import VolumeWish
 from proto.warmpool.commands import AnyCommand as PoolWish
 from proto.warmpool.commands import DisablePool, ProvisionPool
 from proto.warmpool.events import StandbyClaimed
@@ -56,6 +57,7 @@ CUSTOMERS = 2
 STEPS_MAX = 6
 STEP_S_MEAN = 12.0
 POOL_STEPS = ("start", "start", "stop", "execute", "provision", "provision", "disable", "delete")
+VOLUME_STEPS = ("start", "start", "stop", "execute", "execute", "provision", "delete")
 EVERY_STEP = (
     "start",
     "stop",
@@ -128,6 +130,11 @@ async def scenario(world: World) -> None:
     await _run(world, POOL_STEPS, GlobalSettings())
 
 
+async def volumes(world: World) -> None:
+    """Workspaces on volumes of a region, which one machine at a time has."""
+    await _run(world, VOLUME_STEPS, GlobalSettings(default_strategy="regional_volume"))
+
+
 async def every_rung(world: World) -> None:
     """Also CPU standbys and snapshots, and the agents that they need."""
     await _run(world, EVERY_STEP, GlobalSettings(default_strategy="all"))
@@ -186,7 +193,7 @@ async def customer(world: World, instances: MemoryStore, number: int, steps: Seq
             assert refused.code in EXPECTED_REFUSALS, f"{command!r} was refused: {refused}"
 
     about = {"instance_id": instance_id, "account_id": ACCOUNT}
-    await wish(create(world, instance_id))
+    await wish(create(world, instance_id, VolumeWish(50) if steps is VOLUME_STEPS else None))
     give_up_s = world.clock.monotonic_s() + READY_S_MAX
     while _row(instances, instance_id).get("status") != "ready" and world.clock.monotonic_s() < give_up_s:
         await world.clock.sleep(1.0)

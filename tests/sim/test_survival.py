@@ -1,6 +1,6 @@
 """Failover, warm pool and instance keep their promises together, whatever the log, the bus, the cloud and kills do.
 
-There are 200 runs of `survival` (warm pools) and 60 of `every-rung` wherever the tests run; more with
+There are 200 runs of `survival` (warm pools), 60 of `every-rung` and 40 of `volumes` wherever the tests run; more with
 `python -m tests.sim 0 --count N --scenario survival`. A failure names its seed and the command that repeats it.
 """
 
@@ -29,6 +29,13 @@ def test_cpu_standbys_and_snapshots_keep_the_same_promises(first: int) -> None:
     text = _run(range(first, first + SEEDS_PER_TEST // 2), survival_scenario.every_rung, "every-rung")
     for sign in ('"restore":"standby"', '"type":"failover.cloud_storage_success"', '"type":"machine.restored"'):
         assert sign in text, f"no {sign} in {SEEDS_PER_TEST // 2} runs"
+
+
+def test_volumes_of_a_region_keep_the_same_promises() -> None:
+    """A machine is ordered with a volume only when nobody else has it (the cloud refuses), and none is left behind."""
+    text = _run(range(SEEDS_PER_TEST), survival_scenario.volumes, "volumes")
+    for sign in ('"type":"failover.regional_volume_success"', "no_gpu_in_region", '"type":"volume.attached"'):
+        assert sign in text, f"no {sign} in {SEEDS_PER_TEST} runs"
 
 
 def _run(seeds: range, scenario: Scenario, name: str) -> str:
