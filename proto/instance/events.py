@@ -98,6 +98,7 @@ class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True
     health_check: HealthCheck | None = None
     webhook_url: str = ""
     on_standby: bool = False  # the machine was its standby until now
+    on_cpu: bool = False  # and a CPU standby at that
 
 
 class InstanceRunning(Event, tag="instance.running", kw_only=True, frozen=True):

@@ -145,14 +145,12 @@ def _react_to_standbys(heard: Heard) -> Iterator[Command]:
             yield _rate(event, event.volume_id, "volume", heard.at)
         case StandbyFailed() as event:
             yield _rate(event, event.machine_id, _line_of(event.role), heard.at)
-        case (
-            HandedOver() as event
-        ):  # the GPU machine is the primary; the CPU machine is its standby again when that is up
+        case HandedOver() as event:  # to the GPU; when that is ready the CPU machine is its standby again
             yield _rate(event, f"{event.instance_id}.cpu", "cpu_standby", heard.at)
         case StandbyReleased() as event:
             yield _rate(event, event.machine_id, "warm_pool", heard.at)
         case InstanceStarting(on_standby=True) as event:
-            yield _rate(event, event.machine_id, "warm_pool", heard.at)
+            yield _rate(event, event.machine_id, "cpu_standby" if event.on_cpu else "warm_pool", heard.at)
         case InstanceRecovering(rung="warm_pool") as event:
             yield _rate(event, event.machine_id, "warm_pool", heard.at)
         case InstanceRecovering(rung="cpu_standby") as event:

@@ -156,7 +156,8 @@ def start(state: Instance, command: StartInstance) -> Sequence[Event]:
         is_best = state.status in LOST and not _is_volume_to_be_had(state, command)
         if state.machine(command.machine_id) is None and in_sync is not None and is_best:
             taken = cpu_standby.start_on(state, in_sync, now=command.now, give_up_at=_give_up_at(command.now))
-            return [_starting(state, command, in_sync.machine_id), *taken]
+            starting = _starting(state, command, in_sync.machine_id)
+            return [replace(starting, on_standby=True, on_cpu=True), *taken]
         return _start_on_new_machine(state, command)
     if primary.status != "stopped":
         raise _not_startable(state)

@@ -113,6 +113,9 @@ def test_a_late_machine_of_an_old_generation_is_not_billed_as_the_primary():
 def test_a_cpu_standby_has_its_line_whether_it_waits_or_carries_the_instance():
     waits = ((0, READY), (0, CPU), (HOUR, LOST), (HOUR, ON_CPU_NEXT))
     assert lines(ledger(*waits, until=2 * HOUR)) == (GPU_PRICE, 20_000, 0, 0)
+    by_hand = InstanceStarting(**ABOUT, machine_id="mach_cpu", on_standby=True, on_cpu=True)
+    started = ((0, READY), (0, CPU), (HOUR, LOST), (HOUR, by_hand), (HOUR, ON_CPU))
+    assert lines(ledger(*started, until=2 * HOUR)) == (GPU_PRICE, 40_000, 0, 0)
     carries = (*waits, (HOUR, ON_CPU), (3 * HOUR, replace(STOPPING, on_cpu=True)))
     assert lines(ledger(*carries, until=4 * HOUR)) == (GPU_PRICE, 60_000, 0, 0)
     back = (*carries, (4 * HOUR, replace(READY, machine_id="mach_2", generation=3, ready_at=at(4 * HOUR))))
