@@ -65,6 +65,13 @@ class AnswerInterruption(GuardCommand, tag="answer_interruption", frozen=True, k
     limits: Limits = Limits()
 
 
+class ProtectNew(GuardCommand, tag="protect_new", frozen=True, kw_only=True):
+    """An instance was created: it gets a CPU standby if its account has them made by themselves."""
+
+    account_id: str
+    settings: GlobalSettings = GlobalSettings()
+
+
 class NoteClaimed(GuardCommand, tag="note_claimed", frozen=True, kw_only=True):
     failover_id: str
     rung: Rung
@@ -148,6 +155,7 @@ AnyCommand = (
     ExecuteFailover
     | UpdateMachineSettings
     | ForgetMachineSettings
+    | ProtectNew
     | AnswerInterruption
     | NoteClaimed
     | NoteRungFailed

@@ -75,6 +75,15 @@ class CpuStandbySucceeded(Event, tag="failover.cpu_standby_success", kw_only=Tru
     test: bool = False
 
 
+class CpuStandbyWanted(Event, tag="failover.cpu_standby_wanted", kw_only=True, frozen=True):
+    """This new instance is to be kept in sync with a CPU machine, as its account has configured."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    sync_interval_s: int
+
+
 class CpuStandbyNoted(Event, tag="failover.cpu_standby_noted", kw_only=True, frozen=True):
     """Which CPU standby has a whole copy now; empty: none."""
 
@@ -266,6 +275,7 @@ GuardEvent = (
     | RungTried
     | WarmPoolSucceeded
     | CpuStandbySucceeded
+    | CpuStandbyWanted
     | CpuStandbyNoted
     | CloudStorageSucceeded
     | RegionalVolumeSucceeded

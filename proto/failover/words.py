@@ -72,9 +72,10 @@ class WarmPoolSettings(Struct, frozen=True, omit_defaults=True):
 
 
 class CpuStandbySettings(Struct, frozen=True, omit_defaults=True):
-    """Kept for the rung to come; the names are those of the contract."""
+    """The names are those of the contract; `auto_standby` is ours: new GPU instances get one by themselves."""
 
     enabled: bool = True
+    auto_standby: bool = False
     gcp_zone: str = "europe-west1-b"
     gcp_machine_type: str = "e2-medium"
     gcp_disk_size_gb: int = 100
@@ -142,6 +143,7 @@ class CpuStandbyPatch(Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     """A merge patch: only what is present changes."""
 
     enabled: bool | UnsetType = UNSET
+    auto_standby: bool | UnsetType = UNSET
     gcp_zone: Word | UnsetType = UNSET
     gcp_machine_type: Word | UnsetType = UNSET
     gcp_disk_size_gb: SizeGb | UnsetType = UNSET

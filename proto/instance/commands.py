@@ -69,6 +69,7 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
     dialect: str = ""
     protection: Protection | None = None
     volume: VolumeWish | None = None
+    skip_standby: bool = False  # no CPU standby by itself
     offers: tuple[Offer, ...] = ()
     no_offer: str = ""
 

@@ -84,6 +84,7 @@ class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
     dialect: str = ""
     protection: Protection | None = None
     volume: VolumeWish | None = None  # its workspace is to be on a volume of the region
+    skip_standby: bool = False
 
 
 class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):

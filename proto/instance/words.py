@@ -45,6 +45,8 @@ MachineStatus = Literal[
     "failed",
     "cancelled",
 ]
+# What a sync every 30 s should not carry and a restore does not need. `.git` and logs are work: they are kept.
+SYNC_EXCLUDES = ("__pycache__", ".cache", ".mypy_cache", ".pytest_cache", "node_modules", ".venv", "venv", "*.tmp")
 # successor: a GPU machine that is being filled, to take over from a CPU machine.
 MachineRole = Literal["primary", "standby", "cpu_standby", "successor"]
 MachineKind = Literal["gpu", "cpu"]

@@ -14,11 +14,17 @@ from msgspec.structs import replace
 
 from libs.clock import Clock
 from proto.base import Command
-from proto.failover.commands import AnswerInterruption, ExecuteFailover, ForgetMachineSettings, UpdateMachineSettings
+from proto.failover.commands import (
+    AnswerInterruption,
+    ExecuteFailover,
+    ForgetMachineSettings,
+    ProtectNew,
+    UpdateMachineSettings,
+)
 from proto.failover.words import GlobalSettings, Limits
 
 S = TypeVar("S", ExecuteFailover, AnswerInterruption)
-W = TypeVar("W", UpdateMachineSettings, ForgetMachineSettings)
+W = TypeVar("W", UpdateMachineSettings, ForgetMachineSettings, ProtectNew)
 
 
 @dataclass(frozen=True)
@@ -43,4 +49,5 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     AnswerInterruption: with_settings,
     UpdateMachineSettings: beside_settings,
     ForgetMachineSettings: beside_settings,
+    ProtectNew: beside_settings,
 }

@@ -20,6 +20,7 @@ from proto.failover.commands import (
     NoteRungFailed,
     NoteSnapshot,
     NoteVolume,
+    ProtectNew,
     UpdateMachineSettings,
 )
 from proto.failover.words import MachinePatch, PoolSeen, as_rung, as_strategy
@@ -91,6 +92,8 @@ def react(heard: Heard) -> Iterator[Command]:
     match heard.event:
         case InstanceCreated(protection=Protection() as protection) as event:
             yield _chosen(heard, event, protection)
+        case InstanceCreated(skip_standby=False) as event if event.spec.kind == "gpu":
+            yield ProtectNew(now=heard.at, instance_id=event.instance_id, account_id=event.account_id)
         case InstanceInterrupted() as event:
             yield AnswerInterruption(
                 now=heard.at,

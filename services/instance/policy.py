@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from libs.ids import derive_id
 from proto.base import Command, Heard
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import FailoverCompleted, RungTried, VolumeWanted
+from proto.failover.events import CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.commands import (
     AbandonHibernation,
+    EnableCpuStandby,
     PromoteCpuStandby,
     PromoteMachine,
     ReleaseStandby,
@@ -30,7 +31,7 @@ from proto.instance.commands import (
 from proto.instance.cpu_events import CpuStandbyEnabled
 from proto.instance.events import MachineCancelled, MachineFailed, MachineHealthy, MachineRented, SnapshotFailed
 from proto.instance.host_commands import RecordAttempt
-from proto.instance.words import AttemptOutcome, AttemptStage, Offer, VolumeWish
+from proto.instance.words import SYNC_EXCLUDES, AttemptOutcome, AttemptStage, Offer, VolumeWish
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 
 OFFER_GONE = "offer was gone"
@@ -131,6 +132,14 @@ def _react_to_rungs(heard: Heard) -> Iterator[Command]:
                 failover_id=event.failover_id,
                 give_up_at=event.give_up_at,
                 rung=event.rung,
+            )
+        case CpuStandbyWanted() as event:
+            yield EnableCpuStandby(
+                now=heard.at,
+                instance_id=event.instance_id,
+                account_id=event.account_id,
+                sync_interval_s=event.sync_interval_s,
+                excludes=SYNC_EXCLUDES,
             )
         case FailoverCompleted(on_cpu=True, auto_recovery=True) as event:
             yield WantGpu(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from libs.runtime.service import Service
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import FailoverCompleted, RungTried, VolumeWanted
+from proto.failover.events import CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 from services.instance import policy, projection
@@ -20,11 +20,19 @@ HEARS = (
     "pub.*.warmpool.claimed",
     "pub.*.failover.rung_tried",
     "pub.*.failover.completed",
+    "pub.*.failover.cpu_standby_wanted",
     "pub.*.failover.volume_wanted",
     "pub.*.balance.suspended",
 )
 HEARS_EVENTS = (
-    StandbyWanted | StandbyReleased | StandbyClaimed | RungTried | FailoverCompleted | VolumeWanted | BalanceSuspended
+    StandbyWanted
+    | StandbyReleased
+    | StandbyClaimed
+    | RungTried
+    | FailoverCompleted
+    | CpuStandbyWanted
+    | VolumeWanted
+    | BalanceSuspended
 )
 ROOMS = Path(__file__).parent
 SERVICE = Service(

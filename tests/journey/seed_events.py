@@ -71,6 +71,7 @@ def go_on_without_a_gpu(up: Platform) -> None:
     call(up, "PUT", f"/failover/settings/machines/{instance_id}", {"use_global_settings": False, "strategy": "all"})
     call(up, "POST", "/standby/configure", {"sync_interval": 5})
     call(up, "POST", f"/standby/provision/{instance_id}", {})
+    call(up, "POST", "/standby/configure", {"enabled": False})  # for those that come after it
     path = f"/standby/associations/{instance_id}"
     eventually(
         lambda: call(up, "GET", path)["state"] == "ready", timeout_s=CAUSED_MAX_S, what="a CPU standby in sync",

@@ -131,12 +131,28 @@ def test_standby_answers_and_errors(up: Platform) -> None:
     assert up.request("GET", "/api/v1/standby/pricing?machine_type=z9", key=True).status == 400
     missing = up.request("POST", "/api/v1/standby/provision/inst_none", {}, key=True)
     assert (missing.status, missing.json["error"]["code"]) == (404, "INSTANCE_NOT_FOUND")
-    instance_id = running_instance(up)["id"]
+    instance_id = running_instance(up, skip_standby=True)["id"]
     none = up.request("GET", f"/api/v1/standby/associations/{instance_id}", key=True)
     assert (none.status, none.json["error"]["code"]) == (404, "ASSOCIATION_NOT_FOUND")
     in_sync(up, instance_id)
     status = call(up, "GET", "/standby/status")
+    assert (status["configured"], status["auto_standby_enabled"]) == (True, True)
     assert instance_id in status["associations"]
     assert status["config"]["sync_interval"] == INTERVAL_S
     call(up, "DELETE", f"/standby/associations/{instance_id}")
     assert instance_id not in call(up, "GET", "/standby/associations")["associations"]
+
+
+def test_once_configured_a_new_instance_gets_a_standby_by_itself_and_disabling_keeps_it(up: Platform) -> None:
+    call(up, "POST", "/standby/configure", {"sync_interval": INTERVAL_S})
+    instance_id = running_instance(up)["id"]
+    path = f"/standby/associations/{instance_id}"
+    eventually(lambda: up.request("GET", f"/api/v1{path}", key=True).status == 200, timeout_s=30, what="an association")
+    until(up, path, lambda seen: seen["state"] == "ready", "a CPU standby that nobody asked for")
+    call(up, "POST", "/standby/configure", {"enabled": False})
+    status = call(up, "GET", "/standby/status")
+    assert (status["configured"], status["auto_standby_enabled"]) == (False, False)
+    assert instance_id in status["associations"]
+    later = running_instance(up)["id"]
+    call(up, "POST", "/standby/configure", {"sync_interval": INTERVAL_S})
+    assert later not in call(up, "GET", "/standby/associations")["associations"]

@@ -214,6 +214,7 @@ async def _cpu_standby(company: Company) -> None:
     await _use_every_rung(company)
     await stage.ask("POST", "/standby/configure", {"sync_interval": SYNC_INTERVAL_S, "auto_recovery": False})
     await stage.ask("POST", f"/standby/provision/{instance_id}", {})
+    await stage.ask("POST", "/standby/configure", {"enabled": False, "auto_recovery": False})  # the next act has none
     path = f"/standby/associations/{instance_id}"
     found = await stage.until(path, lambda seen: seen["state"] == "ready", "a CPU standby in sync")
     company.audience.tell(

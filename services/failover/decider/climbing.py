@@ -27,6 +27,7 @@ from proto.failover.commands import (
     NoteRungFailed,
     NoteSnapshot,
     NoteVolume,
+    ProtectNew,
     UpdateMachineSettings,
 )
 from proto.failover.events import (
@@ -90,6 +91,8 @@ def decide(state: Guard, command: GuardCommand) -> Sequence[Event]:
             return _note_ready(state, command)
         case NotePool():
             return notes.pool(state, command)
+        case ProtectNew():
+            return notes.protect(state, command)
         case NoteCpuStandby():
             return notes.cpu_standby(state, command)
         case NoteSnapshot():

@@ -17,6 +17,7 @@ from proto.failover.events import (
     CloudStorageSucceeded,
     CpuStandbyNoted,
     CpuStandbySucceeded,
+    CpuStandbyWanted,
     FailoverCompleted,
     FailoverFailed,
     FailoverStarted,
@@ -85,6 +86,7 @@ class Guard(Struct, frozen=True):
     has_snapshot: bool = False
     cpu_machine_id: str = ""  # the CPU standby with a whole copy
     volume_id: str = ""  # the volume of the region that has the workspace
+    is_cpu_wanted: bool = False  # said when the instance was created
     run: Run | None = None
     answered: tuple[str, ...] = ()
     started: tuple[datetime, ...] = ()
@@ -120,6 +122,9 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
             return replace(state, breakers=_closed(state.breakers, "warm_pool"))
         case CpuStandbySucceeded():
             return replace(state, breakers=_closed(state.breakers, "cpu_standby"), cpu_machine_id="")
+        case CpuStandbyWanted():
+            about = {"instance_id": event.instance_id, "account_id": event.account_id}
+            return replace(state, **about, is_cpu_wanted=True)
         case CpuStandbyNoted():
             about = {"instance_id": event.instance_id, "account_id": event.account_id}
             return replace(state, **about, cpu_machine_id=event.machine_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proto.base import Event
-from proto.failover.commands import NoteCpuStandby, NotePool, NoteSnapshot, NoteVolume
-from proto.failover.events import CpuStandbyNoted, PoolNoted, SnapshotNoted, VolumeNoted
+from proto.failover.commands import NoteCpuStandby, NotePool, NoteSnapshot, NoteVolume, ProtectNew
+from proto.failover.events import CpuStandbyNoted, CpuStandbyWanted, PoolNoted, SnapshotNoted, VolumeNoted
+from services.failover.decider import ladder
 from services.failover.decider.guard import Guard
 
 
@@ -14,6 +15,21 @@ def pool(state: Guard, command: NotePool) -> Sequence[Event]:
     if state.closed or state.pool == command.pool:
         return []
     return [PoolNoted(instance_id=command.instance_id, account_id=command.account_id, pool=command.pool)]
+
+
+def protect(state: Guard, command: ProtectNew) -> Sequence[Event]:
+    """Once, by the settings of the moment in which the instance was created."""
+    cpu, own = command.settings.cpu_standby, state.settings
+    allowed = ladder.allowed_rungs(ladder.effective_strategy(own, command.settings), own, command.settings)
+    if state.closed or state.is_cpu_wanted or not cpu.auto_standby or "cpu_standby" not in allowed:
+        return []
+    return [
+        CpuStandbyWanted(
+            instance_id=command.instance_id,
+            account_id=command.account_id,
+            sync_interval_s=cpu.sync_interval_seconds,
+        )
+    ]
 
 
 def cpu_standby(state: Guard, command: NoteCpuStandby) -> Sequence[Event]:

@@ -57,7 +57,7 @@ def want(state: Instance, command: WantGpu) -> Sequence[Event]:
             raise Refused("INVALID_STATE", instance_id=state.instance_id, status=state.status, advice=advice)
     elif cpu is None or cpu.machine_id != command.machine_id:
         return []
-    if state.way_back.is_on_cpu:
+    if state.way_back.is_wanted:
         return []
     return [_wanted(state, cpu, command.now, command.now)]
 
@@ -94,8 +94,8 @@ def go_on(state: Instance, command: TryReturn) -> Sequence[Event]:
     if not command.offers:
         return [_try_failed(state, (command.no_offer or "no_offer").lower(), command.now)]
     attempt = way.attempts_failed + 1
-    wanted_at = "" if way.wanted_at is None else way.wanted_at.isoformat()
-    machine_id = derive_id("mach", state.instance_id, "return", way.cpu_machine_id, wanted_at, str(attempt))
+    generation = state.generation + 1  # no machine before had it, so no id is given twice
+    machine_id = derive_id("mach", state.instance_id, "return", str(generation))
     returning = GpuReturning(
         instance_id=state.instance_id,
         account_id=state.account_id,
@@ -109,7 +109,7 @@ def go_on(state: Instance, command: TryReturn) -> Sequence[Event]:
         account_id=state.account_id,
         machine_id=machine_id,
         role=ROLE,
-        generation=state.generation + 1,
+        generation=generation,
         spec=state.spec,
         offers=command.offers[:CANDIDATES_MAX],
         requested_at=command.now,

@@ -74,6 +74,7 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             dialect=command.dialect,
             protection=command.protection,
             volume=command.volume,
+            skip_standby=command.skip_standby,
         ),
         *_accompanied(command),
         _request_machine(

@@ -12,14 +12,16 @@ from proto.failover.commands import (
     ForgetMachineSettings,
     GiveUpRung,
     NoteClaimed,
+    NoteCpuStandby,
     NotePool,
     NoteReady,
     NoteRungFailed,
     NoteVolume,
+    ProtectNew,
     UpdateMachineSettings,
     UpdateSettings,
 )
-from proto.failover.words import GlobalPatch, MachinePatch, PoolSeen
+from proto.failover.words import CpuStandbySettings, GlobalPatch, GlobalSettings, MachinePatch, PoolSeen
 from services.failover.decider import GUARD, SETTINGS
 from services.failover.decider.guard import Guard
 from tests.spec.failover.controls import ACCOUNT, INSTANCE_ID, NOW, READY_POOL
@@ -42,6 +44,12 @@ COMMANDS = st.one_of(
     st.builds(NoteClaimed, **COMMON, failover_id=FAILOVERS, rung=RUNG, machine_id=MACHINES),
     st.builds(NoteRungFailed, **COMMON, failover_id=FAILOVERS, rung=RUNG, reason=st.just("x"), was_tried=st.booleans()),
     st.builds(NoteReady, **COMMON, machine_id=MACHINES, generation=st.integers(1, 9)),
+    st.builds(NoteCpuStandby, **OWNED, machine_id=MACHINES, is_lost=st.booleans()),
+    st.builds(
+        ProtectNew,
+        **OWNED,
+        settings=st.sampled_from([GlobalSettings(), GlobalSettings(cpu_standby=CpuStandbySettings(auto_standby=True))]),
+    ),
     st.builds(NotePool, **OWNED, pool=st.sampled_from([READY_POOL, READY_POOL, PoolSeen()])),
     st.builds(NoteVolume, **OWNED, volume_id=st.sampled_from(["vol_1", "vol_2"]), is_given_up=st.booleans()),
     st.builds(AbandonFailover, **OWNED, error=st.just("instance_stopped"), deleted=st.booleans()),

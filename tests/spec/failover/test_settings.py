@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from libs.spec.given import spec
 from proto.base import Heard
-from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
-from proto.failover.events import MachineSettingsUpdated, SettingsUpdated
+from proto.failover.commands import ForgetMachineSettings, ProtectNew, UpdateMachineSettings, UpdateSettings
+from proto.failover.events import CpuStandbyWanted, MachineSettingsUpdated, SettingsUpdated
 from proto.failover.words import (
+    CpuStandbySettings,
     GlobalPatch,
     GlobalSettings,
     MachinePatch,
@@ -90,9 +91,32 @@ def test_a_strategy_said_with_the_create_is_the_instances_own() -> None:
     created = InstanceCreated(
         instance_id=INSTANCE_ID, account_id=ACCOUNT, name="n", gpu="RTX 4090", spec=MachineSpec("RTX 4090", "image")
     )
-    assert list(react(Heard(created, "cmt_1.0", ACCOUNT, NOW, "PUB", 1))) == []
+    undecided = react(Heard(created, "cmt_1.0", ACCOUNT, NOW, "PUB", 1))
+    assert [type(wish) for wish in undecided] == [ProtectNew]  # the account decides
     chosen = replace(created, protection=Protection(strategy="warm_pool"))
     (wish,) = react(Heard(chosen, "cmt_1.0", ACCOUNT, NOW, "PUB", 1))
     own = MachineSettings(use_global_settings=False, strategy="warm_pool")
     told = MachineSettingsUpdated(instance_id=INSTANCE_ID, account_id=ACCOUNT, settings=own)
     spec(GUARD).given().when(wish).then(told)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_wanted"),
+    [
+        (GlobalSettings(cpu_standby=CpuStandbySettings(auto_standby=True, sync_interval_seconds=7)), True),
+        (GlobalSettings(), False),
+        (GlobalSettings(cpu_standby=CpuStandbySettings(auto_standby=True, enabled=False)), False),
+        (GlobalSettings(default_strategy="warm_pool", cpu_standby=CpuStandbySettings(auto_standby=True)), False),
+        (GlobalSettings(default_strategy="all", cpu_standby=CpuStandbySettings(auto_standby=True)), True),
+    ],
+)
+def test_a_new_instance_gets_a_cpu_standby_once_if_its_account_has_them_made(
+    settings: GlobalSettings, is_wanted: bool
+) -> None:
+    wish = ProtectNew(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, settings=settings)
+    seconds = settings.cpu_standby.sync_interval_seconds
+    wanted = CpuStandbyWanted(instance_id=INSTANCE_ID, account_id=ACCOUNT, sync_interval_s=seconds)
+    story = spec(GUARD).given().when(wish)
+    if is_wanted:
+        story = story.then(wanted).when(wish)
+    story.then_nothing()

@@ -228,6 +228,7 @@ def _create_command(call: Call, body: CreateBody, instance_id: str) -> CreateIns
         offer_id=body.offer_id or "",
         webhook_url=receiver_url(call, "webhook_url", body.webhook_url),
         auto_stop_minutes=body.auto_stop_minutes,
+        skip_standby=body.skip_standby,
         request_hash=call.request_hash(),
         dialect=DIALECT.name,
     )

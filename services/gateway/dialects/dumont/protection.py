@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from proto.failover.queries import GetSettings
 from proto.failover.words import RUNGS_OF, GlobalSettings, Strategy
-from proto.instance.words import Protection
+from proto.instance.words import SYNC_EXCLUDES, Protection
 from services.gateway.call import Call
 from services.gateway.validation import refuse
-
-# What a restore does not need and a sync every 30 s should not carry. `.git` and logs are work: they are kept.
-EXCLUDES = ("__pycache__", ".cache", ".mypy_cache", ".pytest_cache", "node_modules", ".venv", "venv", "*.tmp")
 
 
 def chosen_strategy(*, is_enabled: bool | None, strategy: Strategy | None) -> Strategy | None:
@@ -38,5 +35,5 @@ async def protection_for(call: Call, strategy: Strategy | None, *, skip_standby:
         pool_host_gpus=pool.min_gpus_per_host if has_pool else 0,
         pool_auto_reprovision=pool.auto_reprovision_standby,
         sync_interval_s=cpu.sync_interval_seconds if has_cpu else 0,
-        sync_excludes=EXCLUDES if has_cpu else (),
+        sync_excludes=SYNC_EXCLUDES if has_cpu else (),
     )

@@ -1,7 +1,7 @@
 """Dumont: /standby. CPU standbys: settings, associations, prices (contract dumont 5).
 
 `{machine_id}` is our instance id (contract 11 #2). A standby is made for an instance when it is asked for
-(`/standby/provision/{id}`), with the account's settings.
+(`/standby/provision/{id}`), or by itself once they are configured, with the account's settings of that moment.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from proto.failover.words import CpuStandbyPatch, CpuStandbySettings, GlobalPatc
 from proto.instance.commands import DisableCpuStandby, EnableCpuStandby, WantGpu
 from proto.instance.copy_queries import CpuStandbyList, CpuStandbyView, ListCpuStandbys, WayBackView
 from proto.instance.queries import GetInstance
+from proto.instance.words import SYNC_EXCLUDES
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
 from services.gateway.dialects.dumont import DIALECT, ok
 from services.gateway.dialects.dumont.instances import NoBody
-from services.gateway.dialects.dumont.protection import EXCLUDES
 from services.gateway.routing import Route
 
 MachineType = Literal["e2-micro", "e2-small", "e2-medium", "e2-standard-2", "e2-standard-4"]
@@ -157,7 +157,7 @@ async def status(call: Call) -> Answer:
     return ok(
         DumontStandbyStatus(
             configured=cpu.enabled,
-            auto_standby_enabled=False,
+            auto_standby_enabled=cpu.enabled and cpu.auto_standby,
             active_associations=len(found.items),
             associations={view.instance_id: _association(view) for view in found.items},
             config=_config(cpu),
@@ -166,10 +166,12 @@ async def status(call: Call) -> Answer:
 
 
 async def configure(call: Call) -> Answer:
-    """Disabling keeps the associations that are there (contract 5); the rung is then passed over."""
+    """Enabled, new GPU instances get a CPU standby by themselves. Disabling keeps the associations that are there
+    (contract 5); the rung is then passed over."""
     body: ConfigureBody = call.body
     patch = CpuStandbyPatch(
         enabled=body.enabled,
+        auto_standby=body.enabled,
         gcp_zone=body.gcp_zone,
         gcp_machine_type=body.gcp_machine_type,
         gcp_disk_size_gb=body.gcp_disk_size,
@@ -208,7 +210,7 @@ async def provision(call: Call) -> Answer:
             instance_id=instance_id,
             account_id=call.account_id,
             sync_interval_s=settings.cpu_standby.sync_interval_seconds,
-            excludes=EXCLUDES,
+            excludes=SYNC_EXCLUDES,
         )
     )
     message = "A CPU machine is being provisioned and will be kept in sync"
