@@ -21,6 +21,8 @@ from proto.instance.events import (
     InstanceWaking,
     StandbyFailed,
     StandbyReady,
+    VolumeAttached,
+    VolumeGivenUp,
 )
 from proto.instance.return_events import HandedOver
 from proto.warmpool.events import StandbyReleased
@@ -146,3 +148,21 @@ def test_lines_do_not_depend_on_the_order_in_which_facts_are_heard():
     assert lines(ledger(*reversed(said), until=3 * HOUR)) == lines(ledger(*said, until=3 * HOUR)) == (
         GPU_PRICE, 40_000, 0, 0,
     )  # fmt: skip
+
+
+def test_a_volume_of_a_region_runs_from_its_attachment_until_it_is_given_up() -> None:
+    attached = VolumeAttached(
+        **OF,
+        machine_id="mach_1",
+        volume_id="vol_1",
+        provider="sandbox",
+        region="EU-DE-01",
+        size_gb=50,
+        name="mach_1",
+    )
+    (on,) = react(heard(attached, at(0)))
+    (off,) = react(heard(VolumeGivenUp(**OF, volume_id="vol_1", reason="moved"), at(HOUR)))
+    assert isinstance(on, NoteRate)
+    assert isinstance(off, NoteRate)
+    assert (on.meter_id, on.line, on.volume_gb, on.at) == ("vol_1", "volume", 50, at(0))
+    assert (off.meter_id, off.line, off.volume_gb, off.rate_usd_micros_per_hour) == ("vol_1", "volume", 0, 0)
