@@ -1,14 +1,16 @@
 """What the gateway is made of: ports, settings and its own small memories. Made by `__main__` and by tests.
 
-Owns nothing but `Positions`: where an account's and an instance's newest commits stand, so that a read that follows a
-write sees it even when the client does not send `X-Dumont-Position` back. It is a courtesy: an entry may be gone.
+Owns two memories of which any entry may be gone. `Positions`: where an account's and an instance's newest commits
+stand, so that a read that follows a write sees it even when the client does not send `X-Dumont-Position` back.
+`Protections`: what an account's failover settings say for its new machines, so that not every create asks.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from libs.clock import Clock
 from libs.ids import Ids
@@ -16,6 +18,7 @@ from libs.runtime.bus import Bus
 from libs.sealing import Sealer
 from libs.telemetry import Logger
 from proto.base import Position
+from proto.failover.queries import NewMachineProtection
 from services.gateway.config import GatewaySettings
 from services.gateway.feed.feed import Feed
 from services.gateway.keys import Keys
@@ -25,6 +28,9 @@ from services.gateway.vitals import Vitals
 # A projection is normally milliseconds behind; after this long a reader need not wait for it.
 POSITION_AGE_S_MAX = 5.0
 POSITIONS_MAX = 20_000  # about 200 bytes each
+# A change of settings made through this gateway counts at once, one made through another replica within this time.
+PROTECTION_AGE_S_MAX = 1.0
+PROTECTIONS_MAX = 20_000  # about 300 bytes each
 
 
 class Positions:
@@ -62,6 +68,38 @@ class Positions:
         return len(self._known)
 
 
+class _Protected(NamedTuple):
+    protection: NewMachineProtection
+    until_s: float
+
+
+class Protections:
+    """By account, for creates that name no strategy of their own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: OrderedDict[str, _Protected] = OrderedDict()
+        self._changes = 0
+
+    async def of(self, account_id: str, ask: Callable[[], Awaitable[NewMachineProtection]]) -> NewMachineProtection:
+        known = self._known.get(account_id)
+        if known is not None and self._clock.monotonic_s() < known.until_s:
+            return known.protection
+        changes, asked_at_s = self._changes, self._clock.monotonic_s()
+        protection = await ask()
+        if changes == self._changes:  # else it may be what held before
+            self._known[account_id] = _Protected(protection, asked_at_s + PROTECTION_AGE_S_MAX)
+            self._known.move_to_end(account_id)
+            if len(self._known) > PROTECTIONS_MAX:
+                self._known.popitem(last=False)
+        return protection
+
+    def forget(self, account_id: str) -> None:
+        """Its settings have changed."""
+        self._changes += 1
+        self._known.pop(account_id, None)
+
+
 @dataclass
 class Gateway:
     """The ports and memories a request may use."""
@@ -72,6 +110,7 @@ class Gateway:
     limits: Limits
     vitals: Vitals
     positions: Positions
+    protections: Protections
     feed: Feed
     clock: Clock
     ids: Ids

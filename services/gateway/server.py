@@ -31,7 +31,7 @@ from proto.health import MetricsText, ServiceHealth
 from proto.instance.words import SPEC_PURPOSE
 from services.gateway.config import GatewaySettings
 from services.gateway.feed.feed import Feed
-from services.gateway.gateway import Gateway, Positions
+from services.gateway.gateway import Gateway, Positions, Protections
 from services.gateway.keys import Keys
 from services.gateway.limits.charging import Limits
 from services.gateway.limits.table import limit_table
@@ -74,6 +74,7 @@ def make(
         limits=Limits(table, clock, peers, metrics, keys.accounts, is_on=not settings.no_limits),
         vitals=Vitals(bus, clock, ids, metrics),
         positions=Positions(clock),
+        protections=Protections(clock),
         feed=feed,
         clock=clock,
         ids=ids,

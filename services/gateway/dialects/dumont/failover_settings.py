@@ -94,6 +94,7 @@ async def get_global(call: Call) -> Answer:
 
 async def put_global(call: Call) -> Answer:
     await call.command(UpdateSettings(now=call.now, account_id=call.account_id, patch=call.body))
+    call.gateway.protections.forget(call.account_id)
     return await get_global(call)
 
 
