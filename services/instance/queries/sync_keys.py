@@ -19,8 +19,9 @@ def public_key(secret: Secret, machine_id: str) -> str:
 
 
 def private_key(secret: Secret, machine_id: str) -> str:
-    """For the primary's agent. Never logged, never stored."""
-    return _key(secret, machine_id).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    """For the primary's agent. Never logged, never stored. The same text every time: another order would make the agent
+    begin anew with a whole copy, and OpenSSH's form of a key has a random number in it."""
+    return _key(secret, machine_id).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def _key(secret: Secret, machine_id: str) -> Ed25519PrivateKey:
