@@ -120,12 +120,12 @@ class Receiver:
         restoring.remove_others(self._root, manifest)
 
     def _tidy(self, folder: Path, manifest: Manifest) -> None:
-        """Packs that this copy does not need, older manifests and older generations are done with."""
+        """Packs that this copy does not need, older manifests, drafts and generations are done with."""
         needed = {pack.pack_id for pack in manifest.packs}
         for path in folder.iterdir():
             copy_id = path.name.partition("-")[0].removesuffix(MANIFEST_SUFFIX)
-            is_older = copy_id < manifest.copy_id and not path.name.endswith(DRAFT_SUFFIX)
-            if is_older and (path.name.endswith(MANIFEST_SUFFIX) or copy_id not in needed):
+            is_wanted = copy_id in needed and not path.name.endswith((MANIFEST_SUFFIX, DRAFT_SUFFIX))
+            if copy_id < manifest.copy_id and not is_wanted:
                 path.unlink(missing_ok=True)
         for old in (self._folder / RETIRED).glob("[0-9]*"):
             if old != folder and int(old.name) < int(folder.name):

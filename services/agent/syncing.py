@@ -38,6 +38,9 @@ CYCLE_TIMEOUT_S = 300.0  # contract dumont 5
 LAST_COPY_TIMEOUT_S, LAST_REPORT_TIMEOUT_S = 20.0, 20.0
 HELD_UNKNOWN_S, HELD_S_MAX = 60.0, 300
 LAST_PAUSE_S = 10.0  # before another try to hold still
+# The next copy begins so much before one interval is over that it is there when it is: what this one took and half of
+# that again, but never more than half the interval, or a large workspace would be copied all the time.
+LEAD_RATIO, LEAD_SHARE_MAX = 1.5, 0.5
 MANIFEST_SUFFIX, DRAFT_SUFFIX = ".manifest", ".draft"
 
 ssh: Any = asyncssh  # its types are partial
@@ -63,27 +66,32 @@ class Syncer:
         self._clock = clock
         self._known: Mapping[bytes, Known] = {}
         self._packs: tuple[Pack, ...] = ()
+        self._reporting: asyncio.Task[None] | None = None
         name_user()
 
     async def run(self) -> None:
         """For ever. What goes wrong ends a cycle, not the next."""
-        while True:
-            began_s = self._clock.monotonic_s()
-            if self.order.is_last:
-                await self._hand_over(began_s)
-                await self._clock.sleep(LAST_PAUSE_S)
-                continue
-            await self._cycle(began_s)
-            spent_s = self._clock.monotonic_s() - began_s
-            await self._clock.sleep(max(0.0, self.order.interval_s - spent_s))
+        try:
+            while True:
+                began_s = self._clock.monotonic_s()
+                if self.order.is_last:
+                    await self._hand_over(began_s)
+                    await self._clock.sleep(LAST_PAUSE_S)
+                    continue
+                await self._clock.sleep(max(0.0, await self._cycle(began_s)))
+        finally:
+            if self._reporting is not None:
+                self._reporting.cancel()
 
-    async def _cycle(self, began_s: float) -> None:
+    async def _cycle(self, began_s: float) -> float:
+        """One copy. Returns how long to wait with the next, so that this one is not older than an interval then."""
         now = self._clock.now()
         facts: dict[str, Any] = {
             "kind": "synced",
             "source": self.order.standby_machine_id,
             "cycle": int(now.timestamp() // self.order.interval_s),
         }
+        captured_at = None
         try:
             async with asyncio.timeout(CYCLE_TIMEOUT_S):
                 copied = await self._send(f"{int(now.timestamp() * 1000):015d}")
@@ -93,13 +101,21 @@ class Syncer:
             facts |= {"ok": False, "detail": f"{type(error).__name__}: {error}"[:500]}
         else:
             self._known, self._packs = copied.known, copied.manifest.packs
-            manifest = copied.manifest
-            facts |= {"files": manifest.files, "bytes": copied.stored_bytes, "captured_at": manifest.captured_at}
-        facts["took_ms"] = round((self._clock.monotonic_s() - began_s) * 1000)
-        try:
+            manifest, captured_at = copied.manifest, copied.manifest.captured_at
+            facts |= {"files": manifest.files, "bytes": copied.stored_bytes, "captured_at": captured_at}
+        took_s = self._clock.monotonic_s() - began_s
+        facts["took_ms"] = round(took_s * 1000)
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.create_task(self._report(facts))
+        if captured_at is None:
+            return self.order.interval_s - took_s
+        age_s = (self._clock.now() - captured_at).total_seconds()
+        return self.order.interval_s - age_s - min(took_s * LEAD_RATIO, self.order.interval_s * LEAD_SHARE_MAX)
+
+    async def _report(self, facts: dict[str, Any]) -> None:
+        """Beside the next copies, which do not wait for a platform that is away: one at a time, the next says more."""
+        with contextlib.suppress(TransferFailed):  # the standby has it all the same, and says so when it takes over
             await self._transfer.report(facts)
-        except TransferFailed:
-            return  # the standby has it all the same, and says so when it takes over
 
     async def _hand_over(self, began_s: float) -> None:
         """Hold everything still, send the last copy, and stay so until we are told what we are now.
