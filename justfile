@@ -83,6 +83,11 @@ storm *ARGS:
 phases *ARGS:
     {{ python }} -m tests.journey.phases {{ ARGS }}
 
+# take machines at random instants while 2,000 files change; the CPU standby's copy is judged (a minute; --interval-s 30)
+[group('check')]
+prefix *ARGS:
+    {{ python }} -m tests.journey.prefix {{ ARGS }}
+
 # ask for what others have and for what nobody has, a thousand times each: the time of an answer must not tell
 [group('check')]
 existence *ARGS:

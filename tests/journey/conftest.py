@@ -10,6 +10,7 @@ import pytest
 
 from tests.journey.node_programs import Node, installed
 from tests.journey.platform import Platform, platform, wipe
+from tests.journey.prefix import AROUND
 from tests.journey.processes import complaints_about_bugs, complaints_about_leftovers
 
 
@@ -21,6 +22,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     left = [*complaints_about_leftovers(data_dir), *complaints_about_bugs(data_dir)]
     wipe(data_dir)
     assert not left, left
+
+
+@pytest.fixture(scope="session")
+def survival(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One for journeys with CPU standbys: failovers may follow each other, and every GPU is to be had."""
+    with platform(tmp_path_factory.mktemp("survival") / "data", environment=AROUND) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

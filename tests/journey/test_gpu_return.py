@@ -13,7 +13,8 @@ import asyncssh
 import pytest
 
 from tests.journey.platform import Platform, eventually, platform
-from tests.journey.test_cpu_standby import FILES, INTERVAL_S, home, judge
+from tests.journey.prefix import home, judge
+from tests.journey.test_cpu_standby import INTERVAL_S, SMALL
 from tests.journey.test_failover import call, over, running_instance, take_away, told, until
 
 EARLY = {"early.bin": b"before the loss" * 1_000, "deep/er/file.txt": b"x"}
@@ -21,9 +22,9 @@ WRITER = f"""
 import itertools, os, time
 log = open(os.environ["HOME"] + "/.written", "a")
 for number in itertools.count(1):
-    path = "data/file-%d.txt" % (number % {FILES})
+    path = "data/file-%d.txt" % (number % {SMALL.files})
     with open(path + ".new", "w") as out:
-        out.write("%d %r\\n" % (number, time.time()) * 20)
+        out.write("%d %r\\n" % (number, time.time()) * {SMALL.lines})
     os.rename(path + ".new", path)
     log.write("%d\\n" % number)
     log.flush()
@@ -104,7 +105,7 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     run_inside(up, cpu, "mkdir -p data && cat > writer.py", WRITER)
     run_inside(up, cpu, "nohup setsid python3 writer.py > /dev/null 2>&1 < /dev/null & sleep 0.1")
     folder = home(up, cpu["provider_instance_id"]) / "workspace" / "data"
-    eventually(lambda: len(list(folder.glob("file-*.txt"))) >= FILES, timeout_s=30, what="a full round of files")
+    eventually(lambda: len(list(folder.glob("file-*.txt"))) >= SMALL.files, timeout_s=30, what="a full round of files")
 
     answer = call(up, "POST", f"/standby/recover/{instance_id}", {})
     assert answer["association"]["recovery"]["stage"] in ("searching", "filling")
@@ -113,7 +114,7 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     assert gpu["provider_instance_id"] != cpu["provider_instance_id"]
     assert gpu["generation"] > cpu["generation"]
     workspace = home(up, gpu["provider_instance_id"]) / "workspace"
-    newest, _ = judge(workspace / "data")
+    newest, _ = judge(workspace / "data", SMALL)
     last = written(up, cpu["provider_instance_id"])
     assert newest in (last, last + 1), "a file that was written is not on the GPU machine"  # + 1: held before its note
     assert {name: (workspace / name).read_bytes() for name in EARLY} == EARLY

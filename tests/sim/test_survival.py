@@ -14,7 +14,6 @@ from tests.sim.survival_scenario import WEATHER
 
 SEEDS = 200
 SEEDS_OF_EVERY_RUNG = 60
-SEEDS_OF_EVERY_RUNG_PER_TEST = 30  # so many that each of its signs is seen in them
 SEEDS_PER_TEST = 40  # a test has two minutes, also on a machine that is busy with others
 FAILURES_SHOWN_MAX = 5
 
@@ -24,12 +23,12 @@ def test_every_interruption_is_answered_once_and_one_machine_is_primary(first: i
     _run(range(first, min(first + SEEDS_PER_TEST, SEEDS)), survival_scenario.scenario, "survival")
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS_OF_EVERY_RUNG, SEEDS_OF_EVERY_RUNG_PER_TEST))
+@pytest.mark.parametrize("first", range(0, SEEDS_OF_EVERY_RUNG, SEEDS_PER_TEST // 2))
 def test_cpu_standbys_and_snapshots_keep_the_same_promises(first: int) -> None:
     """And within a few seeds a CPU standby takes over, and a machine is filled from a snapshot."""
-    text = _run(range(first, first + SEEDS_OF_EVERY_RUNG_PER_TEST), survival_scenario.every_rung, "every-rung")
+    text = _run(range(first, first + SEEDS_PER_TEST // 2), survival_scenario.every_rung, "every-rung")
     for sign in ('"restore":"standby"', '"type":"failover.cloud_storage_success"', '"type":"machine.restored"'):
-        assert sign in text, f"no {sign} in {SEEDS_OF_EVERY_RUNG_PER_TEST} runs"
+        assert sign in text, f"no {sign} in {SEEDS_PER_TEST // 2} runs"
 
 
 def test_volumes_of_a_region_keep_the_same_promises() -> None:
