@@ -128,7 +128,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", f"{V1}/warmpool/status/{{machine_id}}"): ours(machine_id="$instance#1"),
     ("GET", f"{V1}/standby/status"): Row(),
     ("GET", f"{V1}/standby/pricing"): Row(),
-    ("POST", f"{V1}/standby/configure"): Row(body={"enabled": False, "sync_interval": 30}),
+    ("POST", f"{V1}/standby/configure"): Row(body={"sync_interval": 30}),
     ("GET", f"{V1}/standby/associations"): Row(),
     ("GET", f"{V1}/standby/associations/{{id}}"): ours(id="$synced#1"),
     ("DELETE", f"{V1}/standby/associations/{{id}}"): ours(id="$synced#released"),

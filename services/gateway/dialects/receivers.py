@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from libs.refusal import Refused
 from libs.sealed_urls import hidden
 from libs.sealing import Sealer
 from proto.webhook_dispatch.words import SECRET_PURPOSE
@@ -24,6 +25,6 @@ def receiver_url(call: Call, field: str, url: str | None) -> str:
     except ValueError:
         refuse(field, "it is not a URL")
     if has_userinfo:
-        refuse(field, "a user name or password in the URL is not sent; use the secret")
+        raise Refused("WEBHOOK_URL_REFUSED", reason="a user name or password in the URL is not sent; use the secret")
     sealer = Sealer(call.gateway.settings.secret.reveal(), purpose=SECRET_PURPOSE)
     return hidden(url, sealer, owner=call.account_id)
