@@ -145,6 +145,7 @@ class UpdateSettings(Command, tag="update_settings", frozen=True, kw_only=True):
     aggregate: ClassVar[str] = "settings"
     account_id: str
     patch: GlobalPatch
+    own_choice: tuple[str, ...] = ()  # instances that decide themselves whether they have a warm pool, and have one on
 
     @property
     def aggregate_id(self) -> str:

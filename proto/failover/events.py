@@ -17,6 +17,7 @@ from proto.failover.words import (
     Phase,
     PoolSeen,
     Rung,
+    StandbyMode,
     Strategy,
 )
 
@@ -126,6 +127,15 @@ class VolumeWanted(Event, tag="failover.volume_wanted", kw_only=True, frozen=Tru
     size_gb: int = 0
     mount_path: str = ""
     preferred_regions: tuple[str, ...] = ()
+
+
+class PoolSwitched(Event, tag="failover.pool_switched", kw_only=True, frozen=True):
+    """The instance's settings have come to allow it a warm pool, or (not `is_enabled`) to allow it none."""
+
+    public = True
+    instance_id: str
+    account_id: str
+    is_enabled: bool
 
 
 class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=True):
@@ -270,6 +280,19 @@ class SettingsUpdated(Event, tag="failover.settings_updated", kw_only=True, froz
     settings: GlobalSettings
 
 
+class PoolsChanged(Event, tag="failover.pools_changed", kw_only=True, frozen=True):
+    """What the account has changed for the warm pools that it has (None: not this). `own_choice`: instances that decide
+    for themselves whether they have one, and have not switched it off."""
+
+    public = True
+    account_id: str
+    is_enabled: bool | None = None
+    mode: StandbyMode | None = None
+    volume_gb: int | None = None
+    auto_reprovision: bool | None = None
+    own_choice: tuple[str, ...] = ()
+
+
 GuardEvent = (
     FailoverStarted
     | RungTried
@@ -281,6 +304,7 @@ GuardEvent = (
     | RegionalVolumeSucceeded
     | VolumeWanted
     | VolumeNoted
+    | PoolSwitched
     | FailoverCompleted
     | FailoverFailed
     | LadderPlanned
@@ -293,5 +317,5 @@ GuardEvent = (
     | MachineSettingsUpdated
     | GuardClosed
 )
-SettingsEvent = SettingsUpdated
+SettingsEvent = SettingsUpdated | PoolsChanged
 AnyEvent = GuardEvent | SettingsEvent

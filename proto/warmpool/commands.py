@@ -45,6 +45,16 @@ class DisablePool(PoolCommand, tag="disable", frozen=True, kw_only=True):
     forced: bool = False
 
 
+class AdjustPool(PoolCommand, tag="adjust", frozen=True, kw_only=True):
+    """The settings that the pool follows were changed at `now`; None: this one was not."""
+
+    account_id: str
+    is_enabled: bool | None = None
+    mode: StandbyMode | None = None
+    volume_gb: int | None = None
+    auto_reprovision: bool | None = None
+
+
 # --- what was heard -----------------------------------------------------------------------------------------------
 
 
@@ -100,9 +110,29 @@ class RetryStandby(PoolCommand, tag="retry_standby", frozen=True, kw_only=True):
     pass
 
 
-AnyCommand = (
+class ChangePools(Command, tag="change_pools", frozen=True, kw_only=True):
+    """An account has changed its settings at `now`. `instance_ids`: its pools, filled in by the owner (effects).
+    `own_choice`: instances for which `is_enabled` says nothing."""
+
+    service: ClassVar[str] = "warmpool"
+    aggregate: ClassVar[str] = "account"
+    account_id: str
+    is_enabled: bool | None = None
+    mode: StandbyMode | None = None
+    volume_gb: int | None = None
+    auto_reprovision: bool | None = None
+    own_choice: tuple[str, ...] = ()
+    instance_ids: tuple[str, ...] = ()
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.account_id
+
+
+PoolWish = (
     ProvisionPool
     | DisablePool
+    | AdjustPool
     | ClaimStandby
     | NoteStandbyReady
     | NoteStandbyFailed
@@ -112,3 +142,4 @@ AnyCommand = (
     | SuspendPool
     | RetryStandby
 )
+AnyCommand = PoolWish | ChangePools

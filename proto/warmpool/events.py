@@ -1,4 +1,5 @@
-"""Facts of the warm pool service. One aggregate: `pool`, the standby machine of one instance."""
+"""Facts of the warm pool service. Aggregates: `pool` (the standby machine of one instance) and `account`
+(whom a change of its settings concerns)."""
 
 from __future__ import annotations
 
@@ -106,6 +107,19 @@ class PoolRequested(Event, tag="warmpool.requested", kw_only=True, frozen=True):
     auto_reprovision: bool
     host_id: str = ""
     primary_machine_id: str = ""
+    requested_at: datetime | None = None
+
+
+class PoolAdjusted(Event, tag="warmpool.adjusted", kw_only=True, frozen=True):
+    """The pool follows settings that were changed at `said_at`. Not `is_enabled`: it ends with its claim."""
+
+    instance_id: str
+    account_id: str
+    mode: StandbyMode
+    volume_gb: int
+    auto_reprovision: bool
+    said_at: datetime
+    is_enabled: bool = True
 
 
 class PrimarySeen(Event, tag="warmpool.primary_seen", kw_only=True, frozen=True):
@@ -118,6 +132,20 @@ class PrimarySeen(Event, tag="warmpool.primary_seen", kw_only=True, frozen=True)
     swapped: bool = False
 
 
+class PoolsTold(Event, tag="warmpool.pools_told", kw_only=True, frozen=True):
+    """What an account changed (None: not this), and the pools that it concerns. `own_choice`: those that decide for
+    themselves whether there is one."""
+
+    account_id: str
+    instance_ids: tuple[str, ...]
+    said_at: datetime
+    is_enabled: bool | None = None
+    mode: StandbyMode | None = None
+    volume_gb: int | None = None
+    auto_reprovision: bool | None = None
+    own_choice: tuple[str, ...] = ()
+
+
 PoolEvent = (
     StandbyWanted
     | StandbyReleased
@@ -127,6 +155,7 @@ PoolEvent = (
     | StandbyClaimed
     | StandbyNotAvailable
     | PoolRequested
+    | PoolAdjusted
     | PrimarySeen
 )
-AnyEvent = PoolEvent
+AnyEvent = PoolEvent | PoolsTold

@@ -8,7 +8,7 @@ from libs.runtime.service import Service
 from proto.failover.words import Limits
 from services.failover.config import FailoverConfig
 from services.failover.effects import World
-from services.failover.queries import settings_of
+from services.failover.queries import choosers_of, settings_of
 from services.failover.rooms import ROOMS, SERVICE
 
 
@@ -22,7 +22,8 @@ async def serve(running: process.Running) -> None:
     )
 
     async def build(ground: Ground) -> tuple[Service, World]:
-        return SERVICE, World(partial(settings_of, ground.database), ground.clock, limits)
+        choosers = partial(choosers_of, ground.database)
+        return SERVICE, World(partial(settings_of, ground.database), ground.clock, limits, choosers)
 
     await host(SERVICE.name, ROOMS, build, running)
 

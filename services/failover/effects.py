@@ -20,6 +20,7 @@ from proto.failover.commands import (
     ForgetMachineSettings,
     ProtectNew,
     UpdateMachineSettings,
+    UpdateSettings,
 )
 from proto.failover.words import GlobalSettings, Limits
 
@@ -29,11 +30,13 @@ W = TypeVar("W", UpdateMachineSettings, ForgetMachineSettings, ProtectNew)
 
 @dataclass(frozen=True)
 class World:
-    """`settings_of` reads an account's settings; Transient when the database is unwell."""
+    """`settings_of` reads an account's settings, `choosers_of` its instances that decide themselves whether they have a
+    warm pool and have not switched it off; Transient when the database is unwell."""
 
     settings_of: Callable[[str], Awaitable[GlobalSettings]]
     clock: Clock
     limits: Limits
+    choosers_of: Callable[[str], Awaitable[tuple[str, ...]]]
 
 
 async def with_settings(command: S, world: World) -> S:
@@ -44,10 +47,15 @@ async def beside_settings(command: W, world: World) -> W:
     return replace(command, settings=await world.settings_of(command.account_id))
 
 
+async def with_choosers(command: UpdateSettings, world: World) -> UpdateSettings:
+    return replace(command, own_choice=await world.choosers_of(command.account_id))
+
+
 INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     ExecuteFailover: with_settings,
     AnswerInterruption: with_settings,
     UpdateMachineSettings: beside_settings,
     ForgetMachineSettings: beside_settings,
     ProtectNew: beside_settings,
+    UpdateSettings: with_choosers,
 }

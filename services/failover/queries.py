@@ -40,6 +40,7 @@ from services.failover.decider.guard import Breaker, Guard
 
 PROTECTIONS_MAX = 1_000
 LIST_OFFSET_MAX = 1_000_000
+CHOOSERS_MAX = 5_000  # one event names them
 _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
 _phases = msgspec.json.Decoder(tuple[Phase, ...])
 
@@ -82,6 +83,13 @@ left join (select * from matching order by started_at desc, failover_id limit $4
 order by p.started_at desc, p.failover_id
 """
 _SETTINGS_SQL = "select settings from settings where account_id = $1"
+# $1 account, $2 limit; a field at its default is not written
+_CHOOSERS_SQL = """
+select instance_id from guards
+where account_id = $1 and closed is not true and settings @> '{"use_global_settings": false}'
+      and not settings @> '{"warm_pool_enabled": false}'
+order by instance_id limit $2
+"""
 _GUARD_SQL = (
     "select account_id, settings, pool, closed, has_snapshot, cpu_machine_id, volume_id from guards"
     " where instance_id = $1"
@@ -166,6 +174,11 @@ async def get_settings(query: GetSettings, context: Context) -> GlobalSettings:
 async def settings_of(pool: Database, account_id: str) -> GlobalSettings:
     found = await pool.fetchval(_SETTINGS_SQL, account_id)
     return GlobalSettings() if found is None else msgspec.json.decode(found, type=GlobalSettings)
+
+
+async def choosers_of(pool: Database, account_id: str) -> tuple[str, ...]:
+    """Instances that decide themselves whether they have a warm pool, and have not switched it off."""
+    return tuple(row["instance_id"] for row in await pool.fetch(_CHOOSERS_SQL, account_id, CHOOSERS_MAX))
 
 
 async def get_new_machine_protection(query: GetNewMachineProtection, context: Context) -> NewMachineProtection:

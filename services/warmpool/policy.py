@@ -1,4 +1,5 @@
-"""What makes a pool want something: failovers that need its standby, and what the instance says about machines.
+"""What makes a pool want something: failovers that need its standby, and what the instance says about machines,
+and what the customer changes in the settings.
 
 Called by the runtime for what other services say. Pure.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proto.base import Command, Heard
-from proto.failover.events import FailoverFailed, RungTried
+from proto.failover.events import FailoverFailed, PoolsChanged, PoolSwitched, RungTried
 from proto.instance.events import (
     InstanceCreated,
     InstanceDeleting,
@@ -22,6 +23,8 @@ from proto.instance.events import (
 )
 from proto.instance.words import Protection
 from proto.warmpool.commands import (
+    AdjustPool,
+    ChangePools,
     ClaimStandby,
     DisablePool,
     EndClaim,
@@ -32,10 +35,13 @@ from proto.warmpool.commands import (
     ProvisionPool,
     SuspendPool,
 )
+from proto.warmpool.events import PoolsTold
 
 HEARS = (
     "pub.*.failover.rung_tried",
     "pub.*.failover.failed",
+    "pub.*.failover.pool_switched",
+    "pub.*.failover.pools_changed",
     "pub.*.instance.created",
     "pub.*.instance.ready",
     "pub.*.instance.stopping",
@@ -49,6 +55,8 @@ HEARS = (
 HEARS_EVENTS = (
     RungTried
     | FailoverFailed
+    | PoolSwitched
+    | PoolsChanged
     | InstanceCreated
     | InstanceReady
     | InstanceStopping
@@ -62,7 +70,7 @@ HEARS_EVENTS = (
 
 
 def react(heard: Heard) -> Iterator[Command]:
-    """Own commands that follow from one event; own events ask for nothing."""
+    """Own commands that follow from one event."""
     match heard.event:
         case RungTried(rung="warm_pool") as event:
             yield ClaimStandby(
@@ -106,6 +114,7 @@ def react(heard: Heard) -> Iterator[Command]:
             )
         case _:
             yield from _react_to_standby(heard)
+            yield from _react_to_settings(heard)
 
 
 def _react_to_standby(heard: Heard) -> Iterator[Command]:
@@ -134,5 +143,37 @@ def _react_to_standby(heard: Heard) -> Iterator[Command]:
                 machine_id=event.machine_id,
                 reason=event.reason,
             )
+        case _:
+            return
+
+
+def _react_to_settings(heard: Heard) -> Iterator[Command]:
+    match heard.event:
+        case PoolSwitched() as event:
+            yield AdjustPool(
+                now=heard.at, instance_id=event.instance_id, account_id=event.account_id, is_enabled=event.is_enabled
+            )
+        case PoolsChanged() as event:
+            yield ChangePools(
+                now=heard.at,
+                account_id=event.account_id,
+                is_enabled=event.is_enabled,
+                mode=event.mode,
+                volume_gb=event.volume_gb,
+                auto_reprovision=event.auto_reprovision,
+                own_choice=event.own_choice,
+            )
+        case PoolsTold() as event:
+            chooses = frozenset(event.own_choice)
+            for instance_id in event.instance_ids:
+                yield AdjustPool(
+                    now=event.said_at,
+                    instance_id=instance_id,
+                    account_id=event.account_id,
+                    is_enabled=None if instance_id in chooses else event.is_enabled,
+                    mode=event.mode,
+                    volume_gb=event.volume_gb,
+                    auto_reprovision=event.auto_reprovision,
+                )
         case _:
             return

@@ -11,6 +11,7 @@ from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Heard
 from proto.warmpool.commands import RetryStandby
 from proto.warmpool.events import (
+    PoolAdjusted,
     PoolDegraded,
     PoolDisabled,
     PoolProvisioned,
@@ -38,6 +39,8 @@ def project(heard: Heard) -> Iterator[Row]:
                 primary_machine_id=event.primary_machine_id,
                 error="",
             )
+        case PoolAdjusted() as event:
+            yield _pool(heard, mode=event.mode)
         case PrimarySeen() as event:
             moved = {"primary_machine_id": event.machine_id, "host_id": event.host_id, **NO_STANDBY}
             if not event.swapped:

@@ -24,6 +24,18 @@ from pools p where instance_id = $1
 """
 
 
+# $1 account, $2 limit
+_POOLS_SQL = """
+select instance_id from pools where account_id = $1 and status <> 'disabled' order by instance_id limit $2
+"""
+POOLS_MAX = 5_000  # one event names them
+
+
+async def pools_of(pool: Database, account_id: str) -> tuple[str, ...]:
+    """Instances of the account that have a pool."""
+    return tuple(row["instance_id"] for row in await pool.fetch(_POOLS_SQL, account_id, POOLS_MAX))
+
+
 async def get_pool(query: GetPool, context: Context) -> PoolView:
     row = await context.pool.fetchrow(_GET_SQL, query.instance_id)
     if row is None or row["status"] is None:

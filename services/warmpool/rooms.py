@@ -8,6 +8,7 @@ from libs.runtime.service import Service
 from proto.warmpool.commands import AnyCommand
 from services.warmpool import policy, projection
 from services.warmpool.decider import AGGREGATES
+from services.warmpool.effects import INTAKE
 from services.warmpool.queries import QUERIES
 
 ROOMS = Path(__file__).parent
@@ -20,5 +21,6 @@ SERVICE = Service(
     schema_sql=(ROOMS / "schema.sql").read_text(encoding="utf-8"),
     hears=policy.HEARS,
     hears_events=policy.HEARS_EVENTS,
+    intake=INTAKE,
     queries=QUERIES,
 )

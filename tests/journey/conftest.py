@@ -19,16 +19,16 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     data_dir = tmp_path_factory.mktemp("platform") / "data"
     with platform(data_dir) as running:
         yield running
-    left = [*complaints_about_leftovers(data_dir), *complaints_about_bugs(data_dir)]
-    wipe(data_dir)
-    assert not left, left
+    _gone_in_order(data_dir)
 
 
 @pytest.fixture(scope="session")
 def survival(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One for journeys with CPU standbys: failovers may follow each other, and every GPU is to be had."""
-    with platform(tmp_path_factory.mktemp("survival") / "data", environment=AROUND) as running:
+    data_dir = tmp_path_factory.mktemp("survival") / "data"
+    with platform(data_dir, environment=AROUND) as running:
         yield running
+    _gone_in_order(data_dir)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
 def own_data_dir(tmp_path: Path) -> Iterator[Path]:
     """For a journey that stops, kills or starves its platform: a data directory that nobody shares."""
     yield tmp_path / "data"
-    left = [*complaints_about_leftovers(tmp_path / "data"), *complaints_about_bugs(tmp_path / "data")]
-    wipe(tmp_path / "data")
+    _gone_in_order(tmp_path / "data")
+
+
+def _gone_in_order(data_dir: Path) -> None:
+    """Nothing of a stopped platform is left, and nobody in it ended by a bug."""
+    left = [*complaints_about_leftovers(data_dir), *complaints_about_bugs(data_dir)]
+    wipe(data_dir)
     assert not left, left

@@ -116,9 +116,12 @@ def start(world: World, settings: GlobalSettings) -> tuple[FakeCloud, MemoryStor
     async def settings_of(_account_id: str) -> GlobalSettings:
         return settings
 
+    async def nobody(_account_id: str) -> tuple[str, ...]:
+        return ()
+
     def world_of(life: Life) -> FailoverWorld:
         del life
-        return FailoverWorld(settings_of, world.clock, LIMITS)
+        return FailoverWorld(settings_of, world.clock, LIMITS, nobody)
 
     failovers = world.add(FAILOVER, world_of=world_of)
     pools = world.add(WARMPOOL)

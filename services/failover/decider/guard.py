@@ -27,6 +27,7 @@ from proto.failover.events import (
     LadderPlanned,
     MachineSettingsUpdated,
     PoolNoted,
+    PoolSwitched,
     RegionalVolumeSucceeded,
     RungClaimed,
     RungFailed,
@@ -135,7 +136,7 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
         case VolumeNoted():
             about = {"instance_id": event.instance_id, "account_id": event.account_id}
             return replace(state, **about, volume_id=event.volume_id)
-        case VolumeWanted():
+        case VolumeWanted() | PoolSwitched():
             return state
         case SnapshotNoted():
             return replace(state, instance_id=event.instance_id, account_id=event.account_id, has_snapshot=True)

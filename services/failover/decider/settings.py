@@ -15,23 +15,52 @@ from msgspec.structs import fields, replace
 from libs.refusal import Refused
 from proto.base import Event
 from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
-from proto.failover.events import MachineSettingsUpdated, SettingsEvent, SettingsUpdated, VolumeWanted
+from proto.failover.events import (
+    MachineSettingsUpdated,
+    PoolsChanged,
+    PoolSwitched,
+    SettingsEvent,
+    SettingsUpdated,
+    VolumeWanted,
+)
 from proto.failover.words import GlobalSettings, MachineSettings, RegionalVolumeSettings
 from services.failover.decider import ladder
 from services.failover.decider.guard import Guard
 
 DEFAULTS = GlobalSettings()
 S = TypeVar("S", bound=Struct)
+V = TypeVar("V")
 
 
 def decide(state: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
     changed = merged(state, command.patch)
-    return [] if changed == state else [SettingsUpdated(account_id=command.account_id, settings=changed)]
+    if changed == state:
+        return []
+    updated = SettingsUpdated(account_id=command.account_id, settings=changed)
+    return [updated, *_pools_changed(state, changed, command)]
+
+
+def _pools_changed(old: GlobalSettings, new: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
+    """What the pools that are there are to be told: only what was changed, so that what was wished for one stays."""
+    before, after = old.warm_pool, new.warm_pool
+    is_switched = after.enabled != before.enabled
+    said = PoolsChanged(
+        account_id=command.account_id,
+        is_enabled=_if_new(after.enabled, before.enabled),
+        mode=_if_new(after.standby_mode, before.standby_mode),
+        volume_gb=_if_new(after.volume_size_gb, before.volume_size_gb),
+        auto_reprovision=_if_new(after.auto_reprovision_standby, before.auto_reprovision_standby),
+        own_choice=command.own_choice if is_switched else (),
+    )
+    return [] if said == PoolsChanged(account_id=command.account_id) else [said]
+
+
+def _if_new(after: V, before: V) -> V | None:
+    return after if after != before else None
 
 
 def evolve(state: GlobalSettings, event: SettingsEvent) -> GlobalSettings:
-    del state
-    return event.settings
+    return event.settings if isinstance(event, SettingsUpdated) else state
 
 
 def update_machine(state: Guard, command: UpdateMachineSettings) -> Sequence[Event]:
@@ -60,10 +89,15 @@ def _machine_event(
     if changed == state.settings:
         return []
     updated = MachineSettingsUpdated(instance_id=command.instance_id, account_id=command.account_id, settings=changed)
+    events: list[Event] = [updated]
     wanted = ladder.volume_wanted(changed, command.settings)
-    if wanted == ladder.volume_wanted(state.settings, command.settings):
-        return [updated]
-    return [updated, volume_wanted(command.instance_id, command.account_id, wanted)]
+    if wanted != ladder.volume_wanted(state.settings, command.settings):
+        events.append(volume_wanted(command.instance_id, command.account_id, wanted))
+    is_off = ladder.is_switched_off("warm_pool", changed, command.settings)
+    if is_off != ladder.is_switched_off("warm_pool", state.settings, command.settings):
+        about = {"instance_id": command.instance_id, "account_id": command.account_id}
+        events.append(PoolSwitched(**about, is_enabled=not is_off))
+    return events
 
 
 def volume_wanted(instance_id: str, account_id: str, wanted: RegionalVolumeSettings | None) -> VolumeWanted:

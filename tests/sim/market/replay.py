@@ -78,7 +78,7 @@ class _Replay:
         outside.heartbeat_s = days * DAY_S  # silence is not simulated
         outside.storage = Storage()
         self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._rows)
-        failover_world = FailoverWorld(_default_settings, self._platform.clock, Limits())
+        failover_world = FailoverWorld(_default_settings, self._platform.clock, Limits(), _nobody)
         self._platform.add(FAILOVER, failover_world, LeanStore())
         self._platform.add(WARMPOOL, None, LeanStore())
         has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]
@@ -186,3 +186,7 @@ def _is_long_gone(before: datetime, machine: dict[str, Any]) -> bool:
 
 async def _default_settings(_account_id: str) -> GlobalSettings:
     return GlobalSettings()
+
+
+async def _nobody(_account_id: str) -> tuple[str, ...]:
+    return ()

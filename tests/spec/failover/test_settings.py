@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from libs.spec.given import spec
 from proto.base import Heard
 from proto.failover.commands import ForgetMachineSettings, ProtectNew, UpdateMachineSettings, UpdateSettings
-from proto.failover.events import CpuStandbyWanted, MachineSettingsUpdated, SettingsUpdated
+from proto.failover.events import CpuStandbyWanted, MachineSettingsUpdated, PoolsChanged, PoolSwitched, SettingsUpdated
 from proto.failover.words import (
     CpuStandbySettings,
     GlobalPatch,
@@ -37,12 +37,36 @@ def machine(**changes: object) -> UpdateMachineSettings:
 def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
     first = patch(default_strategy="all", warm_pool=WarmPoolPatch(volume_size_gb=200))
     changed = GlobalSettings(default_strategy="all", warm_pool=WarmPoolSettings(volume_size_gb=200))
-    story = spec(SETTINGS).given().when(first).then(SettingsUpdated(account_id=ACCOUNT, settings=changed))
+    told = PoolsChanged(account_id=ACCOUNT, volume_gb=200)
+    story = spec(SETTINGS).given().when(first).then(SettingsUpdated(account_id=ACCOUNT, settings=changed), told)
     story = story.when(first).then_nothing()
     again = replace(changed, warm_pool=WarmPoolSettings(volume_size_gb=200, standby_mode="hot"))
     story.when(patch(warm_pool=WarmPoolPatch(standby_mode="hot"))).then(
-        SettingsUpdated(account_id=ACCOUNT, settings=again)
+        SettingsUpdated(account_id=ACCOUNT, settings=again), PoolsChanged(account_id=ACCOUNT, mode="hot")
     )
+
+
+def test_pools_are_told_what_was_changed_of_them_and_nothing_else() -> None:
+    off = replace(patch(warm_pool=WarmPoolPatch(enabled=False, failover_timeout_seconds=60)), own_choice=("inst_9",))
+    switched = spec(SETTINGS).given().when(off)
+    assert switched.events[1:] == [PoolsChanged(account_id=ACCOUNT, is_enabled=False, own_choice=("inst_9",))]
+    story = switched.then_kinds(SettingsUpdated, PoolsChanged)
+    more = WarmPoolPatch(auto_reprovision_standby=False, volume_size_gb=300)
+    told = story.when(replace(patch(warm_pool=more), own_choice=("inst_9",))).events[-1]
+    assert told == PoolsChanged(account_id=ACCOUNT, auto_reprovision=False, volume_gb=300)
+    story.when(patch(warm_pool=WarmPoolPatch(min_gpus_per_host=4))).then_kinds(SettingsUpdated)
+
+
+def test_a_pool_is_told_when_its_instance_may_no_longer_have_one_and_when_it_may_again() -> None:
+    off = machine(use_global_settings=False, warm_pool_enabled=False)
+    switched = spec(GUARD).given().when(off)
+    assert not switched.events[1].is_enabled
+    story = switched.then_kinds(MachineSettingsUpdated, PoolSwitched).when(off).then_nothing()
+    account = GlobalSettings(warm_pool=WarmPoolSettings(enabled=False))
+    story.when(replace(machine(use_global_settings=True), settings=account)).then_kinds(MachineSettingsUpdated)
+    again = story.when(machine(use_global_settings=True))
+    again.then_kinds(MachineSettingsUpdated, PoolSwitched)
+    assert again.events[-1].is_enabled
 
 
 def test_a_machine_chooses_for_itself_and_forgets_it_again() -> None:

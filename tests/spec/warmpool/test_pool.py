@@ -14,6 +14,7 @@ from proto.base import Heard
 from proto.instance.events import InstanceCreated
 from proto.instance.words import MachineSpec, Protection
 from proto.warmpool.commands import (
+    AdjustPool,
     ClaimStandby,
     DisablePool,
     EndClaim,
@@ -36,7 +37,8 @@ from proto.warmpool.events import (
     StandbyReleased,
     StandbyWanted,
 )
-from services.warmpool.decider import POOL, Pool
+from services.warmpool.decider import POOL
+from services.warmpool.decider.pool import Pool
 from services.warmpool.policy import react
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -208,6 +210,15 @@ COMMANDS = st.one_of(
         host_id=st.sampled_from(["", HOST]),
         auto_reprovision=st.booleans(),
     ),
+    st.builds(
+        AdjustPool,
+        now=st.sampled_from([NOW, NOW + timedelta(seconds=1), NOW + timedelta(seconds=2)]),
+        instance_id=st.just(INSTANCE_ID),
+        account_id=st.just(ACCOUNT),
+        is_enabled=st.sampled_from([None, True, False]),
+        mode=st.sampled_from([None, "stopped", "hot"]),
+        auto_reprovision=st.sampled_from([None, True, False]),
+    ),
     st.builds(DisablePool, **COMMON, account_id=st.just(ACCOUNT), forced=st.booleans()),
     st.builds(
         ClaimStandby,
@@ -239,6 +250,7 @@ def an_active_pool_has_a_standby_and_a_disabled_one_has_none(pool: Pool) -> None
     if pool.status in ("disabled", "degraded", "searching"):
         assert not pool.standby_machine_id, f"{pool.status} with a standby that nobody releases"
     assert bool(pool.claimed_by) == (pool.status == "failover")
+    assert pool.is_wanted or pool.status == "failover", f"{pool.status}, and nobody wants it"
 
 
 def test_every_wish_for_a_pool_twice_is_once() -> None:

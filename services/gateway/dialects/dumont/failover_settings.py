@@ -214,7 +214,7 @@ ROUTES = (
     Route("GET", f"{BASE}/global", DIALECT, "failover:read", "read", get_global, "Read the account's defaults",
           reply=DumontGlobalSettings),
     Route("PUT", f"{BASE}/global", DIALECT, "failover:write", "write", put_global,
-          "Change the account's defaults (standbys that are there stay as they were made)",
+          "Change the account's defaults (the warm_pool block also for the pools that are there)",
           body=GlobalPatch, reply=DumontGlobalSettings),
     Route("GET", f"{BASE}/machines", DIALECT, "failover:read", "read", list_machines,
           "List machines with settings of their own", reply=DumontMachines),

@@ -168,7 +168,7 @@ async def enable(call: Call) -> Answer:
     )
     await call.command(wish)
     pool = await _pool(call, instance)
-    if call.query.mode not in (None, pool.mode):  # a pool keeps the mode that it was made with
+    if call.query.mode not in (None, pool.mode):  # the mode of a pool that is there is changed in the settings
         raise Refused("WARMPOOL_EXISTS", instance_id=instance.instance_id, status=f"{pool.state}, {pool.mode}")
     return ok(DumontEnabled("enabled", f"Warm pool is {pool.state}", pool), 202)
 
