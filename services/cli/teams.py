@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from libs.embedded.files import LOOPBACK
 from libs.embedded.nats import Guest, change_guests, read_guests, reload
@@ -163,13 +163,25 @@ def _own_server(state: State) -> tuple[Path, int]:
 async def _connected(state: State, act: Callable[[JetStreamContext], Awaitable[T]]) -> T:
     client = await _connect(state)
     try:
-        return await act(client.jetstream())
+        return await _once_available(lambda: act(client.jetstream()))
     except NotFoundError as error:
         raise Exit(f"the stream {STREAM} is not there yet: {error.description}") from error
     except (NatsError, OSError) as error:
         raise Exit(f"NATS: {error}") from error
     finally:
         await client.close()
+
+
+async def _once_available(act: Callable[[], Awaitable[T]]) -> T:
+    """A server that is just taking up new accounts has nobody to answer for the log: nothing was done, asked again."""
+    give_up_s = time.monotonic() + ADMITTED_WITHIN_S
+    while True:
+        try:
+            return await act()
+        except ServiceUnavailableError:
+            if time.monotonic() >= give_up_s:
+                raise
+            await asyncio.sleep(CONNECT_PAUSE_S)
 
 
 async def _connect(state: State) -> Any:
