@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
 from libs.clock import Clock
 from libs.ids import Ids
@@ -32,13 +32,49 @@ POSITIONS_MAX = 20_000  # about 200 bytes each
 PROTECTION_AGE_S_MAX = 1.0
 PROTECTIONS_MAX = 20_000  # about 300 bytes each
 
+T = TypeVar("T")
+
+
+class _Recent(Generic[T]):
+    """Values by key, each until an instant; beyond `entries_max` the one kept longest goes."""
+
+    def __init__(self, clock: Clock, *, entries_max: int) -> None:
+        self._clock = clock
+        self._entries_max = entries_max
+        self._known: OrderedDict[str, tuple[T, float]] = OrderedDict()
+
+    def keep(self, key: str, value: T, until_s: float) -> bool:
+        """Whether another entry had to go."""
+        self._known[key] = (value, until_s)
+        self._known.move_to_end(key)
+        is_full = len(self._known) > self._entries_max
+        if is_full:
+            self._known.popitem(last=False)
+        return is_full
+
+    def find(self, key: str) -> T | None:
+        found = self._known.get(key)
+        if found is None:
+            return None
+        value, until_s = found
+        if until_s <= self._clock.monotonic_s():
+            del self._known[key]
+            return None
+        return value
+
+    def forget(self, key: str) -> None:
+        self._known.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
 
 class Positions:
     """The newest commit we know of, by instance and by account, for POSITION_AGE_S_MAX seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: OrderedDict[str, tuple[Position, float]] = OrderedDict()
+        self._known = _Recent[Position](clock, entries_max=POSITIONS_MAX)
         self.hits = 0
         self.misses = 0
         self.sets = 0
@@ -46,31 +82,18 @@ class Positions:
 
     def remember(self, subject: str, position: Position) -> None:
         self.sets += 1
-        self._known[subject] = (position, self._clock.monotonic_s() + POSITION_AGE_S_MAX)
-        self._known.move_to_end(subject)
-        if len(self._known) > POSITIONS_MAX:
-            self._known.popitem(last=False)
-            self.evictions += 1
+        self.evictions += self._known.keep(subject, position, self._clock.monotonic_s() + POSITION_AGE_S_MAX)
 
     def last(self, subject: str) -> Position | None:
-        found = self._known.get(subject)
+        found = self._known.find(subject)
         if found is None:
             self.misses += 1
-            return None
-        if found[1] < self._clock.monotonic_s():
-            del self._known[subject]
-            self.misses += 1
-            return None
-        self.hits += 1
-        return found[0]
+        else:
+            self.hits += 1
+        return found
 
     def __len__(self) -> int:
         return len(self._known)
-
-
-class _Protected(NamedTuple):
-    protection: NewMachineProtection
-    until_s: float
 
 
 class Protections:
@@ -78,26 +101,23 @@ class Protections:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: OrderedDict[str, _Protected] = OrderedDict()
+        self._known = _Recent[NewMachineProtection](clock, entries_max=PROTECTIONS_MAX)
         self._changes = 0
 
     async def of(self, account_id: str, ask: Callable[[], Awaitable[NewMachineProtection]]) -> NewMachineProtection:
-        known = self._known.get(account_id)
-        if known is not None and self._clock.monotonic_s() < known.until_s:
-            return known.protection
+        known = self._known.find(account_id)
+        if known is not None:
+            return known
         changes, asked_at_s = self._changes, self._clock.monotonic_s()
         protection = await ask()
         if changes == self._changes:  # else it may be what held before
-            self._known[account_id] = _Protected(protection, asked_at_s + PROTECTION_AGE_S_MAX)
-            self._known.move_to_end(account_id)
-            if len(self._known) > PROTECTIONS_MAX:
-                self._known.popitem(last=False)
+            self._known.keep(account_id, protection, asked_at_s + PROTECTION_AGE_S_MAX)
         return protection
 
     def forget(self, account_id: str) -> None:
         """Its settings have changed."""
         self._changes += 1
-        self._known.pop(account_id, None)
+        self._known.forget(account_id)
 
 
 @dataclass

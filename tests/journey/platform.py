@@ -30,6 +30,12 @@ REQUEST_MAX_S = 30.0
 POLL_S = 0.05
 # A journey cannot wait as long as an operator: differences are looked for every second, an orphan lives a few more.
 PACE = {"DUMONT_PROVIDER_POLL_S": "1", "DUMONT_ORPHAN_SEEN_S": "2", "DUMONT_ORPHAN_GRACE_S": "2"}
+# Quick heartbeats, with which much begins; failovers may follow each other; every GPU is to be had.
+BRISK = {
+    "DUMONT_FAILOVER_SPACING_S": "0",
+    "DUMONT_HEARTBEAT_S": "1",
+    "DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}',
+}
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,13 @@ import asyncssh
 
 from services.agent.manifest import unpack
 from services.agent.syncing import MANIFEST_SUFFIX
-from tests.journey.platform import Platform, eventually, machines_directory, platform, wipe
+from tests.journey.platform import BRISK, Platform, eventually, machines_directory, platform, wipe
 from tests.journey.test_failover import call, over, running_instance, until
 
 COPIES_FIRST = 3  # the first are of everything; the pace is that of the later ones
 WAIT_MAX_S = 60.0
 LOOK_PAUSE_S = 0.02
-AROUND = {
-    "DUMONT_FAILOVER_SPACING_S": "0",
-    "DUMONT_FAILOVERS_PER_DAY_MAX": "1000",
-    "DUMONT_HEARTBEAT_S": "1",
-    "DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}',
-}
+AROUND = {**BRISK, "DUMONT_FAILOVERS_PER_DAY_MAX": "1000"}
 WRITER = """
 import itertools, os, time
 log = open(LOG, "a")

@@ -12,7 +12,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.journey.platform import Platform, eventually, platform
+from tests.journey.platform import BRISK, Platform, eventually, platform
 from tests.journey.prefix import home, judge
 from tests.journey.test_cpu_standby import INTERVAL_S, SMALL
 from tests.journey.test_failover import call, over, running_instance, take_away, told, until
@@ -43,12 +43,7 @@ STORY = [
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    around = {
-        "DUMONT_FAILOVER_SPACING_S": "0",
-        "DUMONT_HEARTBEAT_S": "1",
-        "DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}',
-    }
-    with platform(tmp_path_factory.mktemp("return"), environment=around) as running:
+    with platform(tmp_path_factory.mktemp("return"), environment=BRISK) as running:
         yield running
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.journey.platform import Platform, eventually, platform
+from tests.journey.platform import BRISK, Platform, eventually, platform
 from tests.journey.test_failover import call, checksums, over, take_away, told, until, write
 
 FILES = 20
@@ -31,12 +31,7 @@ STORY = [
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A platform of its own, with brisk heartbeats: hibernation begins with one."""
-    around = {
-        "DUMONT_FAILOVER_SPACING_S": "0",
-        "DUMONT_HEARTBEAT_S": "1",
-        "DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}',
-    }
-    with platform(tmp_path_factory.mktemp("volumes"), environment=around) as running:
+    with platform(tmp_path_factory.mktemp("volumes"), environment=BRISK) as running:
         yield running
 
 

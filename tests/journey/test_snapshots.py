@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from libs.tokens import mint_agent_token
-from tests.journey.platform import Platform, eventually, machines_directory, platform
+from tests.journey.platform import BRISK, Platform, eventually, machines_directory, platform
 from tests.journey.test_failover import call, over, running_instance, take_away, until
 
 FILES = 200
@@ -24,12 +24,7 @@ SNAPSHOT_S_MAX = 60.0
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A platform of its own: brisk heartbeats, because a snapshot begins with one."""
-    around = {
-        "DUMONT_FAILOVER_SPACING_S": "0",
-        "DUMONT_HEARTBEAT_S": "1",
-        "DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}',
-    }
-    with platform(tmp_path_factory.mktemp("storage"), environment=around) as running:
+    with platform(tmp_path_factory.mktemp("storage"), environment=BRISK) as running:
         yield running
 
 

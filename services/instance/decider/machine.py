@@ -118,7 +118,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         machine_id=machine.machine_id,
         provider=machine.provider,
         offer=offer,
-        took_ms=_took_ms(machine, command.now),
+        took_ms=machine.took_ms(command.now),
     )
     if machine.role != "primary":
         promotion = standby.planned_promotion(state, machine, command.now)
@@ -238,7 +238,7 @@ def fail(
         stage=stage,
         reason=reason,
         offers=offers,
-        took_ms=_took_ms(machine, now),
+        took_ms=machine.took_ms(now),
     )
     given_back = [destroy_request(state, machine)] if machine.has_contract else []
     if machine.role != "primary":
@@ -372,7 +372,3 @@ def _offer(machine: Machine) -> Offer:
 
 def _offers(machine: Machine) -> tuple[Offer, ...]:
     return () if machine.offer is None else (machine.offer,)
-
-
-def _took_ms(machine: Machine, now: datetime) -> int:
-    return max(0, (now - machine.requested_at) // timedelta(milliseconds=1))

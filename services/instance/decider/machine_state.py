@@ -5,7 +5,7 @@ Used by `instance`, whose state holds all machines of an instance, and by the ru
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -66,6 +66,10 @@ class Machine(Struct, frozen=True):
     def has_contract(self) -> bool:
         """The provider may still charge for it."""
         return bool(self.provider_machine_id) and not self.gone
+
+    def took_ms(self, now: datetime) -> int:
+        """Since it was asked for."""
+        return max(0, (now - self.requested_at) // timedelta(milliseconds=1))
 
     @property
     def has_ended(self) -> bool:

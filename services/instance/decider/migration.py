@@ -7,7 +7,7 @@ the move took.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from proto.instance.events import InstanceMigrated
 from services.instance.decider.instance import Instance
@@ -31,7 +31,7 @@ def migrated(
             generation=machine.generation,
             endpoints=machine.endpoints,
             reason=state.interrupted_by,
-            took_ms=max(0, (now - machine.requested_at) // timedelta(milliseconds=1)),
+            took_ms=machine.took_ms(now),
             region=region,
             on_cpu=on_cpu,
         )

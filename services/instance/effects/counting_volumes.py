@@ -6,12 +6,11 @@ Called by `watching` in its pass over the cloud, and by the runtime when an orph
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
 
 from libs.runtime.service import Job
 from proto.base import Command
-from proto.instance.host_commands import ReportOrphan, ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyRequested
+from services.instance.effects.orphans import gone, orphan
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderVolume
 from services.instance.queries import contracts
@@ -35,21 +34,9 @@ class VolumeCensus:
         reported = await contracts.open_orphans(world.pool, self._provider.name, "volume")
         for key, since_s in self._unknown_since.items():
             if now_s - since_s >= world.orphan_seen_s and key not in reported:
-                await self._report(self._orphan(strays[key]))
+                await self._report(orphan(world, self._provider.name, key, strays[key].name, kind="volume"))
         for key in reported - strays.keys():
-            gone = ReportOrphanGone(now=world.clock.now(), provider=self._provider.name, provider_machine_id=key)
-            await self._report(gone)
-
-    def _orphan(self, stray: ProviderVolume) -> ReportOrphan:
-        now = self._world.clock.now()
-        return ReportOrphan(
-            now=now,
-            provider=self._provider.name,
-            provider_machine_id=stray.volume_id,
-            label=stray.name,
-            destroy_after=now + timedelta(seconds=self._world.orphan_grace_s),
-            kind="volume",
-        )
+            await self._report(gone(world, self._provider.name, key))
 
 
 async def _strays(provider: Provider, world: World) -> Sequence[ProviderVolume]:
@@ -67,6 +54,4 @@ async def destroy_orphan_volume(job: Job, provider: Provider, world: World) -> S
     for volume in await _strays(provider, world):
         if volume.volume_id == event.provider_machine_id:
             await provider.destroy_volume(volume.volume_id)
-    return [
-        ReportOrphanGone(now=world.clock.now(), provider=event.provider, provider_machine_id=event.provider_machine_id)
-    ]
+    return [gone(world, event.provider, event.provider_machine_id)]

@@ -26,7 +26,7 @@ from proto.instance.commands import (
 )
 from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.gpu_search import choose_return
-from services.instance.decider.market import CANDIDATES_MAX, Choice, choose, is_in_region
+from services.instance.decider.market import CANDIDATES_MAX, Choice, Stock, choose, is_in_region
 from services.instance.decider.volume import RUNG as REGIONAL_VOLUME
 from services.instance.effects.world import World
 from services.instance.queries import contracts
@@ -106,10 +106,8 @@ async def with_cpu_offers(command: RequestCpuStandby, world: World) -> RequestCp
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    try:
-        stock = await world.offers()
-    except Transient as unwell:
-        world.logger.info("market.unreachable", cause=str(unwell))
+    stock = await _stock(world)
+    if stock is None:
         return command
     region = await contracts.region_of(world.pool, command.instance_id)
     fitting = [offer for offer in stock.offers if offer.kind == "cpu"]
@@ -122,10 +120,8 @@ async def with_offers_for_return(command: TryReturn, world: World) -> TryReturn:
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    try:
-        stock = await world.offers()
-    except Transient as unwell:
-        world.logger.info("market.unreachable", cause=str(unwell))
+    stock = await _stock(world)
+    if stock is None:
         return replace(command, no_offer="PROVIDER_UNAVAILABLE")
     lost = await contracts.last_gpu_of(world.pool, command.instance_id)
     blocked = await _blocked(wanted.account_id, world)
@@ -139,10 +135,8 @@ async def with_storage(command: S, world: World) -> S:
 
 async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple[Offer, ...]:
     """Best first. The host may be blocked: the instance, or its files, are there already."""
-    try:
-        stock = await world.offers()
-    except Transient as unwell:
-        world.logger.info("market.unreachable", cause=str(unwell))
+    stock = await _stock(world)
+    if stock is None:
         return ()
     return stock.ranked_on_host(spec, host_id)[:OFFERS_ON_HOST_MAX]
 
@@ -151,14 +145,21 @@ async def choose_offers(
     spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "", host_gpus_min: int = 0
 ) -> Choice:
     """The best offers for an account now, with the code that says why there are none."""
-    try:
-        stock = await world.offers()
-    except Transient as unwell:
-        world.logger.info("market.unreachable", cause=str(unwell))
+    stock = await _stock(world)
+    if stock is None:
         return Choice((), "PROVIDER_UNAVAILABLE")
     blocked = await _blocked(account_id, world)
     models = world.market.models
     return choose(spec, stock, blocked=blocked, known_models=models, offer_id=offer_id, host_gpus_min=host_gpus_min)
+
+
+async def _stock(world: World) -> Stock | None:
+    """The market as it stands; None while no cloud answers."""
+    try:
+        return await world.offers()
+    except Transient as unwell:
+        world.logger.info("market.unreachable", cause=str(unwell))
+        return None
 
 
 async def _blocked(account_id: str, world: World) -> set[tuple[str, str]]:

@@ -28,7 +28,6 @@ from proto.instance.events import (
     MachineStartRequested,
     MachineStopRequested,
 )
-from proto.instance.host_commands import ReportOrphanGone
 from proto.instance.host_events import OrphanDestroyRequested
 from proto.instance.words import Offer, Volume
 from services.instance.decider.instance import Instance
@@ -36,6 +35,7 @@ from services.instance.decider.machine_state import Machine
 from services.instance.effects.counting_volumes import destroy_orphan_volume
 from services.instance.effects.intake import choose_offers
 from services.instance.effects.ordering import FILLED_BY_SYNC, order
+from services.instance.effects.orphans import gone
 from services.instance.effects.sharing import adopted_volume, fence, made_volume, report_shared
 from services.instance.effects.world import World
 from services.instance.providers import OfferGone, OrderRejected, Provider, ProviderMachine
@@ -344,9 +344,7 @@ async def destroy_orphan(job: Job, world: World) -> Sequence[Command]:
         world.pool, event.provider, event.provider_machine_id, observed.label
     ):
         await _destroy_at(provider, event.provider_machine_id, world)
-    return [
-        ReportOrphanGone(now=world.clock.now(), provider=event.provider, provider_machine_id=event.provider_machine_id)
-    ]
+    return [gone(world, event.provider, event.provider_machine_id)]
 
 
 async def _destroy_at(provider: Provider, provider_machine_id: str, world: World) -> None:

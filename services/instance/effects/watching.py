@@ -16,11 +16,11 @@ from libs.refusal import Refused, Transient
 from libs.runtime.service import Handle
 from proto.base import Command
 from proto.instance.commands import ReportBooted, ReportDestroyed, ReportFailed, ReportStopped
-from proto.instance.host_commands import ReportOrphan, ReportOrphanGone
 from proto.instance.words import MachineStatus
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import Machine
 from services.instance.effects.counting_volumes import VolumeCensus
+from services.instance.effects.orphans import gone, orphan
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderMachine, ProviderStatus
 from services.instance.queries import contracts
@@ -204,13 +204,10 @@ class Watch:
         reported = await contracts.open_orphans(self._world.pool, self._provider.name)
         for key, since_s in self._unknown_since.items():
             if now_s - since_s >= patience_s and key not in reported and not await self._is_owned(unknown[key]):
-                await self._report(self._orphan(unknown[key]))
+                await self._report(orphan(self._world, self._provider.name, key, unknown[key].label))
         for key in reported:
             if key not in listed or key in known:
-                gone = ReportOrphanGone(
-                    now=self._world.clock.now(), provider=self._provider.name, provider_machine_id=key
-                )
-                await self._report(gone)
+                await self._report(gone(self._world, self._provider.name, key))
 
     async def _is_owned(self, observed: ProviderMachine) -> bool:
         """By the log itself, not by rows: a machine being rented, or one whose contract is this one."""
@@ -221,16 +218,6 @@ class Watch:
             return False
         return machine.status == "requested" or (
             machine.provider_machine_id == observed.provider_machine_id and machine.has_contract
-        )
-
-    def _orphan(self, observed: ProviderMachine) -> ReportOrphan:
-        now = self._world.clock.now()
-        return ReportOrphan(
-            now=now,
-            provider=self._provider.name,
-            provider_machine_id=observed.provider_machine_id,
-            label=observed.label,
-            destroy_after=now + timedelta(seconds=self._world.orphan_grace_s),
         )
 
 

@@ -79,6 +79,16 @@ SYNCED = ReportSync(
     bytes=400,
     captured_at=minutes(3),
 )
+RESTORED = ReportRestored(
+    now=minutes(5),
+    instance_id=INSTANCE_ID,
+    machine_id=CPU,
+    source="standby",
+    captured_at=minutes(3),
+    files=3,
+    bytes=3_000,
+    took_ms=9,
+)
 PROMOTE = PromoteCpuStandby(
     now=minutes(4), instance_id=INSTANCE_ID, replaces=MACHINE, failover_id="fo_1", give_up_at=minutes(6)
 )
@@ -130,18 +140,8 @@ def test_the_standby_takes_over_and_is_ready_when_it_has_checked_its_files() -> 
     given(*taken).when(PROMOTE).then()
     healthy = replace(UP[2], now=minutes(5))
     given(*taken).when(healthy).then()
-    restored = ReportRestored(
-        now=minutes(5),
-        instance_id=INSTANCE_ID,
-        machine_id=CPU,
-        source="standby",
-        captured_at=minutes(3),
-        files=3,
-        bytes=3_000,
-        took_ms=9,
-    )
-    given(*taken).when(restored).then_kinds(MachineRestored)
-    ready = INSTANCE.decide(state(*taken, restored), healthy)[1]
+    given(*taken).when(RESTORED).then_kinds(MachineRestored)
+    ready = INSTANCE.decide(state(*taken, RESTORED), healthy)[1]
     assert isinstance(ready, InstanceReady)
     assert (ready.on_cpu, ready.restored_at, ready.machine_id) == (True, minutes(3), CPU)
     assert ready.generation > 1
@@ -152,17 +152,7 @@ def test_a_start_after_a_loss_takes_the_standby_that_has_the_files_and_then_look
     past = (*IN_SYNC, PREEMPTED)
     taken = (InstanceStarting, MachinePromoted, MachineDestroyRequested, ReturnWanted, ReturnAbandoned)
     given(*past).when(START).then_kinds(*taken).when(START).then()
-    restored = ReportRestored(
-        now=minutes(5),
-        instance_id=INSTANCE_ID,
-        machine_id=CPU,
-        source="standby",
-        captured_at=minutes(3),
-        files=3,
-        bytes=3_000,
-        took_ms=9,
-    )
-    said = INSTANCE.decide(state(*past, START, restored), replace(UP[2], now=minutes(5)))
+    said = INSTANCE.decide(state(*past, START, RESTORED), replace(UP[2], now=minutes(5)))
     assert [event.on_cpu for event in said if isinstance(event, InstanceReady)] == [True]
     assert isinstance(said[-1], ReturnWanted)
 
