@@ -183,7 +183,10 @@ class FailoverFailed(Event, tag="failover.failed", kw_only=True, frozen=True):
 
 
 class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
-    """How this failover may go: every rung in order, those that may be climbed, and the limits of that moment."""
+    """How this failover may go: every rung in order, those that may be climbed, and the limits of that moment.
+
+    `withheld`: rungs that only a wish which names a strategy with them climbs (`auto_failover` off).
+    """
 
     failover_id: str
     instance_id: str
@@ -194,10 +197,11 @@ class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
     planned_at: datetime
     auto_recovery: bool = True
     volume_timeout_s: int = 120  # as `rung_timeout_s`, for the rung regional_volume
+    withheld: tuple[Rung, ...] = ()
 
 
 class RungSkipped(Event, tag="failover.rung_skipped", kw_only=True, frozen=True):
-    """This rung was passed over, and why: not_in_strategy, not_configured, breaker_open, or what its owner says."""
+    """This rung was passed over, and why: not_in_strategy, auto_failover_off, breaker_open, or what its owner says."""
 
     failover_id: str
     instance_id: str

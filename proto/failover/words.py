@@ -72,7 +72,11 @@ class WarmPoolSettings(Struct, frozen=True, omit_defaults=True):
 
 
 class CpuStandbySettings(Struct, frozen=True, omit_defaults=True):
-    """The names are those of the contract; `auto_standby` is ours: new GPU instances get one by themselves."""
+    """The names are those of the contract; `auto_standby` is ours: new GPU instances get one by themselves.
+
+    Without `auto_failover` a standby is kept in sync all the same, but takes over only when somebody says so: a
+    failover whose strategy is named, or a start.
+    """
 
     enabled: bool = True
     auto_standby: bool = False

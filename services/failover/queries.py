@@ -231,9 +231,10 @@ async def get_readiness(query: GetReadiness, context: Context) -> Readiness:
     own = guard.settings
     strategy = query.strategy or ladder.effective_strategy(own, account)
     allowed = RUNGS_OF[strategy] if query.strategy else ladder.allowed_rungs(strategy, own, account)
+    withheld = () if query.strategy else ladder.withheld_rungs(account)
     plan: list[PlanStep] = []
     for rung in ladder.order_of(own):
-        why = ladder.objection(rung, allowed, guard, now)
+        why = ladder.objection(rung, guard, allowed=allowed, withheld=withheld, now=now)
         plan.append(PlanStep(rung, not why, why))
     blockers = [Blocker(step.rung, step.reason) for step in plan if step.reason not in ("", ladder.NOT_IN_STRATEGY)]
     general = _general_blockers(strategy == "disabled", guard, now)

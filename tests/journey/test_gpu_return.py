@@ -57,9 +57,10 @@ def run_inside(up: Platform, instance: Any, command: str, given: str = "") -> No
     asyncio.run(run())
 
 
-def on_cpu(up: Platform, *, auto_recovery: bool, start_command: str = "") -> Any:
+def on_cpu(up: Platform, *, auto_recovery: bool, auto_failover: bool = True, start_command: str = "") -> Any:
     """An instance that its CPU standby carries."""
-    call(up, "POST", "/standby/configure", {"sync_interval": INTERVAL_S, "auto_recovery": auto_recovery})
+    wish = {"sync_interval": INTERVAL_S, "auto_recovery": auto_recovery, "auto_failover": auto_failover}
+    call(up, "POST", "/standby/configure", wish)
     before = running_instance(up, **({"onstart_cmd": start_command} if start_command else {}))
     instance_id = before["id"]
     workspace = home(up, before["provider_instance_id"]) / "workspace"
@@ -68,11 +69,23 @@ def on_cpu(up: Platform, *, auto_recovery: bool, start_command: str = "") -> Any
         run_inside(up, before, f"mkdir -p {path.parent.relative_to(workspace)} && cat > {name}", content.decode())
     call(up, "POST", f"/standby/provision/{instance_id}", {})
     until(up, f"/standby/associations/{instance_id}", lambda seen: seen["state"] == "ready", "a standby in sync")
-    until(up, f"/failover/readiness/{instance_id}", lambda seen: seen["cpu_standby_ready"], "readiness")
+    if auto_failover:
+        until(up, f"/failover/readiness/{instance_id}", lambda seen: seen["cpu_standby_ready"], "readiness")
     take_away(up, instance_id)
-    done = over(up, instance_id, 1)
+    done = over(up, instance_id, 1) if auto_failover else taken_over_by_hand(up, instance_id)
     assert done["strategy_succeeded"] == "cpu_standby", done
     return done
+
+
+def taken_over_by_hand(up: Platform, instance_id: str) -> Any:
+    failed = over(up, instance_id, 1)
+    assert (failed["success"], failed["strategy_succeeded"]) == (False, None), failed
+    assert failed["cpu_standby_error"] == "auto_failover_off", failed
+    told_now = call(up, "GET", f"/failover/readiness/{instance_id}")
+    assert {"strategy": "cpu_standby", "reason": "auto_failover_off"} in told_now["blockers"]
+    assert call(up, "POST", f"/failover/test/{instance_id}?dry_run=true&strategy=cpu_standby", {})["would_succeed"]
+    call(up, "POST", "/failover/execute", {"machine_id": instance_id, "force_strategy": "cpu_standby"})
+    return over(up, instance_id, 2)
 
 
 def returned(up: Platform, instance_id: str) -> Any:
@@ -92,8 +105,7 @@ def written(up: Platform, provider_machine_id: str) -> int:
 
 
 def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Platform) -> None:
-    machine = on_cpu(up, auto_recovery=False)["machine_id"]
-    instance_id = machine
+    instance_id = on_cpu(up, auto_recovery=False, auto_failover=False)["machine_id"]
     cpu = until(up, f"/instances/{instance_id}", lambda seen: seen["status"] == "running", "the CPU machine")
     shown = call(up, "GET", f"/standby/associations/{instance_id}")
     assert (shown["state"], shown["recovery"]) == ("failover_active", None)
@@ -122,6 +134,7 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     count = again["sync_count"]
     path = f"/standby/associations/{instance_id}"
     until(up, path, lambda seen: seen["sync_count"] > count, "the CPU machine being kept in sync by the GPU machine")
+    call(up, "PUT", "/failover/settings/global", {"cpu_standby": {"auto_failover": True}})
     until(up, f"/failover/readiness/{instance_id}", lambda seen: seen["cpu_standby_ready"], "readiness again")
     assert written(up, cpu["provider_instance_id"]) == last, "the program goes on where nobody is served"
     refused = up.request("POST", f"/api/v1/standby/recover/{instance_id}", {}, key=True)

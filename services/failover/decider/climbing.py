@@ -49,7 +49,7 @@ from proto.failover.events import (
 )
 from proto.failover.words import RUNGS_OF, Attempt, Phase, Rung, Strategy, milliseconds_between
 from services.failover.decider import ladder, notes, settings
-from services.failover.decider.guard import DAY, Guard, Run, evolve
+from services.failover.decider.guard import DAY, USER_TEST, Guard, Run, evolve
 
 Start: TypeAlias = ExecuteFailover | AnswerInterruption
 _SUCCESS = {
@@ -128,11 +128,8 @@ def _execute(state: Guard, command: ExecuteFailover) -> Sequence[Event]:
     wait_s = _wait_s(state, command)
     if wait_s is not None:
         raise Refused("FAILOVER_LIMIT_REACHED", instance_id=command.instance_id, retry_after_s=wait_s)
-    started = _started(command, strategy, reason="user_test", test=command.test)
-    allowed = RUNGS_OF[strategy]
-    if command.force_strategy is None:
-        allowed = ladder.allowed_rungs(strategy, state.settings, command.settings)
-    return _climb(state, [started, _planned(state, command, allowed)], command.now)
+    started = _started(command, strategy, reason=USER_TEST, test=command.test)
+    return _climb(state, [started, _planned(state, command, strategy)], command.now)
 
 
 def _answer(state: Guard, command: AnswerInterruption) -> Sequence[Event]:
@@ -147,8 +144,7 @@ def _answer(state: Guard, command: AnswerInterruption) -> Sequence[Event]:
         return _fail(state, [started], "disabled", command.now)
     if _wait_s(state, command) is not None:
         return _fail(state, [started], "limit_reached", command.now)
-    allowed = ladder.allowed_rungs(strategy, state.settings, command.settings)
-    return _climb(state, [started, _planned(state, command, allowed)], command.now)
+    return _climb(state, [started, _planned(state, command, strategy)], command.now)
 
 
 def _join(state: Guard, run: Run, command: AnswerInterruption) -> Sequence[Event]:
@@ -200,7 +196,10 @@ def _started(command: Start, strategy: Strategy, *, reason: str, test: bool) -> 
     )
 
 
-def _planned(state: Guard, command: Start, allowed: tuple[Rung, ...]) -> LadderPlanned:
+def _planned(state: Guard, command: Start, strategy: Strategy) -> LadderPlanned:
+    """A strategy that is named in the wish is meant, whatever is switched off."""
+    is_named = isinstance(command, ExecuteFailover) and command.force_strategy is not None
+    allowed = RUNGS_OF[strategy] if is_named else ladder.allowed_rungs(strategy, state.settings, command.settings)
     return LadderPlanned(
         failover_id=command.failover_id,
         instance_id=command.instance_id,
@@ -211,6 +210,7 @@ def _planned(state: Guard, command: Start, allowed: tuple[Rung, ...]) -> LadderP
         limits=command.limits,
         planned_at=command.now,
         auto_recovery=command.settings.cpu_standby.auto_recovery,
+        withheld=() if is_named else ladder.withheld_rungs(command.settings),
     )
 
 
@@ -226,7 +226,7 @@ def _climb(state: Guard, events: Sequence[Event], now: datetime) -> Sequence[Eve
     for rung in run.ladder:
         if rung in settled:
             continue
-        why = ladder.objection(rung, run.allowed, state, now)
+        why = ladder.objection(rung, state, allowed=run.allowed, withheld=run.withheld, now=now)
         if not why:
             return [*said, _try(state, run, rung, now)]
         skipped = RungSkipped(
@@ -365,7 +365,7 @@ def _data_loss_window_s(run: Run, command: NoteReady) -> int:
     """What was written after the files' instant and before the loss is missing: at most so many seconds."""
     if command.restored_at is None:
         return VOLUME_LOSS_S
-    return max(0, ceil((run.started_at - command.restored_at).total_seconds()))
+    return max(0, ceil(((run.lost_at or run.started_at) - command.restored_at).total_seconds()))
 
 
 def _abandon(state: Guard, command: AbandonFailover) -> Sequence[Event]:

@@ -43,6 +43,7 @@ from proto.failover.words import Attempt, Limits, MachineSettings, PoolSeen, Run
 DAY = timedelta(hours=24)
 # A repeat of an interruption comes within a redelivery, and five failovers are a day's worth.
 ANSWERED_REMEMBERED_MAX = 64
+USER_TEST = "user_test"  # the reason of a failover that somebody wished
 
 
 class Breaker(Struct, frozen=True):
@@ -68,10 +69,12 @@ class Run(Struct, frozen=True):
     rung_timeout_s: int = 0
     auto_recovery: bool = True
     volume_timeout_s: int = 0
+    withheld: tuple[Rung, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     rung: Rung | None = None
     tried_at: datetime | None = None
     give_up_at: datetime | None = None
+    lost_at: datetime | None = None  # when an earlier failover after the same loss began; that one failed
     lost_id: str = ""  # a machine lost since, which stood in for `machine_id`
     claimed_id: str = ""
     claimed_at: datetime | None = None
@@ -89,6 +92,7 @@ class Guard(Struct, frozen=True):
     volume_id: str = ""  # the volume of the region that has the workspace
     is_cpu_wanted: bool = False  # said when the instance was created
     run: Run | None = None
+    unanswered: tuple[str, datetime] | None = None  # the machine of a loss that nothing helped against, and its instant
     answered: tuple[str, ...] = ()
     started: tuple[datetime, ...] = ()
     breakers: tuple[Breaker, ...] = ()
@@ -140,8 +144,10 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
             return state
         case SnapshotNoted():
             return replace(state, instance_id=event.instance_id, account_id=event.account_id, has_snapshot=True)
-        case FailoverCompleted() | FailoverFailed():
-            return replace(state, run=None)
+        case FailoverCompleted():
+            return replace(state, run=None, unanswered=None)
+        case FailoverFailed():
+            return _gave_up(state)
         case InterruptionJoined():
             run = state.run and replace(state.run, lost_id=event.machine_id)
             return replace(state, run=run, answered=_remember(state.answered, event.joined_id))
@@ -156,6 +162,7 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
 
 
 def _started(state: Guard, event: FailoverStarted) -> Guard:
+    before = state.unanswered
     run = Run(
         failover_id=event.failover_id,
         machine_id=event.machine_id,
@@ -164,6 +171,7 @@ def _started(state: Guard, event: FailoverStarted) -> Guard:
         started_at=event.started_at,
         gpu=event.gpu,
         test=event.test,
+        lost_at=before[1] if before is not None and before[0] == event.machine_id else None,
     )
     return replace(
         state,
@@ -172,6 +180,14 @@ def _started(state: Guard, event: FailoverStarted) -> Guard:
         run=run,
         answered=_remember(state.answered, event.failover_id),
     )
+
+
+def _gave_up(state: Guard) -> Guard:
+    """The next failover for the same machine is about the same loss. A machine given up by a wish may be at work."""
+    run = state.run
+    if run is None or run.reason == USER_TEST:
+        return replace(state, run=None)
+    return replace(state, run=None, unanswered=(run.machine_id, run.lost_at or run.started_at))
 
 
 def _planned(state: Guard, event: LadderPlanned) -> Guard:
@@ -183,6 +199,7 @@ def _planned(state: Guard, event: LadderPlanned) -> Guard:
         rung_timeout_s=event.rung_timeout_s,
         auto_recovery=event.auto_recovery,
         volume_timeout_s=event.volume_timeout_s,
+        withheld=event.withheld,
     )
     return replace(state, run=run, limits=event.limits)
 

@@ -20,6 +20,7 @@ from proto.failover.words import (
 from services.failover.decider.guard import Guard
 
 NOT_IN_STRATEGY = "not_in_strategy"
+AUTO_FAILOVER_OFF = "auto_failover_off"
 NOT_CONFIGURED = "not_configured"
 BREAKER_OPEN = "breaker_open"
 NO_SNAPSHOT = "no_snapshot"
@@ -69,10 +70,12 @@ def is_switched_off(rung: Rung, own: MachineSettings, account: GlobalSettings) -
             return False
 
 
-def objection(rung: Rung, allowed: tuple[Rung, ...], guard: Guard, now: datetime) -> str:
+def objection(rung: Rung, guard: Guard, *, allowed: tuple[Rung, ...], withheld: tuple[Rung, ...], now: datetime) -> str:
     """Why this rung is passed over now, empty when it may be climbed."""
     if rung not in allowed:
         return NOT_IN_STRATEGY
+    if rung in withheld:
+        return AUTO_FAILOVER_OFF
     if guard.is_breaker_open(rung, now):
         return BREAKER_OPEN
     match rung:
@@ -93,6 +96,11 @@ def pool_objection(pool: PoolSeen) -> str:
 def allowed_rungs(strategy: Strategy, own: MachineSettings, account: GlobalSettings) -> tuple[Rung, ...]:
     """The rungs of a strategy that are switched on."""
     return tuple(rung for rung in RUNGS_OF[strategy] if not is_switched_off(rung, own, account))
+
+
+def withheld_rungs(account: GlobalSettings) -> tuple[Rung, ...]:
+    """The rungs that a failover does not climb unless whoever wishes it names a strategy with them."""
+    return () if account.cpu_standby.auto_failover else ("cpu_standby",)
 
 
 def volume_settings(own: MachineSettings, account: GlobalSettings) -> RegionalVolumeSettings:

@@ -31,16 +31,24 @@ FAILOVERS = st.sampled_from(["fo_1", "fo_2", "fo_3"])
 MACHINES = st.sampled_from(["mach_1", "mach_2", "mach_3"])
 OWNED = {**COMMON, "account_id": st.just(ACCOUNT)}
 STRATEGIES = ["both", "all", "regional_volume", "disabled", None]
-RUNG = st.sampled_from(["warm_pool", "regional_volume"])
+RUNG = st.sampled_from(["warm_pool", "regional_volume", "cpu_standby"])
+BY_HAND = GlobalSettings(cpu_standby=CpuStandbySettings(auto_failover=False))
 COMMANDS = st.one_of(
     st.builds(
         ExecuteFailover,
         **OWNED,
         failover_id=FAILOVERS,
         machine_id=MACHINES,
-        force_strategy=st.sampled_from([None, "warm_pool", "disabled"]),
+        force_strategy=st.sampled_from([None, "warm_pool", "cpu_standby", "disabled"]),
     ),
-    st.builds(AnswerInterruption, **OWNED, failover_id=FAILOVERS, machine_id=MACHINES, reason=st.just("host_failure")),
+    st.builds(
+        AnswerInterruption,
+        **OWNED,
+        failover_id=FAILOVERS,
+        machine_id=MACHINES,
+        reason=st.just("host_failure"),
+        settings=st.sampled_from([GlobalSettings(), BY_HAND]),
+    ),
     st.builds(NoteClaimed, **COMMON, failover_id=FAILOVERS, rung=RUNG, machine_id=MACHINES),
     st.builds(NoteRungFailed, **COMMON, failover_id=FAILOVERS, rung=RUNG, reason=st.just("x"), was_tried=st.booleans()),
     st.builds(NoteReady, **COMMON, machine_id=MACHINES, generation=st.integers(1, 9)),

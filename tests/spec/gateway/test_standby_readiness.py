@@ -77,6 +77,14 @@ def test_an_open_breaker_and_the_daily_limit_are_blockers_too() -> None:
     assert not standby_readiness.is_ready(told)
 
 
+def test_a_standby_that_waits_to_be_told_is_no_readiness_whatever_it_has() -> None:
+    waiting = replace(FOUND, plan=[PLAN[0], replace(PLAN[1], is_ready=False, reason="auto_failover_off"), PLAN[2]])
+    told = with_cpu_standby(waiting, VIEW, NOW)
+    assert Blocker("cpu_standby", "auto_failover_off") in told.blockers
+    assert not told.is_ready
+    assert standby_readiness.is_withheld(told)
+
+
 def test_a_strategy_without_the_rung_says_nothing_of_it() -> None:
     without = replace(FOUND, plan=[PLAN[0], replace(PLAN[1], is_ready=False, reason="not_in_strategy"), PLAN[2]])
     assert with_cpu_standby(without, None, NOW) == without

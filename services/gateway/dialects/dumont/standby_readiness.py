@@ -18,7 +18,9 @@ from proto.instance.copy_queries import CpuStandbyView
 from services.gateway.dialects import milliseconds_or_none
 
 RUNG: Rung = "cpu_standby"
-NOT_IN_STRATEGY, BREAKER_OPEN = "not_in_strategy", "breaker_open"
+NOT_IN_STRATEGY = "not_in_strategy"
+# The failover service's own reasons: whatever the standby says, they stand.
+AUTO_FAILOVER_OFF, BREAKER_OPEN = "auto_failover_off", "breaker_open"
 
 
 class DumontCpuReadiness(Struct, frozen=True, kw_only=True):
@@ -36,6 +38,11 @@ def is_asked_for(found: Readiness) -> bool:
     return any(step.rung == RUNG and step.reason != NOT_IN_STRATEGY for step in found.plan)
 
 
+def is_withheld(found: Readiness) -> bool:
+    """Whether it takes over only when somebody says so."""
+    return any(step.rung == RUNG and step.reason == AUTO_FAILOVER_OFF for step in found.plan)
+
+
 def is_ready(found: Readiness) -> bool:
     """The rung as `with_cpu_standby` left it, and nothing that stops every rung."""
     stopped = any(blocker.rung is None for blocker in found.blockers)
@@ -47,7 +54,7 @@ def with_cpu_standby(found: Readiness, view: CpuStandbyView | None, now: datetim
     if not is_asked_for(found):
         return found
     step = next(step for step in found.plan if step.rung == RUNG)
-    why = BREAKER_OPEN if step.reason == BREAKER_OPEN else _objection(view, now) or step.reason
+    why = step.reason if step.reason in (AUTO_FAILOVER_OFF, BREAKER_OPEN) else _objection(view, now) or step.reason
     plan = [replace(each, is_ready=not why, reason=why) if each.rung == RUNG else each for each in found.plan]
     blockers = [blocker for blocker in found.blockers if blocker.rung != RUNG]
     if why:
