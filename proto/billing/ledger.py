@@ -63,8 +63,9 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     """One customer's account. `totals` always sums to zero.
 
     `charged_until`: every meter has been charged up to here (or up to its own `paid_until`). `newest_fact_at`: the
-    youngest instant that a fact about an instance carried. `forgotten_until`: what is older is a repetition, because
-    meters that had ended then were forgotten. `weight`: facts since the last one that told it whole.
+    youngest instant that a fact about an instance carried. `uncollected_usd_micros`: used since the credits ended and
+    since money came last; a correction is taken from it first. `forgotten_until`: what is older is a repetition,
+    because meters that had ended then were forgotten. `weight`: facts since the last one that told it whole.
     """
 
     account_id: str = ""
@@ -88,6 +89,7 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     top_up_day: str = ""
     top_up_day_usd_micros: int = 0  # asked for on that day
     is_welcomed: bool = False
+    uncollected_usd_micros: int = 0
     weight: int = 0
 
     @property

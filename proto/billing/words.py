@@ -30,6 +30,7 @@ EntryType = Literal[
     "usage_cpu_standby",
     "usage_storage",
     "usage_warmpool_volume",
+    "uncollected",
     "adjustment",
 ]
 USAGE_TYPE: dict[Line, EntryType] = {
@@ -51,13 +52,14 @@ LedgerAccount = Literal[
     "promotions",  # what we gave
     "credits:paid",
     "credits:bonus",
-    "owed",  # used beyond the credits, zero or negative
+    "owed",  # used beyond the credits by who pays afterwards, or taken by an operator: zero or negative
     "revenue:gpu",
     "revenue:cpu_standby",
     "revenue:volume",
     "revenue:warm_pool",
     "breakage",  # bonus that expired unused
     "adjustments",  # corrections by an operator
+    "uncollected",  # used beyond the credits of a prepaid account: never asked for, zero or negative
 ]
 REVENUE: dict[Line, LedgerAccount] = {
     "gpu": "revenue:gpu",
@@ -65,7 +67,10 @@ REVENUE: dict[Line, LedgerAccount] = {
     "volume": "revenue:volume",
     "warm_pool": "revenue:warm_pool",
 }
-OWED = "owed"  # in a burn, where the credits did not suffice
+# In a burn, what the credits did not suffice for: a debt of who pays afterwards; what a prepaid account is not asked.
+Beyond = Literal["owed", "uncollected"]
+OWED: Beyond = "owed"
+UNCOLLECTED: Beyond = "uncollected"
 
 
 class UsageLine(Struct, frozen=True, array_like=True, gc=False):
@@ -77,7 +82,7 @@ class UsageLine(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Burn(Struct, frozen=True, array_like=True, gc=False):
-    """What a charge takes from one grant (negative: gives back), or adds to what is owed (`OWED`)."""
+    """What a charge takes from one grant (negative: gives back), or adds beyond the grants (`Beyond`)."""
 
     grant_id: str
     usd_micros: int

@@ -38,7 +38,7 @@ from proto.billing.events import (
     UsageCharged,
 )
 from proto.billing.ledger import Transaction
-from proto.billing.words import EntryType
+from proto.billing.words import UNCOLLECTED, EntryType
 
 TICK = "tick"
 
@@ -79,7 +79,14 @@ def _usage(heard: Heard, event: UsageCharged) -> Iterator[Row]:
     for line in event.day_lines:
         key = {"account_id": event.account_id, "day": day, "meter_id": line.meter_id}
         yield Row("usage_days", key, {"seconds": line.seconds, "usd_micros": line.usd_micros, "until": event.until})
+    yield from _uncollected(event, day, event.until)
     yield _next_tick(heard, event.next_tick_at)
+
+
+def _uncollected(event: UsageCharged | MeterChanged, day: str, until: datetime) -> Iterator[Row]:
+    if any(one.grant_id == UNCOLLECTED for one in event.burns):
+        key = {"account_id": event.account_id, "day": day}
+        yield Row("uncollected_days", key, {"after": -event.totals.get("uncollected", 0), "until": until})
 
 
 def _next_tick(heard: Heard, at: datetime | None) -> Row:
@@ -108,6 +115,7 @@ def _meter(heard: Heard, event: MeterChanged) -> Iterator[Row]:
     if event.usd_micros or event.day_usd_micros or event.day_seconds:
         come_to = {"seconds": event.day_seconds, "usd_micros": event.day_usd_micros, "until": event.meter_until}
         yield Row("usage_days", {**key, "day": event.day}, come_to)
+    yield from _uncollected(event, event.day, event.meter_until)
     if event.adjustment_usd_micros:
         yield _entry(
             heard,

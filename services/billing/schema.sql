@@ -57,6 +57,15 @@ CREATE TABLE usage_days (
     PRIMARY KEY (account_id, day, meter_id)
 );
 
+-- What of the usage the credits did not cover and nobody is asked for: the account's whole sum as of that day.
+CREATE TABLE uncollected_days (
+    account_id text,
+    day text,
+    after bigint,
+    until timestamptz,
+    PRIMARY KEY (account_id, day)
+);
+
 -- Everything else in the history: purchases, bonuses, corrections.
 CREATE TABLE entries (
     account_id text,

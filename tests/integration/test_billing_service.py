@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import msgspec
@@ -88,7 +88,7 @@ async def test_days_of_use_add_up_in_every_view_and_in_a_replay(database_url: st
         await rows_are_those_of_a_replay(world)
 
 
-async def books_agree(world: BillingWorld, expected: int) -> None:
+async def books_agree(world: BillingWorld, expected: int, *, credited: int = 115 * USD) -> None:
     """Balance, history, usage by day and invoices all come to the same."""
     view = await balance(world)
     assert view.balance_usd_micros == expected
@@ -99,8 +99,8 @@ async def books_agree(world: BillingWorld, expected: int) -> None:
     assert all(a.balance_after_usd_micros == b.balance_before_usd_micros for a, b in pairwise(oldest_first))
     assert history.items[0].balance_after_usd_micros == expected
     usage: UsageList = await world.ask(ListUsage(account_id=ACCOUNT))
-    corrections = [entry.usd_micros for entry in history.items if entry.type == "adjustment"]
-    assert usage.usd_micros == 115 * USD - expected + sum(corrections)
+    corrections = [entry.usd_micros for entry in history.items if entry.type in ("adjustment", "uncollected")]
+    assert usage.usd_micros == credited - expected + sum(corrections)
     assert len({one.day for one in usage.items}) >= 2
     months: list[Invoice] = (await world.ask(ListInvoices(account_id=ACCOUNT))).months
     assert months[0].closing_usd_micros == expected
@@ -150,6 +150,24 @@ async def test_an_empty_account_stops_what_runs_and_says_why(database_url: str) 
         assert suspended.instance_ids == ("inst_a",)
         assert suspended.reason == "insufficient_balance"
         assert suspended.balance_usd_micros > 0, "stopped before the credit is used up"
+        await what_is_not_covered_is_not_collected(world, start)
+
+
+async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datetime) -> None:
+    """It is not stopped for 30 hours: between ticks and after them, the books end at zero and say why."""
+    world.clock.ahead = 30 * HOUR
+    for _ in range(2):
+        history: EntryList = await world.ask(ListEntries(account_id=ACCOUNT))
+        assert sum(entry.usd_micros for entry in history.items) == 0
+        assert (await balance(world)).available_usd_micros == 0
+        await charged_until_now(world)
+    await world.say(stopping("inst_a"), start + 31 * HOUR)
+    await running(world, 0)
+    await books_agree(world, 0, credited=USD)
+    assert (await balance(world)).totals["uncollected"] == -30 * USD
+    (only,) = (await world.ask(ListEntries(account_id=ACCOUNT, types=("welcome_credit",)))).items
+    assert only.usd_micros == USD
+    await rows_are_those_of_a_replay(world)
 
 
 async def test_a_start_holds_what_the_instance_cost_last(database_url: str) -> None:

@@ -42,8 +42,9 @@ HAPPENINGS = {"stop": 5, "fail_over": 3, "reprice": 2, "hibernate": 2, "delete":
 
 @dataclass
 class Outcome:
-    """What a run came to. `overdraft_ticks`: how far machines took a balance below zero, in ticks of their burn;
-    `owed_storage_usd_micros`: the most that storage of an empty account came to."""
+    """What a run came to. No balance is ever below zero. `uncollected_ticks`: the most that machines ran beyond a
+    balance, in ticks of their burn; `uncollected_usd_micros`: all that was used and never asked for, storage included.
+    """
 
     accounts: int = 0
     instances: int = 0
@@ -60,9 +61,8 @@ class Outcome:
     price_changes: int = 0
     deletions: int = 0
     billed_usd_micros: int = 0
-    overdraft_ticks: float = 0.0
-    overdraft_usd_micros: int = 0
-    owed_storage_usd_micros: int = 0
+    uncollected_ticks: float = 0.0
+    uncollected_usd_micros: int = 0
 
 
 class Customer:
@@ -79,7 +79,7 @@ class Customer:
         self.queue: list[tuple[float, int, str, object]] = []
         self.number = 0
         self.tick_at: float | None = None
-        # What storage had earned, and the burn of machines, when the balance was last positive.
+        # What storage had earned, and the burn of machines, when all was collected last.
         self.when_empty = (0, 0)
 
     def later(self, when: float, kind: str, what: object) -> None:
@@ -225,23 +225,22 @@ class Customer:
                 self.later(now + self.chance.uniform(0, STOP_S_MAX), "stop", name)
 
     def look(self) -> None:
-        """How far machines have taken the balance below zero; what storage goes on to cost is owed beside it."""
+        """No balance is below zero. How far machines have run beyond it, less what storage went on to cost."""
         stored = self.ledger.totals.get("revenue:volume", 0)
-        below = -self.ledger.posted_usd_micros
+        assert self.ledger.posted_usd_micros >= 0
+        beyond = self.ledger.uncollected_usd_micros
         if not self.is_poor:
-            assert below < 0
+            assert not beyond
             return
         burn = machines_burn(self.ledger)
-        if below <= 0:
+        if not beyond:
             self.when_empty = (stored, burn)
             return
         stored_then, burn_then = self.when_empty
         self.when_empty = (stored_then, max(burn_then, burn))
-        owed = min(below, stored - stored_then)
+        machines = beyond - min(beyond, stored - stored_then)
         one_tick = max(1, max(burn_then, burn) * TICK_SOON_S // 3_600)
-        self.outcome.owed_storage_usd_micros = max(self.outcome.owed_storage_usd_micros, owed)
-        self.outcome.overdraft_ticks = max(self.outcome.overdraft_ticks, (below - owed) / one_tick)
-        self.outcome.overdraft_usd_micros = max(self.outcome.overdraft_usd_micros, below - owed)
+        self.outcome.uncollected_ticks = max(self.outcome.uncollected_ticks, machines / one_tick)
 
 
 def machines_burn(ledger: Ledger) -> int:
@@ -266,6 +265,7 @@ def simulate_ledgers(*, seed: int, accounts: int, days: float) -> Outcome:
         billed = {line: customer.ledger.totals.get(REVENUE[line], 0) for line in LINES}
         assert billed == expected, f"seed {seed}, {customer.account_id}: billed {billed}, closed form {expected}"
         outcome.billed_usd_micros += sum(billed.values())
+        outcome.uncollected_usd_micros -= customer.ledger.totals.get("uncollected", 0)
     return outcome
 
 

@@ -15,7 +15,8 @@ def test_ledgers_equal_the_closed_form_and_poor_ones_are_stopped_in_time(seed: i
     assert min(outcome.failovers, outcome.hibernations, outcome.price_changes, outcome.deletions) > 5
     assert outcome.corrections > 0
     assert outcome.suspensions > 0
-    assert outcome.overdraft_ticks <= 1.0
+    assert outcome.uncollected_ticks <= 1.0
+    assert outcome.uncollected_usd_micros > 0
 
 
 def test_random_transfers_leave_all_accounts_at_zero() -> None:

@@ -27,6 +27,7 @@ from proto.billing.events import (
 from proto.billing.ledger import Ledger, Transaction
 from proto.billing.words import LINES
 from services.billing.decider.account import ACCOUNT, AccountCommand
+from services.billing.decider.grants import not_collected
 from tests.sim.ledger_oracle import at
 
 METERS = 5
@@ -109,9 +110,9 @@ def moved(event: AccountEvent) -> int:
         case LedgerAdjusted():
             return event.usd_micros
         case MeterChanged():
-            return -event.usd_micros
+            return not_collected(event.burns) - event.usd_micros
         case UsageCharged():
-            return -sum(line.usd_micros for line in event.lines)
+            return not_collected(event.burns) - sum(line.usd_micros for line in event.lines)
         case _:
             return 0
 

@@ -3,8 +3,8 @@
 Here: credits, holds, and the order in which a wish is carried out. What time adds to the bill is in `charging`, what is
 said when money runs out in `ladder`, what a fact leaves behind in `folding`.
 
-Prepaid means: a hold is refused when less is available than it needs. So the balance can fall below zero only by what
-runs between the last look at it and the stop: at most one tick of burn.
+Prepaid means: a hold is refused when less is available than it needs, and usage never takes the balance below zero.
+What runs between the last look and the stop, and the storage of an empty account, is revenue that is not collected.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from proto.billing.events import (
     TopUpFailed,
 )
 from proto.billing.ledger import Ledger
+from proto.billing.words import OWED, UNCOLLECTED, Beyond
 from services.billing.decider import charging
 from services.billing.decider.folding import WELCOME, evolve
 from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
@@ -94,7 +95,7 @@ def decide(ledger: Ledger, command: AccountCommand, *, prepaid: bool = True) -> 
     for event in _opening(ledger, command):
         said.append(stamped(ledger, event))
         ledger = evolve(ledger, said[-1])
-    for event in _wished(ledger, command):
+    for event in _wished(ledger, command, UNCOLLECTED if prepaid else OWED):
         said.append(stamped(ledger, event))
         ledger = evolve(ledger, said[-1])
     if said and prepaid:
@@ -127,7 +128,7 @@ def _opening(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
     return said
 
 
-def _wished(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
+def _wished(ledger: Ledger, command: AccountCommand, beyond: Beyond) -> Sequence[AccountEvent]:
     match command:
         case OpenAccount():
             return []
@@ -140,11 +141,12 @@ def _wished(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
             is_due = hold is not None and command.now >= hold.expires_at
             return _release(ledger, command.instance_id, "expired") if is_due else []
         case NoteRate():
-            return charging.note_rate(ledger, command)
+            return charging.note_rate(ledger, command, beyond)
         case NoteEnd():
-            return [*charging.note_end(ledger, command), *_release(ledger, command.instance_id, "instance_deleted")]
+            ended = charging.note_end(ledger, command, beyond)
+            return [*ended, *_release(ledger, command.instance_id, "instance_deleted")]
         case Tick():
-            return charging.tick(ledger, command)
+            return charging.tick(ledger, command, beyond)
         case AddCredits():
             return _add_credits(ledger, command)
         case _:

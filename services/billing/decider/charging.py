@@ -16,7 +16,7 @@ from libs.refusal import Refused
 from proto.billing.commands import NoteEnd, NoteRate, Tick
 from proto.billing.events import InstanceEnded, MeterChanged, UsageCharged
 from proto.billing.ledger import Boundary, Ledger, Meter
-from proto.billing.words import Line, UsageLine
+from proto.billing.words import Beyond, Line, UsageLine
 from services.billing.decider.folding import evolve
 from services.billing.decider.grants import burn
 from services.billing.decider.ladder import next_tick_at
@@ -41,7 +41,7 @@ DAYS_PER_COMMIT_MAX = 62  # two months; a commit has room for 100 facts
 DAY = timedelta(days=1)
 
 
-def tick(ledger: Ledger, command: Tick) -> Sequence[UsageCharged]:
+def tick(ledger: Ledger, command: Tick, beyond: Beyond) -> Sequence[UsageCharged]:
     """Charge up to now, a day at a time, because days and months are closed at midnight UTC.
 
     After a long outage one commit takes as many days as fit; the next tick is due at once.
@@ -56,7 +56,7 @@ def tick(ledger: Ledger, command: Tick) -> Sequence[UsageCharged]:
         is_full = lines + 2 * len(live) > LINES_PER_COMMIT_MAX or len(said) >= DAYS_PER_COMMIT_MAX
         if not live or is_full:
             break
-        charged = _charge(ledger, live, min(midnight, command.now), is_day_end=midnight <= command.now)
+        charged = _charge(ledger, live, min(midnight, command.now), beyond, is_day_end=midnight <= command.now)
         lines += len(charged.lines) + len(charged.day_lines)
         said.append(charged)
         ledger = evolve(ledger, charged)
@@ -71,7 +71,9 @@ def _runs(ledger: Ledger) -> bool:
     return any(is_live(meter, ledger.charged_until) for meter in ledger.meters.values())
 
 
-def _charge(ledger: Ledger, live: Sequence[Meter], until: datetime, *, is_day_end: bool) -> UsageCharged:
+def _charge(
+    ledger: Ledger, live: Sequence[Meter], until: datetime, beyond: Beyond, *, is_day_end: bool
+) -> UsageCharged:
     assert ledger.charged_until is not None
     lines: list[UsageLine] = []
     day_lines: list[UsageLine] = []
@@ -91,13 +93,13 @@ def _charge(ledger: Ledger, live: Sequence[Meter], until: datetime, *, is_day_en
         until=until,
         lines=tuple(lines),
         revenue=revenue,
-        burns=burn(ledger, sum(revenue.values())),
+        burns=burn(ledger, sum(revenue.values()), beyond),
         is_day_end=is_day_end,
         day_lines=tuple(day_lines),
     )
 
 
-def note_rate(ledger: Ledger, command: NoteRate) -> Sequence[MeterChanged]:
+def note_rate(ledger: Ledger, command: NoteRate, beyond: Beyond) -> Sequence[MeterChanged]:
     """A rate that is known already, or too old to matter, changes nothing."""
     oldest = heard_since(ledger)
     if oldest is not None and command.at < oldest:
@@ -116,10 +118,10 @@ def note_rate(ledger: Ledger, command: NoteRate) -> Sequence[MeterChanged]:
         return []
     if known is None and len(ledger.meters) >= METERS_MAX:
         raise Refused("QUOTA_EXCEEDED", instance_id=command.instance_id, limit=METERS_MAX)
-    return [_changed(ledger, before, after, command, is_new=known is None)]
+    return [_changed(ledger, before, after, command, beyond, is_new=known is None)]
 
 
-def note_end(ledger: Ledger, command: NoteEnd) -> Sequence[InstanceEnded | MeterChanged]:
+def note_end(ledger: Ledger, command: NoteEnd, beyond: Beyond) -> Sequence[InstanceEnded | MeterChanged]:
     """Every meter of the instance ends; so will one that is heard of later."""
     oldest = heard_since(ledger)
     known = ledger.ended.get(command.instance_id)
@@ -138,13 +140,15 @@ def note_end(ledger: Ledger, command: NoteEnd) -> Sequence[InstanceEnded | Meter
                 line=meter.line,
                 at=command.at,
             )
-            changed = _changed(ledger, meter, replace(meter, ended_at=command.at), note, is_new=False)
+            changed = _changed(ledger, meter, replace(meter, ended_at=command.at), note, beyond, is_new=False)
             said.append(replace(changed, is_end=True))
             ledger = evolve(ledger, said[-1])
     return said
 
 
-def _changed(ledger: Ledger, before: Meter, after: Meter, note: NoteRate, *, is_new: bool) -> MeterChanged:
+def _changed(
+    ledger: Ledger, before: Meter, after: Meter, note: NoteRate, beyond: Beyond, *, is_new: bool
+) -> MeterChanged:
     """Charge the one meter up to `at` when that is today; what is further back is a correction, further on a tick."""
     charged_until = _starting_point(ledger, note.at)
     was_paid = paid_until(before, charged_until)
@@ -174,7 +178,7 @@ def _changed(ledger: Ledger, before: Meter, after: Meter, note: NoteRate, *, is_
         charged_until=charged_until,
         since=running.at if running is not None else None,
         segments=closed_segments(after, known=before),
-        burns=burn(ledger, micros),
+        burns=burn(ledger, micros, beyond),
     )
     return replace(changed, next_tick_at=_tick_after(ledger, changed, note.now))
 

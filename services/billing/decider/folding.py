@@ -6,6 +6,7 @@ that does not is worse than a stopped one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -34,6 +35,7 @@ from proto.billing.events import (
     UsageCharged,
 )
 from proto.billing.ledger import Boundary, Grant, Hold, Ledger, Meter
+from proto.billing.words import Burn
 from services.billing.decider import grants
 from services.billing.decider.metering import folded, forgets_until, horizon, is_live, is_over, with_boundary
 from services.billing.decider.packing import unpack
@@ -57,7 +59,7 @@ def evolve(ledger: Ledger, event: AccountEvent) -> Ledger:
 def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
     match event:
         case UsageCharged():
-            charged = replace(ledger, grants=grants.burnt(ledger.grants, event.burns), charged_until=event.until)
+            charged = replace(_burnt(ledger, event.burns), charged_until=event.until)
             return _pruned(charged) if ledger.weight % PRUNE_EVERY == 0 else charged
         case MeterChanged():
             return _meter_changed(ledger, event)
@@ -98,13 +100,18 @@ def _meter_changed(ledger: Ledger, event: MeterChanged) -> Ledger:
         changed = replace(changed, paid_until=event.meter_until)
     is_running = event.line == "gpu" and event.rate_usd_micros_per_hour > 0
     ledger = replace(
-        ledger,
-        grants=grants.burnt(ledger.grants, event.burns),
+        _burnt(ledger, event.burns),
         meters={**ledger.meters, event.meter_id: changed},
         holds=_without(ledger.holds, event.instance_id) if is_running or event.is_end else ledger.holds,
         charged_until=event.charged_until,
     )
     return _with_facts_until(ledger, event)
+
+
+def _burnt(ledger: Ledger, burns: Sequence[Burn]) -> Ledger:
+    """After a charge: what is left of the grants, and what they did not suffice for."""
+    uncollected = ledger.uncollected_usd_micros + grants.not_collected(burns)
+    return replace(ledger, grants=grants.burnt(ledger.grants, burns), uncollected_usd_micros=uncollected)
 
 
 def _with_facts_until(ledger: Ledger, event: MeterChanged | InstanceEnded) -> Ledger:
@@ -141,6 +148,8 @@ def _without(holds: dict[str, Hold], instance_id: str) -> dict[str, Hold]:
 
 
 def _credited(ledger: Ledger, event: CreditsAdded | CreditsGranted | CreditsExpired | LedgerAdjusted) -> Ledger:
+    if not isinstance(event, CreditsExpired) and event.usd_micros > 0:  # money came: what was not collected is past
+        ledger = replace(ledger, uncollected_usd_micros=0)
     match event:
         case CreditsExpired():
             return replace(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from proto.billing.ledger import Grant, Ledger
-from proto.billing.words import OWED, Burn
+from proto.billing.words import OWED, UNCOLLECTED, Beyond, Burn
 
 BONUS_PRIORITY = 10  # given credit goes first: the customer keeps the money
 PAID_PRIORITY = 50
@@ -28,12 +28,16 @@ def bonus_of(usd_micros: int) -> int:
     return next((usd_micros * percent // 100 for floor, percent in BONUS_STEPS if usd_micros >= floor), 0)
 
 
-def burn(ledger: Ledger, usd_micros: int) -> tuple[Burn, ...]:
-    """Where a charge comes from, or (negative) where a correction goes. Sums to `usd_micros` exactly."""
-    return _take(ledger, usd_micros) if usd_micros >= 0 else _give_back(ledger, -usd_micros)
+def burn(ledger: Ledger, usd_micros: int, beyond: Beyond = OWED) -> tuple[Burn, ...]:
+    """Where a charge comes from, or (negative) where a correction goes. Sums to `usd_micros` exactly.
+
+    `beyond`: where it comes from when the credits do not suffice. What was not collected since money came last is
+    corrected first, so that the order in which usage is heard does not matter.
+    """
+    return _take(ledger, usd_micros, beyond) if usd_micros >= 0 else _give_back(ledger, -usd_micros, beyond)
 
 
-def _take(ledger: Ledger, wanted: int) -> tuple[Burn, ...]:
+def _take(ledger: Ledger, wanted: int, beyond: Beyond) -> tuple[Burn, ...]:
     burns: list[Burn] = []
     for grant in sorted(ledger.grants, key=_order):
         if wanted == 0:
@@ -43,17 +47,19 @@ def _take(ledger: Ledger, wanted: int) -> tuple[Burn, ...]:
             burns.append(Burn(grant.grant_id, taken))
             wanted -= taken
     if wanted:
-        burns.append(Burn(OWED, wanted))
+        burns.append(Burn(beyond, wanted))
     return tuple(burns)
 
 
-def _give_back(ledger: Ledger, wanted: int) -> tuple[Burn, ...]:
+def _give_back(ledger: Ledger, wanted: int, beyond: Beyond) -> tuple[Burn, ...]:
     """Debts first, then grants from the last burnt to the first; what no grant remembers becomes one of its own."""
     burns: list[Burn] = []
-    given = min(-ledger.totals.get("owed", 0), wanted)
-    if given:
-        burns.append(Burn(OWED, -given))
-        wanted -= given
+    uncollected = ledger.uncollected_usd_micros if beyond == UNCOLLECTED else 0
+    for name, unpaid in ((UNCOLLECTED, uncollected), (OWED, -ledger.totals.get("owed", 0))):
+        given = min(unpaid, wanted)
+        if given:
+            burns.append(Burn(name, -given))
+            wanted -= given
     for grant in sorted(ledger.grants, key=_order, reverse=True):
         if wanted == 0:
             break
@@ -78,7 +84,7 @@ def burnt(grants: tuple[Grant, ...], burns: Sequence[Burn]) -> tuple[Grant, ...]
     """The grants after a charge or a correction."""
     amounts: dict[str, int] = {}
     for one in burns:
-        if one.grant_id != OWED:
+        if one.grant_id not in (OWED, UNCOLLECTED):
             amounts[one.grant_id] = amounts.get(one.grant_id, 0) + one.usd_micros
     if not amounts:
         return grants
@@ -110,10 +116,15 @@ def with_grant(grants: tuple[Grant, ...], grant: Grant) -> tuple[Grant, ...]:
     return (*kept, grant)
 
 
-def kinds(ledger: Ledger, burns: Sequence[Burn]) -> tuple[int, int, int]:
-    """A burn by what it takes from: (paid, bonus, owed)."""
+def kinds(ledger: Ledger, burns: Sequence[Burn]) -> tuple[int, int, int, int]:
+    """A burn by what it takes from: (paid, bonus, owed, uncollected)."""
     bonus_ids = {grant.grant_id for grant in ledger.grants if grant.kind == "bonus"}
     bonus = sum(one.usd_micros for one in burns if one.grant_id in bonus_ids)
     owed = sum(one.usd_micros for one in burns if one.grant_id == OWED)
+    uncollected = not_collected(burns)
     total = sum(one.usd_micros for one in burns)
-    return total - bonus - owed, bonus, owed
+    return total - bonus - owed - uncollected, bonus, owed, uncollected
+
+
+def not_collected(burns: Sequence[Burn]) -> int:
+    return sum(one.usd_micros for one in burns if one.grant_id == UNCOLLECTED)

@@ -2,8 +2,8 @@
 
 ok -> grace -> suspended -> ok. The hold of ten minutes of burn is what grace lives on: it begins when nothing but the
 hold is left, and ends with half of it left, so that what is suspended can be hibernated. What still runs then is named
-again at every tick, with the balance, and just when nothing is left; whoever hears that stops it. So the balance falls
-below zero by seconds of burn, less than one tick. Storage is not suspended: nothing is deleted, what it costs is owed.
+again at every tick, with the balance, and just when nothing is left; whoever hears that stops it. What runs beyond
+that, and the storage that is kept, is not collected: usage never takes a prepaid balance below zero.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Standing(Struct, frozen=True, kw_only=True):
         return max(0, self.posted_usd_micros * SECONDS_PER_HOUR // self.burn_usd_micros_per_hour)
 
 
-def standing(ledger: Ledger, now: datetime) -> Standing:
-    """With what has run since the last tick, whether it is charged yet or not."""
+def standing(ledger: Ledger, now: datetime, *, prepaid: bool = True) -> Standing:
+    """With what has run since the last tick, whether it is charged yet or not. A prepaid account is not asked for more
+    than it has."""
     accrued = burn = 0
     charged_until = ledger.charged_until
     for meter in ledger.meters.values():
@@ -81,8 +82,9 @@ def standing(ledger: Ledger, now: datetime) -> Standing:
         if now > since:
             accrued += usage_between(meter, since, now)[1]
     pending = sum(hold.usd_micros for hold in ledger.holds.values())
+    posted = ledger.posted_usd_micros
     return Standing(
-        posted_usd_micros=ledger.posted_usd_micros - accrued,
+        posted_usd_micros=max(posted - accrued, min(posted, 0)) if prepaid else posted - accrued,
         wanted_usd_micros=cost_micros(HOLD_S, burn) + pending,
         burn_usd_micros_per_hour=burn,
     )
@@ -118,7 +120,7 @@ def steps(
 
 def warnings(ledger: Ledger, now: datetime) -> Sequence[Step]:
     """As `steps`, for who pays afterwards: nothing is stopped."""
-    return _alerts(ledger, standing(ledger, now))
+    return _alerts(ledger, standing(ledger, now, prepaid=False))
 
 
 def _alerts(ledger: Ledger, stands: Standing) -> Sequence[Step]:

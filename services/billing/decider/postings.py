@@ -70,8 +70,9 @@ def _postings(ledger: Ledger, event: AccountEvent) -> Postings:
 
 
 def _burnt(ledger: Ledger, burns: Sequence[Burn]) -> dict[LedgerAccount, int]:
-    paid, bonus, owed = kinds(ledger, burns)
-    return {"credits:paid": -paid, "credits:bonus": -bonus, "owed": -owed}
+    paid, bonus, owed, uncollected = kinds(ledger, burns)
+    taken: dict[LedgerAccount, int] = {"credits:paid": -paid, "credits:bonus": -bonus, "owed": -owed}
+    return {**taken, "uncollected": -uncollected} if uncollected else taken
 
 
 def applied(ledger: Ledger, event: AccountEvent) -> dict[LedgerAccount, int]:

@@ -35,13 +35,15 @@ async def get_balance(query: GetBalance, context: Context) -> BalanceView:
         return BalanceView(account_id=query.account_id, at=now, is_open=False)
     running = await context.pool.fetch(_RUNNING_SQL, query.account_id)
     pending = await context.pool.fetchval(_HOLDS_SQL, query.account_id)
-    return _view(account, running, pending, now)
+    return _view(account, running, pending, now, prepaid=context.world.settings.prepaid)
 
 
-def _view(account: Any, running: list[Any], pending: int, now: datetime) -> BalanceView:
+def _view(account: Any, running: list[Any], pending: int, now: datetime, *, prepaid: bool) -> BalanceView:
     totals = msgspec.json.decode(account["totals"], type=dict[LedgerAccount, int])
     paid, bonus = totals.get("credits:paid", 0), totals.get("credits:bonus", 0)
     accrued = sum(accrued_micros(meter, account["charged_until"], now) for meter in running)
+    if prepaid:  # what the credits do not cover is not collected
+        accrued = min(accrued, paid + bonus)
     posted = paid + bonus + totals.get("owed", 0) - accrued
     burn = sum(meter["rate"] for meter in running)
     held = min(cost_micros(HOLD_S, burn) + pending, max(posted, 0))

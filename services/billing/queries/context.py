@@ -6,13 +6,17 @@ from typing import Protocol
 
 from libs.clock import Clock
 from libs.postgres import Database
+from services.billing.config import BillingSettings
 
 
-class HasClock(Protocol):
-    """The part of the service's world that queries use: money is shown as of now."""
+class Surroundings(Protocol):
+    """The part of the service's world that queries use: money is shown as of now, and prepaid or not."""
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def settings(self) -> BillingSettings: ...
 
 
 class Context(Protocol):
@@ -20,4 +24,4 @@ class Context(Protocol):
     def pool(self) -> Database: ...
 
     @property
-    def world(self) -> HasClock: ...
+    def world(self) -> Surroundings: ...

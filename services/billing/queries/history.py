@@ -15,7 +15,8 @@ from services.billing.queries.context import Context
 
 LINE_OF: dict[str, Line] = {kind: line for line, kind in USAGE_TYPE.items()}
 
-# $1 account, $2 now. `usage`: one row per meter and day; `open` ones grow until midnight UTC.
+# $1 account, $2 now, $3 prepaid. `usage`: one row per meter and day; `open` ones grow until midnight UTC.
+# `uncollected`: what of it the credits did not cover, day by day; today it grows by what has run since.
 USAGE_CTE = """
 with running as (
     select m.account_id, m.meter_id, m.rate, m.since,
@@ -47,6 +48,20 @@ with running as (
                                      - (2 * p.seconds_before * p.rate + 3600) / 7200,
            p.until, p.is_open, p.rate
     from since_paid p
+), running_now as (
+    select coalesce(sum(
+        (2 * floor(extract(epoch from greatest(r.paid, $2) - r.since))::bigint * r.rate + 3600) / 7200
+        - (2 * floor(extract(epoch from r.paid - r.since))::bigint * r.rate + 3600) / 7200), 0)::bigint as accrued
+    from running r
+), uncollected as (
+    select day, after - coalesce(lag(after) over (order by day), 0) as usd_micros, until
+    from uncollected_days where account_id = $1
+    union all
+    select to_char($2 at time zone 'UTC', 'YYYY-MM-DD'),
+           greatest(0, r.accrued - coalesce((a.totals->>'credits:paid')::bigint, 0)
+                                 - coalesce((a.totals->>'credits:bonus')::bigint, 0)), $2
+    from running_now r join accounts a on a.account_id = $1
+    where $3
 ), history as (
     select entry_id, type, usd_micros as amount, created_at, description, instance_id, reference_id,
            null::bigint as seconds, null::bigint as rate, true as is_final
@@ -57,9 +72,15 @@ with running as (
            trim(m.line || ' ' || coalesce(m.label, '')), m.instance_id, null, u.seconds, u.rate, not u.is_open
     from usage u join meters m on m.account_id = $1 and m.meter_id = u.meter_id
     where u.usd_micros <> 0 or u.seconds <> 0
+    union all
+    select n.day || '.uncollected', 'uncollected', sum(n.usd_micros)::bigint,
+           least(max(n.until), n.day::timestamp at time zone 'UTC' + interval '1 day' - interval '1 microsecond'),
+           'Not collected: the balance was empty', null, null, null, null,
+           n.day <> to_char($2 at time zone 'UTC', 'YYYY-MM-DD')
+    from uncollected n group by n.day having sum(n.usd_micros) <> 0
 )
 """
-# $3 since, $4 until, $5 types (null: all), $6 instance (empty: all), $7 limit, $8 offset
+# $4 since, $5 until, $6 types (null: all), $7 instance (empty: all), $8 limit, $9 offset
 _ENTRIES_SQL = (
     USAGE_CTE  # noqa: S608 - constants only
     + """, balanced as (
@@ -67,21 +88,21 @@ _ENTRIES_SQL = (
     from history
 )
 select *, count(*) over () as total from balanced
-where ($3::timestamptz is null or created_at >= $3) and ($4::timestamptz is null or created_at < $4)
-  and ($5::text[] is null or type = any($5)) and ($6 = '' or instance_id = $6)
-order by created_at desc, entry_id desc limit $7 offset $8
+where ($4::timestamptz is null or created_at >= $4) and ($5::timestamptz is null or created_at < $5)
+  and ($6::text[] is null or type = any($6)) and ($7 = '' or instance_id = $7)
+order by created_at desc, entry_id desc limit $8 offset $9
 """
 )
-# $3 since day, $4 until day, $5 instance, $6 limit, $7 offset
+# $4 since day, $5 until day, $6 instance, $7 limit, $8 offset
 _USAGE_SQL = (
     USAGE_CTE
     + """
 select u.day, u.meter_id, u.seconds, u.usd_micros, u.is_open, m.instance_id, m.line, m.label,
        count(*) over () as total, (sum(u.usd_micros) over ())::bigint as usd_micros_total
 from usage u join meters m on m.account_id = $1 and m.meter_id = u.meter_id
-where (u.usd_micros <> 0 or u.seconds <> 0) and ($3 = '' or u.day >= $3) and ($4 = '' or u.day <= $4)
-  and ($5 = '' or m.instance_id = $5)
-order by u.day desc, m.instance_id, m.line, u.meter_id limit $6 offset $7
+where (u.usd_micros <> 0 or u.seconds <> 0) and ($4 = '' or u.day >= $4) and ($5 = '' or u.day <= $5)
+  and ($6 = '' or m.instance_id = $6)
+order by u.day desc, m.instance_id, m.line, u.meter_id limit $7 offset $8
 """
 )
 
@@ -91,6 +112,7 @@ async def list_entries(query: ListEntries, context: Context) -> EntryList:
         _ENTRIES_SQL,
         query.account_id,
         context.world.clock.now(),
+        context.world.settings.prepaid,
         query.since,
         query.until,
         [_row_type(kind) for kind in query.types] or None,
@@ -147,7 +169,8 @@ async def usage_of(
     offset: int = 0,
 ) -> UsageList:
     """Usage of a range of days, inclusive; empty bounds are open."""
-    rows = await context.pool.fetch(_USAGE_SQL, account_id, now, *days, instance_id, limit, offset)
+    prepaid = context.world.settings.prepaid
+    rows = await context.pool.fetch(_USAGE_SQL, account_id, now, prepaid, *days, instance_id, limit, offset)
     items = [
         UsageDay(
             day=row["day"],

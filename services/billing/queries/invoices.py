@@ -33,7 +33,7 @@ select to_char(created_at at time zone 'UTC', 'YYYY-MM') as month,
        sum(amount)::bigint as moved,
        (sum(sum(amount)) over (order by to_char(created_at at time zone 'UTC', 'YYYY-MM')))::bigint as closing,
        (-coalesce(sum(amount) filter (where type like 'line:%'), 0))::bigint as usage,
-       coalesce(sum(amount) filter (where type = 'adjustment'), 0)::bigint as adjustments
+       coalesce(sum(amount) filter (where type in ('adjustment', 'uncollected')), 0)::bigint as adjustments
 from history group by 1 order by 1 desc
 """
 )
@@ -46,7 +46,7 @@ from accounts a where a.account_id = $1
 async def list_invoices(query: ListInvoices, context: Context) -> InvoiceList:
     now = context.world.clock.now()
     charged = await context.pool.fetchrow(_CHARGED_SQL, query.account_id)
-    rows = await context.pool.fetch(_MONTHS_SQL, query.account_id, now)
+    rows = await context.pool.fetch(_MONTHS_SQL, query.account_id, now, context.world.settings.prepaid)
     return InvoiceList([_month(query.account_id, row, charged, now) for row in rows])
 
 
@@ -91,7 +91,7 @@ def month_end(month: str) -> datetime:
 async def get_invoice(query: GetInvoice, context: Context) -> Invoice:
     now = context.world.clock.now()
     charged = await context.pool.fetchrow(_CHARGED_SQL, query.account_id)
-    rows = await context.pool.fetch(_MONTHS_SQL, query.account_id, now)
+    rows = await context.pool.fetch(_MONTHS_SQL, query.account_id, now, context.world.settings.prepaid)
     row = next((row for row in rows if row["month"] == query.month), None)
     if row is None and query.month == f"{now:%Y-%m}":
         balance = rows[0]["closing"] if rows else 0

@@ -273,11 +273,33 @@ def test_who_pays_afterwards_is_counted_and_warned_but_never_stopped():
     assert UsageCharged in kinds(later)
 
 
-def test_debts_are_paid_first():
+def test_what_a_prepaid_balance_does_not_cover_is_earned_but_never_asked_for():
     ledger = run([welcome(1), rate(0, USD), tick(2 * HOUR)])
-    assert ledger.totals["owed"] == -USD
+    assert (ledger.posted_usd_micros, ledger.totals["uncollected"], revenue(ledger)) == (0, -USD, 2 * USD)
     after = run([rate(2 * HOUR, 0), bought(10, seconds=2 * HOUR + 1)], ledger)
-    assert (after.totals["owed"], after.totals["credits:paid"], revenue(after)) == (0, 9 * USD, 2 * USD)
+    assert (after.posted_usd_micros, after.totals["uncollected"]) == (10 * USD, -USD)
+
+
+def test_what_was_not_collected_is_corrected_before_the_customers_money_until_money_comes():
+    """It had stopped half an hour before: that was never paid for. After a purchase a doubt is the customer's."""
+    ledger = run([welcome(1), rate(0, USD), tick(2 * HOUR)])
+    stopped = rate(5_400, 0, now=2 * HOUR)
+    at_once = run([stopped], ledger)
+    assert (at_once.posted_usd_micros, at_once.totals["uncollected"]) == (0, -USD // 2)
+    later = run([bought(10, seconds=2 * HOUR), stopped], ledger)
+    assert (later.posted_usd_micros, later.totals["uncollected"]) == (10 * USD + USD // 2, -USD)
+
+
+def test_who_pays_afterwards_owes_and_debts_are_paid_first():
+    ledger = Ledger()
+    wishes = [welcome(1), rate(0, USD), tick(2 * HOUR), rate(2 * HOUR, 0), bought(10, seconds=2 * HOUR + 1)]
+    owed: list[int] = []
+    for wish in wishes:
+        for event in ACCOUNT_PAID_AFTERWARDS.decide(ledger, wish):
+            ledger = ACCOUNT_PAID_AFTERWARDS.evolve(ledger, event)
+        owed.append(ledger.totals.get("owed", 0))
+    assert owed == [0, 0, -USD, -USD, 0]
+    assert (ledger.totals["credits:paid"], revenue(ledger)) == (9 * USD, 2 * USD)
 
 
 def test_auto_top_up_asks_once_and_waits_after_a_refusal():

@@ -13,9 +13,11 @@ from libs.money import cost_micros
 from proto.billing.commands import AdjustLedger, NoteEnd, NoteRate
 from proto.billing.events import MeterChanged, UsageCharged
 from proto.billing.ledger import Ledger
+from proto.billing.words import LINES
 from services.billing.decider.account import ACCOUNT
 from services.billing.decider.charging import LINES_PER_COMMIT_MAX
-from tests.spec.billing.ledgers import GPU_PRICE, at, bought, end, rate, revenue, run, tick
+from services.billing.decider.ladder import standing
+from tests.spec.billing.ledgers import GPU_PRICE, at, bought, end, hold, rate, revenue, run, tick
 
 HOUR = 3_600
 FEW = settings(max_examples=200, deadline=None)
@@ -52,23 +54,49 @@ facts = st.lists(
 
 def settled(ledger: Ledger) -> tuple[object, ...]:
     """What the customer is left with, once everything up to a common instant is charged."""
-    return ledger.totals, sorted(ledger.grants, key=lambda grant: grant.grant_id)
+    totals = {account: micros for account, micros in ledger.totals.items() if micros}
+    return totals, sorted(ledger.grants, key=lambda grant: grant.grant_id)
 
 
 @FEW
-@given(facts, st.randoms(use_true_random=False), st.lists(seconds, max_size=6))
+@given(facts, st.randoms(use_true_random=False), st.lists(seconds, max_size=6), st.sampled_from((1, 1_000)))
 def test_any_order_and_repetition_of_facts_gives_the_same_ledger(
-    heard: list[NoteRate | NoteEnd], chance: Random, ticks: list[int]
+    heard: list[NoteRate | NoteEnd], chance: Random, ticks: list[int], usd: int
 ):
     """Ticks fall anywhere in between: corrections make up for what was heard late."""
     late = replace(rate(20 * HOUR, 5, instance_id="inst_z"), now=at(20 * HOUR))
     last = [late, tick(21 * HOUR)]
-    in_order = run([bought(1_000), *sorted(heard, key=lambda fact: fact.at), *last])
+    in_order = run([bought(usd), *sorted(heard, key=lambda fact: fact.at), *last])
     shuffled = [*heard, *chance.choices(heard, k=len(heard))] if heard else []
     chance.shuffle(shuffled)
     for moment in sorted(ticks):
         shuffled.insert(chance.randrange(len(shuffled) + 1), tick(moment))
-    assert settled(run([bought(1_000), *shuffled, *last])) == settled(in_order)
+    assert settled(run([bought(usd), *shuffled, *last])) == settled(in_order)
+
+
+moments = st.one_of(
+    facts.map(lambda some: some[:1]),
+    st.builds(lambda when: [tick(when)], seconds),
+    st.builds(lambda usd, when: [bought(usd, f"pay_{usd}_{when}", when)], st.integers(1, 20), seconds),
+    st.builds(lambda micros, when: [hold(micros, "inst_c", when)], st.integers(1, 3 * GPU_PRICE), seconds),
+)
+
+
+@FEW
+@given(st.lists(moments, max_size=25), st.lists(seconds, min_size=1, max_size=5))
+def test_whatever_happens_usage_never_takes_a_prepaid_balance_below_zero(
+    story: list[list[NoteRate | NoteEnd]], looks: list[int]
+):
+    """Late facts and late ticks included, and at any instant between two ticks: available is never negative."""
+    ledger = Ledger()
+    for wish in (wish for wishes in story for wish in wishes):
+        ledger = run([wish], ledger)
+        for now in (*looks, 20 * HOUR):
+            stands = standing(ledger, at(now))
+            assert 0 <= stands.available_usd_micros <= stands.posted_usd_micros
+    earned = sum(revenue(ledger, line) for line in LINES)
+    bought_usd_micros = -ledger.totals.get("cash", 0)
+    assert ledger.posted_usd_micros == bought_usd_micros - earned - ledger.totals.get("uncollected", 0)
 
 
 def test_a_stop_that_is_heard_after_its_tick_is_corrected_not_edited():
