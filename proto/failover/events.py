@@ -37,6 +37,7 @@ class FailoverStarted(Event, tag="failover.started", kw_only=True, frozen=True):
     started_at: datetime
     gpu: str = ""
     test: bool = False
+    is_quiet: bool = False  # its account wants no webhooks about failovers
 
 
 class RungTried(Event, tag="failover.rung_tried", kw_only=True, frozen=True):
@@ -62,6 +63,7 @@ class WarmPoolSucceeded(Event, tag="failover.warm_pool_success", kw_only=True, f
     machine_id: str
     took_ms: int
     test: bool = False
+    is_quiet: bool = False
 
 
 class CpuStandbySucceeded(Event, tag="failover.cpu_standby_success", kw_only=True, frozen=True):
@@ -74,6 +76,7 @@ class CpuStandbySucceeded(Event, tag="failover.cpu_standby_success", kw_only=Tru
     machine_id: str
     took_ms: int
     test: bool = False
+    is_quiet: bool = False
 
 
 class CpuStandbyWanted(Event, tag="failover.cpu_standby_wanted", kw_only=True, frozen=True):
@@ -103,6 +106,7 @@ class CloudStorageSucceeded(Event, tag="failover.cloud_storage_success", kw_only
     machine_id: str
     took_ms: int
     test: bool = False
+    is_quiet: bool = False
 
 
 class RegionalVolumeSucceeded(Event, tag="failover.regional_volume_success", kw_only=True, frozen=True):
@@ -115,6 +119,7 @@ class RegionalVolumeSucceeded(Event, tag="failover.regional_volume_success", kw_
     machine_id: str
     took_ms: int
     test: bool = False
+    is_quiet: bool = False
 
 
 class VolumeWanted(Event, tag="failover.volume_wanted", kw_only=True, frozen=True):
@@ -157,6 +162,7 @@ class FailoverCompleted(Event, tag="failover.completed", kw_only=True, frozen=Tr
     completed_at: datetime
     gpu: str = ""
     test: bool = False
+    is_quiet: bool = False
     on_cpu: bool = False  # without a GPU, until there is one again
     auto_recovery: bool = False  # a GPU is to be looked for at once
 
@@ -177,6 +183,7 @@ class FailoverFailed(Event, tag="failover.failed", kw_only=True, frozen=True):
     phases: tuple[Phase, ...] = ()
     gpu: str = ""
     test: bool = False
+    is_quiet: bool = False
 
 
 # --- guard: private -----------------------------------------------------------------------------------------------
@@ -198,6 +205,7 @@ class LadderPlanned(Event, tag="failover.planned", kw_only=True, frozen=True):
     auto_recovery: bool = True
     volume_timeout_s: int = 120  # as `rung_timeout_s`, for the rung regional_volume
     withheld: tuple[Rung, ...] = ()
+    no_fallback: bool = False  # the account wants no CPU standby in the place of a warm pool
 
 
 class RungSkipped(Event, tag="failover.rung_skipped", kw_only=True, frozen=True):

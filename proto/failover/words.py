@@ -111,10 +111,20 @@ class GlobalSettings(Struct, frozen=True, omit_defaults=True):
     default_strategy: Strategy = "both"
     auto_apply_to_new_machines: bool = True
     notify_on_failover: bool = True
-    notify_channels: tuple[str, ...] = ("email", "slack")
+    notify_channels: tuple[str, ...] = ("webhook",)
     warm_pool: WarmPoolSettings = WarmPoolSettings()
     cpu_standby: CpuStandbySettings = CpuStandbySettings()
     regional_volume: RegionalVolumeSettings = RegionalVolumeSettings()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those in force. Events of older releases name others, of which nothing was ever sent."""
+        return ("webhook",) if self.notify_channels else ()
+
+    @property
+    def is_quiet(self) -> bool:
+        """No webhook is to tell of a failover."""
+        return not (self.notify_on_failover and self.channels)
 
 
 class MachineSettings(Struct, frozen=True, omit_defaults=True):

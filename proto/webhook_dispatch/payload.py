@@ -35,7 +35,7 @@ INSTANCE_EXTRAS = (
 # Of any other fact everything is told but what is the platform's own business or a secret.
 KEPT_BACK = frozenset({
     "type", "account_id", "webhook_url", "request_hash", "spec", "env", "sealed_secret", "health_check", "dialect",
-    "packs", "next_tick_at", "v",
+    "packs", "next_tick_at", "v", "is_quiet",
 })  # fmt: skip
 # Seed 001's word for why an instance was moved.
 MIGRATION_REASONS = {"spot_preemption": "spot_reclaim"}

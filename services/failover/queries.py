@@ -232,9 +232,10 @@ async def get_readiness(query: GetReadiness, context: Context) -> Readiness:
     strategy = query.strategy or ladder.effective_strategy(own, account)
     allowed = RUNGS_OF[strategy] if query.strategy else ladder.allowed_rungs(strategy, own, account)
     withheld = () if query.strategy else ladder.withheld_rungs(account)
+    no_fallback = ladder.is_fallback_off(strategy, own, account)
     plan: list[PlanStep] = []
     for rung in ladder.order_of(own):
-        why = ladder.objection(rung, guard, allowed=allowed, withheld=withheld, now=now)
+        why = ladder.objection(rung, allowed, guard, now, withheld=withheld, no_fallback=no_fallback)
         plan.append(PlanStep(rung, not why, why))
     blockers = [Blocker(step.rung, step.reason) for step in plan if step.reason not in ("", ladder.NOT_IN_STRATEGY)]
     general = _general_blockers(strategy == "disabled", guard, now)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from libs.eventlog import Page
 from libs.eventlog.memory import MemoryLog
 from libs.sealed_urls import hidden
+from proto.failover.events import FailoverFailed
 from proto.webhook_dispatch.commands import (
     ForgetDeliveries,
     PauseEndpoint,
@@ -42,6 +43,10 @@ from tests.integration.webhook_world import (
     webhook_world,
 )
 
+QUIET = FailoverFailed(
+    failover_id="fo_1", instance_id="inst_1", account_id=ACCOUNT, reason="host_failure", original_machine_id="mach_1",
+    error="disabled", total_ms=0, attempts=(), failed_at=datetime(2026, 11, 22, tzinfo=UTC), is_quiet=True,
+)  # fmt: skip
 SECRET = "a secret of mine"
 SECRET_TOKEN = "a-token-in-a-url"
 
@@ -54,6 +59,7 @@ async def delivered(world: WebhookWorld, endpoint_id: str, number: int) -> bool:
 async def test_every_fact_arrives_in_order_signed_and_is_written_down(database_url: str) -> None:
     async with receiver() as target, webhook_world(database_url) as world:
         endpoint_id = await world.endpoint(target.url + "/hook", secret=SECRET)
+        await world.say(QUIET)  # first in its lane: had it been told, it would be before the others
         said = await world.say(*facts_of("inst_1"))
         await eventually(lambda: len(target.got) == 5)
         assert [got.json["id"] for got in target.got] == said

@@ -193,6 +193,7 @@ def _started(command: Start, strategy: Strategy, *, reason: str, test: bool) -> 
         started_at=command.now,
         gpu=command.gpu,
         test=test,
+        is_quiet=command.settings.is_quiet,
     )
 
 
@@ -211,6 +212,7 @@ def _planned(state: Guard, command: Start, strategy: Strategy) -> LadderPlanned:
         planned_at=command.now,
         auto_recovery=command.settings.cpu_standby.auto_recovery,
         withheld=() if is_named else ladder.withheld_rungs(command.settings),
+        no_fallback=ladder.is_fallback_off(strategy, state.settings, command.settings),
     )
 
 
@@ -226,7 +228,7 @@ def _climb(state: Guard, events: Sequence[Event], now: datetime) -> Sequence[Eve
     for rung in run.ladder:
         if rung in settled:
             continue
-        why = ladder.objection(rung, state, allowed=run.allowed, withheld=run.withheld, now=now)
+        why = ladder.objection(rung, run.allowed, state, now, withheld=run.withheld, no_fallback=run.no_fallback)
         if not why:
             return [*said, _try(state, run, rung, now)]
         skipped = RungSkipped(
@@ -271,6 +273,7 @@ def _failed(state: Guard, error: str, now: datetime) -> FailoverFailed:
         failed_at=now,
         gpu=run.gpu,
         test=run.test,
+        is_quiet=run.is_quiet,
     )
 
 
@@ -330,6 +333,7 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
         machine_id=command.machine_id,
         took_ms=milliseconds_between(tried_at, command.now),
         test=run.test,
+        is_quiet=run.is_quiet,
     )
     completed = FailoverCompleted(
         failover_id=run.failover_id,
@@ -350,6 +354,7 @@ def _note_ready(state: Guard, command: NoteReady) -> Sequence[Event]:
         completed_at=command.now,
         gpu=run.gpu,
         test=run.test,
+        is_quiet=run.is_quiet,
         on_cpu=command.on_cpu,
         auto_recovery=command.on_cpu and run.auto_recovery,
     )

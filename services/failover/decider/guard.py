@@ -64,12 +64,14 @@ class Run(Struct, frozen=True):
     started_at: datetime
     gpu: str
     test: bool
+    is_quiet: bool = False
     ladder: tuple[Rung, ...] = ()
     allowed: tuple[Rung, ...] = ()
     rung_timeout_s: int = 0
     auto_recovery: bool = True
     volume_timeout_s: int = 0
     withheld: tuple[Rung, ...] = ()
+    no_fallback: bool = False
     attempts: tuple[Attempt, ...] = ()
     rung: Rung | None = None
     tried_at: datetime | None = None
@@ -172,6 +174,7 @@ def _started(state: Guard, event: FailoverStarted) -> Guard:
         gpu=event.gpu,
         test=event.test,
         lost_at=before[1] if before is not None and before[0] == event.machine_id else None,
+        is_quiet=event.is_quiet,
     )
     return replace(
         state,
@@ -200,6 +203,7 @@ def _planned(state: Guard, event: LadderPlanned) -> Guard:
         auto_recovery=event.auto_recovery,
         volume_timeout_s=event.volume_timeout_s,
         withheld=event.withheld,
+        no_fallback=event.no_fallback,
     )
     return replace(state, run=run, limits=event.limits)
 

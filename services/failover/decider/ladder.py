@@ -25,6 +25,7 @@ NOT_CONFIGURED = "not_configured"
 BREAKER_OPEN = "breaker_open"
 NO_SNAPSHOT = "no_snapshot"
 NO_VOLUME = "no_volume"
+FALLBACK_OFF = "fallback_off"
 
 
 def effective_strategy(own: MachineSettings, account: GlobalSettings) -> Strategy:
@@ -70,10 +71,27 @@ def is_switched_off(rung: Rung, own: MachineSettings, account: GlobalSettings) -
             return False
 
 
-def objection(rung: Rung, guard: Guard, *, allowed: tuple[Rung, ...], withheld: tuple[Rung, ...], now: datetime) -> str:
+def is_fallback_off(strategy: Strategy, own: MachineSettings, account: GlobalSettings) -> bool:
+    """Whether the CPU standby could only stand in for the warm pool, and the account wants no such thing. An instance
+    with settings of its own chooses by its strategy."""
+    pool = account.warm_pool
+    if pool.fallback_to_cpu_standby or not pool.enabled or not own.use_global_settings:
+        return False
+    return {"warm_pool", "cpu_standby"} <= set(RUNGS_OF[strategy])
+
+
+def objection(
+    rung: Rung,
+    allowed: tuple[Rung, ...],
+    guard: Guard,
+    now: datetime,
+    *,
+    withheld: tuple[Rung, ...],
+    no_fallback: bool,
+) -> str:
     """Why this rung is passed over now, empty when it may be climbed."""
     if rung not in allowed:
-        return NOT_IN_STRATEGY
+        return FALLBACK_OFF if no_fallback and rung == "cpu_standby" else NOT_IN_STRATEGY
     if rung in withheld:
         return AUTO_FAILOVER_OFF
     if guard.is_breaker_open(rung, now):
@@ -95,7 +113,12 @@ def pool_objection(pool: PoolSeen) -> str:
 
 def allowed_rungs(strategy: Strategy, own: MachineSettings, account: GlobalSettings) -> tuple[Rung, ...]:
     """The rungs of a strategy that are switched on."""
-    return tuple(rung for rung in RUNGS_OF[strategy] if not is_switched_off(rung, own, account))
+    no_fallback = is_fallback_off(strategy, own, account)
+    return tuple(
+        rung
+        for rung in RUNGS_OF[strategy]
+        if not is_switched_off(rung, own, account) and not (no_fallback and rung == "cpu_standby")
+    )
 
 
 def withheld_rungs(account: GlobalSettings) -> tuple[Rung, ...]:

@@ -28,11 +28,15 @@ from services.failover.decider import ladder
 from services.failover.decider.guard import Guard
 
 DEFAULTS = GlobalSettings()
+NO_SUCH_CHANNEL = "only webhook is sent here; send that, and make one with POST /api/v1/webhooks"
 S = TypeVar("S", bound=Struct)
 V = TypeVar("V")
 
 
 def decide(state: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
+    channels = command.patch.notify_channels
+    if channels is not UNSET and set(channels) - {"webhook"}:
+        raise Refused("VALIDATION_ERROR", field="notify_channels", reason=NO_SUCH_CHANNEL)
     changed = merged(state, command.patch)
     if changed == state:
         return []

@@ -51,11 +51,13 @@ class Named(NamedTuple):
 
 
 def read_fact(stored: Stored) -> Fact | None:
-    """None for what no webhook tells."""
+    """None for what no webhook tells, or what its account does not want told (`is_quiet`)."""
     _, account_id, event_type = stored.subject.split(".", 2)
     if event_type not in _TOLD:
         return None
     fields = _fields.decode(stored.data)
+    if fields.get("is_quiet"):
+        return None
     instance_id = fields.get("instance_id", "")
     return Fact(
         event_type=event_type,

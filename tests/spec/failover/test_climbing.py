@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from libs.spec.given import Given, spec
-from proto.failover.commands import UpdateMachineSettings
+from proto.failover.commands import NoteCpuStandby, UpdateMachineSettings
 from proto.failover.events import (
     CloudStorageSucceeded,
     FailoverCompleted,
@@ -106,6 +106,31 @@ def test_without_a_pool_every_rung_is_skipped_with_its_reason_and_the_failover_f
         ("regional_volume", "not_in_strategy"),
         ("cloud_storage", "not_in_strategy"),
     ]
+
+
+def test_a_cpu_standby_that_may_not_stand_in_is_passed_over_with_that_reason() -> None:
+    account = GlobalSettings(warm_pool=WarmPoolSettings(fallback_to_cpu_standby=False))
+    in_sync = NoteCpuStandby(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, machine_id="mach_cpu")
+    failed = spec(GUARD).given().when(in_sync, replace(LOST, settings=account)).events[-1]
+    assert ("cpu_standby", "fallback_off") in [(attempt.rung, attempt.reason) for attempt in failed.attempts]
+
+
+@pytest.mark.parametrize(
+    ("account", "is_quiet"),
+    [
+        (GlobalSettings(), False),
+        (GlobalSettings(notify_on_failover=False), True),
+        (GlobalSettings(notify_channels=()), True),
+    ],
+)
+def test_what_is_said_of_a_failover_says_whether_its_account_wants_to_be_told(
+    account: GlobalSettings, is_quiet: bool
+) -> None:
+    lost = replace(LOST, settings=account)
+    helped = protected().when(lost).then_kinds(FailoverStarted, LadderPlanned, RungTried)
+    told = [*protected().when(lost).events, *helped.when(CLAIMED, READY).events, *helped.when(GIVE_UP).events]
+    public = (FailoverStarted, WarmPoolSucceeded, FailoverCompleted, FailoverFailed)
+    assert [one.is_quiet for one in told if isinstance(one, public)] == [is_quiet] * len(public)
 
 
 @pytest.mark.parametrize(("command", "kind"), [(NOT_AVAILABLE, RungSkipped), (PROMOTION_FAILED, RungFailed)])

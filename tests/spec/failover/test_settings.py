@@ -46,6 +46,12 @@ def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
     )
 
 
+def test_a_channel_that_nothing_is_sent_by_is_refused_and_one_of_an_older_release_is_not_shown() -> None:
+    spec(SETTINGS).given().when(patch(notify_channels=("email",))).refused("VALIDATION_ERROR", field="notify_channels")
+    assert GlobalSettings(notify_channels=("email", "slack")).channels == GlobalSettings().channels == ("webhook",)
+    spec(SETTINGS).given().when(patch(notify_channels=())).then_kinds(SettingsUpdated)
+
+
 def test_pools_are_told_what_was_changed_of_them_and_nothing_else() -> None:
     off = replace(patch(warm_pool=WarmPoolPatch(enabled=False, failover_timeout_seconds=60)), own_choice=("inst_9",))
     switched = spec(SETTINGS).given().when(off)
@@ -104,6 +110,26 @@ def test_switched_off_blocks_are_taken_out_of_the_strategy(
 ) -> None:
     own = MachineSettings(False, strategy, warm_pool, cpu_standby)
     assert ladder.effective_strategy(own, GlobalSettings()) == effective
+
+
+@pytest.mark.parametrize(
+    ("own", "account", "is_left_out"),
+    [
+        (MachineSettings(), GlobalSettings(), True),
+        (MachineSettings(), GlobalSettings(default_strategy="all"), True),
+        (MachineSettings(), GlobalSettings(default_strategy="cpu_standby"), False),  # it stands in for nothing
+        (MachineSettings(use_global_settings=False), GlobalSettings(), False),  # its own choice
+    ],
+)
+def test_a_cpu_standby_that_may_not_stand_in_for_a_warm_pool_is_left_out(
+    own: MachineSettings, account: GlobalSettings, is_left_out: bool
+) -> None:
+    account = replace(account, warm_pool=WarmPoolSettings(fallback_to_cpu_standby=False))
+    strategy = ladder.effective_strategy(own, account)
+    assert ladder.is_fallback_off(strategy, own, account) is is_left_out
+    assert ("cpu_standby" in ladder.allowed_rungs(strategy, own, account)) is not is_left_out
+    without_pool = replace(account, warm_pool=replace(account.warm_pool, enabled=False))
+    assert "cpu_standby" in ladder.allowed_rungs(strategy, own, without_pool)
 
 
 def test_a_machines_own_order_comes_first_and_every_rung_appears_once() -> None:

@@ -85,7 +85,8 @@ def test_a_standby_that_waits_to_be_told_is_no_readiness_whatever_it_has() -> No
     assert standby_readiness.is_withheld(told)
 
 
-def test_a_strategy_without_the_rung_says_nothing_of_it() -> None:
-    without = replace(FOUND, plan=[PLAN[0], replace(PLAN[1], is_ready=False, reason="not_in_strategy"), PLAN[2]])
+@pytest.mark.parametrize("reason", ["not_in_strategy", "fallback_off"])
+def test_a_rung_that_the_settings_leave_out_is_not_looked_at(reason: str) -> None:
+    without = replace(FOUND, plan=[PLAN[0], replace(PLAN[1], is_ready=False, reason=reason), PLAN[2]])
     assert with_cpu_standby(without, None, NOW) == without
     assert not standby_readiness.is_asked_for(without)

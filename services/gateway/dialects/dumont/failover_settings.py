@@ -168,7 +168,7 @@ def _global(settings: GlobalSettings) -> DumontGlobalSettings:
         default_strategy=settings.default_strategy,
         auto_apply_to_new_machines=settings.auto_apply_to_new_machines,
         notify_on_failover=settings.notify_on_failover,
-        notify_channels=settings.notify_channels,
+        notify_channels=settings.channels,
         warm_pool=DumontWarmPoolSettings(**structs.asdict(settings.warm_pool)),
         cpu_standby=DumontCpuStandbySettings(**structs.asdict(settings.cpu_standby)),
         regional_volume=_volume(settings.regional_volume),

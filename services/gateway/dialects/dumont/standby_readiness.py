@@ -18,7 +18,7 @@ from proto.instance.copy_queries import CpuStandbyView
 from services.gateway.dialects import milliseconds_or_none
 
 RUNG: Rung = "cpu_standby"
-NOT_IN_STRATEGY = "not_in_strategy"
+LEFT_OUT = ("not_in_strategy", "fallback_off")
 # The failover service's own reasons: whatever the standby says, they stand.
 AUTO_FAILOVER_OFF, BREAKER_OPEN = "auto_failover_off", "breaker_open"
 
@@ -34,8 +34,8 @@ class DumontCpuReadiness(Struct, frozen=True, kw_only=True):
 
 
 def is_asked_for(found: Readiness) -> bool:
-    """Whether the strategy has this rung at all."""
-    return any(step.rung == RUNG and step.reason != NOT_IN_STRATEGY for step in found.plan)
+    """Whether the settings leave this rung in."""
+    return any(step.rung == RUNG and step.reason not in LEFT_OUT for step in found.plan)
 
 
 def is_withheld(found: Readiness) -> bool:
