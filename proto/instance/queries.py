@@ -312,7 +312,8 @@ class ReceiveOrder(Struct, frozen=True):
 
 
 class AgentAnswer(Struct, frozen=True):
-    """What the agent should do next."""
+    """What the agent should do next. `carries`: this machine carries the instance and has its files, so the customer's
+    command may run."""
 
     action: Literal["none", "prepare_hibernate", "shutdown"]
     message: str
@@ -321,6 +322,7 @@ class AgentAnswer(Struct, frozen=True):
     hibernate_at: datetime | None = None
     sync: SyncOrder | None = None
     receive: ReceiveOrder | None = None
+    carries: bool = False
 
 
 class ReceivedReport(Struct, frozen=True):

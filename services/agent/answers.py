@@ -65,6 +65,7 @@ class _Said(Struct, frozen=True):
     snapshot: SnapshotOrder | None = None
     sync: SyncOrder | None = None
     receive: ReceiveOrder | None = None
+    carries: bool = False
 
 
 class _Envelope(Struct, frozen=True):
@@ -72,7 +73,10 @@ class _Envelope(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What to do, in order, and when to speak again. `unknown` are words we do not know."""
+    """What to do, in order, and when to speak again. `unknown` are words we do not know.
+
+    `carries`: this machine carries the instance and has its files.
+    """
 
     deeds: tuple[Deed, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -80,6 +84,7 @@ class Answer(Struct, frozen=True):
     snapshot: SnapshotOrder | None = None
     sync: SyncOrder | None = None
     receive: ReceiveOrder | None = None
+    carries: bool = False
 
 
 def read_answer(body: bytes) -> Answer:
@@ -95,9 +100,8 @@ def read_answer(body: bytes) -> Answer:
     pause_s = said.next_heartbeat_in
     if pause_s is not None:
         pause_s = min(max(pause_s, INTERVAL_MIN_S), INTERVAL_MAX_S)
-    return Answer(
-        deeds, tuple(word for word in words if word not in DEEDS), pause_s, said.snapshot, said.sync, said.receive
-    )
+    unknown = tuple(word for word in words if word not in DEEDS)
+    return Answer(deeds, unknown, pause_s, said.snapshot, said.sync, said.receive, said.carries)
 
 
 def _word(command: Any) -> str:

@@ -119,6 +119,8 @@ class _Agent:
         self._work.order(answer.snapshot)
         self._work.receive(answer.receive)  # first: what has handed over is held still until it is ended
         self._work.sync(answer.sync)
+        if answer.carries:
+            self._work.run_start_command()
         if "shutdown" in answer.deeds:
             self._message = "shutting down"
             self._write_status()

@@ -32,7 +32,9 @@ class AgentSettings(Struct, frozen=True):
     agent_dir: Annotated[str, setting("where the agent keeps its status", unit="path")] = "."
     agent_workspace: Annotated[str, setting("the customer's files; their disk is reported", unit="path")] = "/workspace"
     agent_restore: Annotated[str, setting("the snapshot that this machine is to be filled from; empty: none")] = ""
-    agent_start_command: Annotated[str, setting("the customer's command, run when the files are back")] = ""
+    agent_start_command: Annotated[
+        str, setting("the customer's command, run when the files are there and this machine carries the instance")
+    ] = ""
     agent_start_env: Annotated[str, setting("the customer's variables for it, one JSON object")] = ""
     agent_gpu_file: Annotated[
         str, setting("file with the GPUs' readings where there is no driver to ask, read each time", unit="path")

@@ -81,6 +81,25 @@ class Work:
         if self._settings.agent_restore:
             self._filling = self._group.create_task(self._fill())
 
+    def run_start_command(self) -> None:
+        """The customer's, once per boot. This machine has the files, and no other carries the instance."""
+        command, boot = self._settings.agent_start_command, _boot(self._settings)
+        path = Path(self._settings.agent_dir, COMMAND_FILE)
+        if not command or (path.exists() and path.read_text() == boot):
+            return
+        path.write_text(boot)
+        with Path(self._settings.agent_dir, "start.log").open("ab") as log:
+            subprocess.Popen(  # noqa: S602 - the customer's own command in the customer's own machine
+                command,
+                shell=True,
+                cwd=self._settings.agent_workspace,
+                env=self._command_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
     def order(self, order: SnapshotOrder | None) -> None:
         """Asked for with every heartbeat until it is there, so one under way is left alone."""
         if order is None or self.is_busy:
@@ -143,7 +162,7 @@ class Work:
 
     async def _took_over(self, done: Restored) -> None:
         self._note_serving()
-        self._run_start_command()
+        self.run_start_command()
         self.message = f"took over with {done.files} files"
         await self._tell(lambda: restoring.report(done, settings=self._settings, transfer=self._transfer))
 
@@ -168,7 +187,7 @@ class Work:
                 self.message, why = f"not restored: {error}", str(error)
                 await self._tell(lambda: restoring.report_failure(source, why, self._transfer))
                 return
-        self._run_start_command()
+        self.run_start_command()
         self.message = f"restored {done.files} files"
         if not done.reported:
             found: Restored = done
@@ -184,24 +203,6 @@ class Work:
                 await self._clock.sleep(REPORT_PAUSE_S)
             else:
                 return
-
-    def _run_start_command(self) -> None:
-        command, boot = self._settings.agent_start_command, _boot(self._settings)
-        path = Path(self._settings.agent_dir, COMMAND_FILE)
-        if not command or (path.exists() and path.read_text() == boot):
-            return
-        path.write_text(boot)
-        with Path(self._settings.agent_dir, "start.log").open("ab") as log:
-            subprocess.Popen(  # noqa: S602 - the customer's own command in the customer's own machine
-                command,
-                shell=True,
-                cwd=self._settings.agent_workspace,
-                env=self._command_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
 
     def _command_environment(self) -> dict[str, str]:
         """The customer's variables, and nothing of ours."""

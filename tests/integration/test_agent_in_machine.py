@@ -107,6 +107,33 @@ async def test_prepare_hibernate_is_reported_as_syncing(daemon: Daemon, gateway:
             pass
 
 
+async def test_the_start_command_waits_until_the_machine_carries_the_instance_and_runs_once_per_boot(
+    daemon: Daemon, gateway: Gateway
+) -> None:
+    """As a promoted standby's does. It was not run at all, so nothing served after a failover to the warm pool."""
+    command = {"DUMONT_AGENT_START_COMMAND": "echo $WHO >> started", "DUMONT_AGENT_START_ENV": '{"WHO": "mine"}'}
+    machine_id = (await daemon.order("mach_1", agent_env=environment(gateway) | command))["machine_id"]
+    started = daemon.root / "machines" / machine_id / "workspace" / "started"
+    for _ in range(2):
+        await gateway.next()
+    assert not started.exists()
+    for answer in ({"carries": True}, {"carries": True, "commands": ["restart"]}, {"carries": True}):
+        gateway.answer = {**answer, "next_heartbeat_in": 1}
+        for _ in range(2):  # the second says that the first was answered
+            await gateway.next()
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not started.exists():
+            await gateway.next()
+    assert started.read_text().split() == ["mine"]
+    for verb, status in (("stop", "stopped"), ("start", "running")):
+        await daemon.call("POST", f"/v1/machines/{machine_id}/{verb}")
+        await daemon.until(machine_id, status)
+    gateway.answer = {"carries": True, "next_heartbeat_in": 1}
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while started.read_text().split() != ["mine", "mine"]:
+            await gateway.next()
+
+
 async def test_shutdown_ends_the_machine_in_order(daemon: Daemon, gateway: Gateway) -> None:
     machine = await daemon.order("mach_1", agent_env=environment(gateway))
     await gateway.next()

@@ -20,7 +20,7 @@ from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
 from libs.eventlog.wire import header
 from libs.tokens import mint_agent_token
-from tests.journey.platform import ROOT, Platform, eventually, platform
+from tests.journey.platform import ROOT, Platform, eventually, machines_directory, platform
 
 READY_S_MAX = 60.0
 FILES = 20
@@ -141,7 +141,7 @@ def told(up: Platform, instance_id: str) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["hot", "stopped"])
 def test_a_preempted_instance_goes_on_under_its_id_with_its_files(up: Platform, mode: str) -> None:
-    before = running_instance(up)
+    before = running_instance(up, onstart_cmd="date +%s.%N >> started.txt")
     instance_id, chance = before["id"], random.Random(7)
     early = {f"early-{number}.bin": chance.randbytes(20_000) for number in range(FILES)}
     write(up, before, early)
@@ -163,7 +163,11 @@ def test_a_preempted_instance_goes_on_under_its_id_with_its_files(up: Platform, 
     written = {name: hashlib.sha256(content).hexdigest() for name, content in {**early, **late}.items()}
     assert checksums(up, after, written) == written
     write(up, after, {"early-0.bin": b"the work goes on"})  # what the lost machine wrote can be changed
+    started = machines_directory(up.data_dir) / after["provider_instance_id"] / "workspace" / "started.txt"
+    runs = lambda: len(started.read_text().split())  # noqa: E731
+    eventually(lambda: runs() == 2, timeout_s=30, what="the start command on both machines", seen=runs)
     until(up, f"/warmpool/status/{instance_id}", lambda pool: pool["state"] == "active", "another standby")
+    assert runs() == 2, "the next standby does not run it"
     facts = told(up, instance_id)
     story = [fact for fact in facts[facts.index("instance.interrupted") :] if fact in STORY]
     assert story == STORY

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from libs.tokens import mint_agent_token
 from proto.instance.events import MachineRequested
-from proto.instance.words import MachineSpec, Offer, Volume
+from proto.instance.words import Offer, Volume
 from services.instance.effects.sealed_specs import opened_spec
 from services.instance.effects.world import World
 from services.instance.providers import MachineOrder
@@ -23,7 +23,7 @@ def order(
     event: MachineRequested, offer: Offer, world: World, *, attached: Volume | None = None, made: Volume | None = None
 ) -> MachineOrder:
     """With the volume that is there (`attached`: it has the files) or that was made for it. A standby does not run the
-    customer's command: two of them would write the same files. One that syncs fill runs it when it takes over."""
+    customer's command: two of them would write the same files. Its agent runs it when the standby has taken over."""
     token = mint_agent_token(
         world.secret.reveal(),
         machine_id=event.machine_id,
@@ -40,12 +40,13 @@ def order(
     is_to_be_filled = bool(event.restore) and attached is None
     if is_to_be_filled:
         environment["DUMONT_AGENT_RESTORE"] = event.restore
-    if spec.start_command and (is_to_be_filled or event.role in FILLED_BY_SYNC):
-        # The customer's command needs the files: the agent runs it when they are there.
+    is_for_later = is_to_be_filled or event.role != "primary"
+    if spec.start_command and is_for_later:
+        # It needs the files, and the machine must carry the instance: the agent runs it when both hold.
         environment["DUMONT_AGENT_START_COMMAND"] = spec.start_command
         environment["DUMONT_AGENT_START_ENV"] = msgspec.json.encode(spec.env).decode()
-    if is_to_be_filled or event.role != "primary":
-        spec = _without_command(spec)
+    if is_for_later:
+        spec = replace(spec, start_command="")
     volume = attached or made
     return MachineOrder(
         event.machine_id,
@@ -56,7 +57,3 @@ def order(
         mount_path=volume.mount_path if volume else "",
         extra_public_keys=(public_key(world.secret, event.machine_id),) if event.role in FILLED_BY_SYNC else (),
     )
-
-
-def _without_command(spec: MachineSpec) -> MachineSpec:
-    return replace(spec, start_command="")

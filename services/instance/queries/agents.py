@@ -33,6 +33,7 @@ AGENTS_MAX = 1_000
 STANDBY_HEARTBEAT_S = 2  # a machine that is to take over, or to hand over, hears of it soon
 RETURN_INTERVAL_S = 1  # on the way back one copy follows the other
 FILLED_BY_SYNC = ("cpu_standby", "successor")
+STANDBY = "standby"  # of the warm pool
 ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
 
 
@@ -145,7 +146,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     if reason or row is None:
         return AgentAnswer("shutdown" if reason else "none", reason, pace_s)
     receive = _receive(report, row)
-    if receive is not None or row["return_stage"] in ("filling", "handing_over"):
+    if receive is not None or row["role"] == STANDBY or row["return_stage"] in ("filling", "handing_over"):
         pace_s = min(pace_s, STANDBY_HEARTBEAT_S)
     is_to_sleep = row["instance_status"] == "hibernating" and receive is None
     return AgentAnswer(
@@ -156,7 +157,12 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
         hibernate_at=row["hibernate_at"],
         sync=_sync(report, row, context.world.secret),
         receive=receive,
+        carries=row["current_machine_id"] == report.machine_id and _has_files(row),
     )
+
+
+def _has_files(row: Record) -> bool:
+    return not row["restore"] or row["restored_at"] is not None
 
 
 def _receive(report: AgentReport, row: Record) -> ReceiveOrder | None:
@@ -164,7 +170,7 @@ def _receive(report: AgentReport, row: Record) -> ReceiveOrder | None:
     if row["role"] in FILLED_BY_SYNC:
         return ReceiveOrder(row["current_generation"] or 0)
     is_current = row["current_machine_id"] == report.machine_id
-    if is_current and row["restore"] == SOURCE and row["restored_at"] is None:
+    if is_current and row["restore"] == SOURCE and not _has_files(row):
         return ReceiveOrder(row["current_generation"] or 0, takes_over=True)
     return None
 

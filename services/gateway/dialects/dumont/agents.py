@@ -110,6 +110,8 @@ class DumontReceiveOrder(Struct, frozen=True, kw_only=True):
 
 
 class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
+    """`carries`: the machine carries its instance and has the files, so the customer's command may run."""
+
     received: bool
     success: bool
     instance_id: str
@@ -121,6 +123,7 @@ class DumontHeartbeatAnswer(Struct, frozen=True, kw_only=True):
     snapshot: DumontSnapshotOrder | None = None
     sync: DumontSyncOrder | None = None
     receive: DumontReceiveOrder | None = None
+    carries: bool = False
 
 
 class DumontAgent(Struct, frozen=True, kw_only=True):
@@ -166,6 +169,7 @@ async def heartbeat(call: Call) -> Answer:
             snapshot=None if order is None else DumontSnapshotOrder(order.snapshot_id, order.base_id),
             sync=_sync(answer.sync),
             receive=_receive(answer.receive),
+            carries=answer.carries,
         )
     )
 
