@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,7 +58,8 @@ def signed_headers(
     platform_key: Ed25519PrivateKey | None = None,
 ) -> dict[str, str]:
     """Everything but the length. The id stays the same over all tries, the timestamp is that of this one."""
-    content = b"%s.%d.%s" % (delivery_id.encode(), timestamp_s, body)
+    second = str(timestamp_s)
+    content = f"{delivery_id}.{second}.".encode() + body
     proofs = ["v1," + _base64(hmac.digest(key, content, "sha256")) for key in keys.hmac_keys]
     if platform_key is not None:
         proofs.append("v1a," + _base64(platform_key.sign(content)))
@@ -67,17 +67,17 @@ def signed_headers(
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,
         "webhook-id": delivery_id,
-        "webhook-timestamp": str(timestamp_s),
+        "webhook-timestamp": second,
         "webhook-signature": " ".join(proofs),
         "X-Dumont-Event": event_type,
         "X-Dumont-Delivery": delivery_id,
-        "X-Dumont-Timestamp": str(timestamp_s),
+        "X-Dumont-Timestamp": second,
     }
     if keys.texts:
-        plain = "sha256=" + hmac.new(keys.texts[0], body, hashlib.sha256).hexdigest()
+        plain = "sha256=" + hmac.digest(keys.texts[0], body, "sha256").hex()
         headers["X-Signature-SHA256"] = headers["X-Webhook-Signature"] = plain
     return headers
 
 
 def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
+    return binascii.b2a_base64(raw, newline=False).decode()

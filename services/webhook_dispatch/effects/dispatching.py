@@ -204,13 +204,20 @@ class Dispatcher:
         assert self._group is not None
         now_s = self._clock.monotonic_s()
         while (taken := self._lanes.take(now_s)) is not None:
-            self._group.create_task(self._attempt(*taken))
+            self._group.create_task(self._send_on(*taken))
+
+    async def _send_on(self, box: Box, parcel: Parcel) -> None:
+        """This one, and then whatever has its turn in the place that it leaves."""
+        taken: tuple[Box, Parcel] | None = (box, parcel)
+        while taken is not None:
+            await self._attempt(*taken)
+            taken = self._lanes.take(self._clock.monotonic_s())
+            self._pump()  # a receiver that is no longer in doubt may be sent more than one at once
 
     async def _attempt(self, box: Box, parcel: Parcel) -> None:
         at = self._clock.now()
         if parcel.attempts and await self._sender.is_settled(box.target, parcel):
             self._leave(box, parcel)
-            self._pump()
             return
         if not parcel.attempts and parcel.delivery is not None:
             delay_s = (at - parcel.delivery.event_at).total_seconds()
@@ -220,7 +227,6 @@ class Dispatcher:
         parcel.attempts += 1
         parcel.tries += 1
         self._settle(box, parcel, answer, at)
-        self._pump()
 
     def _settle(self, box: Box, parcel: Parcel, answer: Answer, at: datetime) -> None:
         """What the answer means for the lane, and that it is written down."""

@@ -112,4 +112,4 @@ def _parcel(fact: Fact, target: Target, body: str) -> Parcel:
 
 
 def _at(stored: Stored) -> datetime:
-    return msgspec.convert(header(stored.headers, b"ce-time").decode(), datetime, strict=False)
+    return datetime.fromisoformat(header(stored.headers, b"ce-time").decode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import cache
 
 import aiohttp
 from msgspec import Struct
@@ -75,10 +76,9 @@ class Poster:
     ) -> Answer:
         """Never raises for anything the receiver or the network does."""
         started_s = self._clock.monotonic_s()
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+                url, data=body, headers=headers, allow_redirects=False, timeout=_timeout(timeout_s)
             ) as response:
                 text = await _read(response)
                 return Answer(
@@ -99,15 +99,21 @@ class Poster:
 
     def _retry_after_s(self, response: aiohttp.ClientResponse) -> int:
         """Seconds or a date; anything else counts for nothing."""
-        said = response.headers.get("Retry-After", "").strip()
-        if response.status not in SLOW_DOWN or not said:
+        if response.status not in SLOW_DOWN:
             return 0
+        said = response.headers.get("Retry-After", "").strip()
         if said.isascii() and said.isdigit():
             return int(said[:9])
         try:
             return max(0, round((parsedate_to_datetime(said) - self._clock.now()).total_seconds()))
         except (ValueError, TypeError):
             return 0
+
+
+@cache
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    """There are two or three different ones."""
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
 
 
 async def _read(response: aiohttp.ClientResponse) -> str:
