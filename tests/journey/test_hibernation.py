@@ -42,7 +42,8 @@ def test_a_hibernated_instance_costs_no_machine_and_wakes_with_its_files(own_dat
         assert call(up, "POST", f"/instances/{instance_id}/hibernate")["status"] == "hibernating"
         becomes(up, instance_id, "hibernated")
         eventually(lambda: not up.machines(), timeout_s=SETTLE_MAX_S, what="no machine at the cloud", seen=up.machines)
-        assert call(up, "POST", f"/instances/{instance_id}/hibernate")["status"] == "hibernated"
+        asleep = call(up, "POST", f"/instances/{instance_id}/hibernate")
+        assert (asleep["status"], asleep["status_reason"]) == ("hibernated", "user_request")
         stats = call(up, "GET", "/hibernation/stats")
         assert (stats["total_hibernations"], stats["machines"][0]["instance_id"]) == (1, instance_id)
         assert call(up, "POST", f"/instances/{instance_id}/wake")["status"] in ("starting", "running")
@@ -50,7 +51,27 @@ def test_a_hibernated_instance_costs_no_machine_and_wakes_with_its_files(own_dat
         assert after["provider_instance_id"] != before["provider_instance_id"]
         assert (workspace(up, after) / "models" / "weights.bin").read_bytes() == bytes(range(256)) * 400
         assert call(up, "GET", "/hibernation/stats")["total_hours_saved"] >= 0
+        assert after["status_reason"] == ""
+        _is_hibernated_when_the_balance_ends(up, after)
         call(up, "DELETE", f"/instances/{instance_id}")
+
+
+def _is_hibernated_when_the_balance_ends(up: Platform, instance: Any) -> None:
+    """Little more than a minute of it is left: suspended within seconds, with money for a copy of its files."""
+    balance = call(up, "GET", "/balance")
+    taken = round(balance["balance"] - instance["cost_per_hour"] * 65 / 3_600, 6)
+    up.verb("accounts", "adjust", "acct_default", "--usd", str(-taken), "--reason", "chargeback", "--reference", "one")
+    up.verb("accounts", "adjust", "acct_default", "--usd", str(-taken), "--reason", "chargeback", "--reference", "one")
+    asleep = becomes(up, instance["id"], "hibernated")
+    assert asleep["status_reason"] == "insufficient_balance"
+    refused = up.request("POST", f"/api/v1/instances/{instance['id']}/wake", key=True)
+    assert (refused.status, refused.json["error"]["code"]) == (402, "INSUFFICIENT_BALANCE")
+    told = {one["event"]: one["data"] for one in call(up, "GET", "/events?limit=100")["events"]}
+    assert told["balance.suspended"]["instance_ids"] == [instance["id"]]
+    (entry,) = [one for one in call(up, "GET", "/billing/history") if one["type"] == "adjustment"]
+    assert (entry["amount"], entry["description"]) == (-taken, "chargeback")
+    call(up, "POST", "/billing/add-credits", {"amount": 10})
+    assert call(up, "POST", f"/instances/{instance['id']}/wake")["status"] in ("starting", "running")
 
 
 def test_only_a_gpu_that_is_measured_and_rests_is_hibernated(own_data_dir: Path) -> None:

@@ -24,9 +24,9 @@ def project(heard: Heard) -> Iterator[Row]:
         case HibernationScheduled() as event:
             yield _instance(heard, hibernate_at=event.will_hibernate_at)
         case HibernationCancelled():
-            yield _instance(heard, status="ready", hibernate_at=None, hibernation_wished=False)
+            yield _instance(heard, status="ready", status_reason="", hibernate_at=None, hibernation_wished=False)
         case InstanceHibernating() as event:
-            yield _instance(heard, status="hibernating", status_reason="", hibernation_wished=event.wished)
+            yield _instance(heard, status="hibernating", status_reason=event.reason, hibernation_wished=event.wished)
         case InstanceHibernated() as event:
             yield _instance(
                 heard,

@@ -122,9 +122,8 @@ def _project_instance(heard: Heard) -> Iterator[Row]:
         case InstanceHealthChecking():
             yield _instance(heard, status="health_checking")
         case InstanceReady() as event:
-            yield _instance(
-                heard, status="ready", ready_at=event.ready_at, region=event.region, machine_id=event.machine_id
-            )
+            ready = {"ready_at": event.ready_at, "region": event.region, "machine_id": event.machine_id}
+            yield _instance(heard, status="ready", status_reason="", **ready)
             yield from _auto_stop(heard, event)
         case InstanceRecovering():
             yield _instance(heard, status="recovering")
