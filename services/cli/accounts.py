@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from libs.embedded.state import State
+from libs.ids import derive_id
+from libs.money import format_micros, parse_micros
+from proto.billing.commands import AdjustLedger
 from proto.gateway.commands import ChangePlan, OpenAccount
 from proto.gateway.queries import AccountView, ListAccounts
 from proto.gateway.words import ACCOUNT_PATTERN
@@ -14,7 +18,7 @@ from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 from services.cli.up import PlanName
 
-app = typer.Typer(no_args_is_help=True, help="Open accounts and set their plans.")
+app = typer.Typer(no_args_is_help=True, help="Open accounts, set their plans, correct their balance.")
 COLUMNS = ("account_id", "name", "plan", "opened_at")
 
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="acct_…, letters, digits and _.")]
@@ -67,6 +71,45 @@ def set_plan(
     )
     operator.carry_out(running_state(data_dir), wish)
     _tell(account, f"{account} is on {plan.value}", json=json)
+
+
+@app.command("adjust")
+def adjust(
+    account: AccountId,
+    usd: Annotated[str, typer.Option(help="What to give, such as 12.50, or (negative) to take.")],
+    reason: Annotated[str, typer.Option(help="Why; the customer reads it in the history.")],
+    reference: Annotated[str, typer.Option(help="Of this correction: the same again changes nothing.")] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Correct a balance by an entry of its own. What is taken beyond the balance is owed."""
+    try:
+        usd_micros = parse_micros(usd)
+    except ValueError as error:
+        raise Exit(f"--usd: {error}", USAGE) from error
+    if not usd_micros or not reason.strip():
+        raise Exit("give an amount other than zero and a reason", USAGE)
+    state = running_state(data_dir)
+    known(state, account)
+    wish = AdjustLedger(
+        now=operator.now(),
+        account_id=account,
+        adjustment_id=derive_id("adj", account, reference) if reference else operator.fresh_id("adj"),
+        usd_micros=usd_micros,
+        reason=reason.strip(),
+    )
+    operator.carry_out(state, wish)
+    if json:
+        output.as_json({"account_id": account, "adjustment_id": wish.adjustment_id, "usd_micros": usd_micros})
+    else:
+        output.tell(f"{account}: {format_micros(usd_micros)} USD, {wish.adjustment_id}")
+
+
+def known(state: State, account: str) -> None:
+    """Exits when there is no such account."""
+    accounts: list[AccountView] = operator.answer_to(state, ListAccounts())
+    if checked(account) not in {one.account_id for one in accounts}:
+        raise Exit(f"there is no account {account}; make it with: dumont accounts open {account}")
 
 
 def checked(account: str) -> str:

@@ -13,10 +13,9 @@ import typer
 
 from libs.embedded.state import State
 from proto.gateway.commands import IssueKey
-from proto.gateway.queries import AccountView, ListAccounts
 from proto.gateway.words import KEY_PREFIX, KEY_SECRET_BYTES, Scope, fingerprint
 from services.cli import operator, output
-from services.cli.accounts import checked
+from services.cli.accounts import known
 from services.cli.api import data_of, platform_api
 from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
@@ -48,7 +47,7 @@ def create_key(
     """Make a key and show it, this once."""
     state = running_state(data_dir)
     if account:
-        made = _made_for(state, checked(account), name, tuple(scope or ["all"]), days)
+        made = _made_for(state, account, name, tuple(scope or ["all"]), days)
     else:
         body: dict[str, Any] = {"name": name}
         if scope:
@@ -92,9 +91,7 @@ def _made_for(state: State, account: str, name: str, scopes: tuple[str, ...], da
     wrong = sorted(set(scopes) - set(get_args(Scope)))
     if wrong:
         raise Exit(f"no such scope: {', '.join(wrong)}; there are {', '.join(get_args(Scope))}", USAGE)
-    accounts: list[AccountView] = operator.answer_to(state, ListAccounts())
-    if account not in {known.account_id for known in accounts}:
-        raise Exit(f"there is no account {account}; make it with: dumont accounts open {account}")
+    known(state, account)
     key = KEY_PREFIX + secrets.token_urlsafe(KEY_SECRET_BYTES)
     mark, now = fingerprint(key), operator.now()
     wish = IssueKey(

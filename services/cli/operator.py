@@ -1,4 +1,4 @@
-"""What an operator asks of the gateway over the bus, without a key: the bus's own credentials are the permission.
+"""What an operator asks of a service over the bus, without a key: the bus's own credentials are the permission.
 
 Used by `accounts` and `keys create --account`.
 """
@@ -33,7 +33,7 @@ def fresh_id(prefix: str) -> str:
 
 
 def carry_out(state: State, *wishes: Command) -> None:
-    """One after another. Exits with the gateway's own words when it refuses one."""
+    """One after another. Exits with the service's own words when it refuses one."""
     asyncio.run(_ask_all(state, wishes))
 
 
@@ -63,5 +63,5 @@ async def _ask_all(state: State, messages: Sequence[Command | Query]) -> list[by
         said = text(refused.code, refused.facts) if refused.code in CODES else ""
         raise Exit(f"{refused.code} {said}".strip()) from refused
     except Transient as unwell:
-        raise Exit(f"the gateway does not answer: {unwell}", NOT_RUNNING) from unwell
+        raise Exit(f"{messages[len(answers)].service} does not answer: {unwell}", NOT_RUNNING) from unwell
     return answers

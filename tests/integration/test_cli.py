@@ -62,9 +62,12 @@ def test_up_becomes_the_supervisor_and_a_second_one_is_refused(data_dir: Path) -
     first.stop()
 
 
-@pytest.mark.parametrize("arguments", [["up", "--port", "x"], ["up", "--durability", "never"], ["nonsense"]])
-def test_wrong_usage(data_dir: Path, arguments: list[str]) -> None:
-    assert dumont(data_dir, *arguments).returncode == USAGE
+WRONG = ["up --port x", "up --durability never", "nonsense", "accounts adjust acct_a --usd 1e3 --reason gift"]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_usage(data_dir: Path, line: str) -> None:
+    assert dumont(data_dir, *line.split()).returncode == USAGE
 
 
 def test_help_names_every_verb(data_dir: Path) -> None:
