@@ -193,7 +193,7 @@ def _login(order: SyncOrder) -> dict[str, Any]:
         "port": order.port,
         "username": "root",
         "client_keys": [ssh.import_private_key(order.private_key)],
-        "known_hosts": None,  # made a moment ago by our own platform, and the key opens nothing else
+        "known_hosts": None,  # made by our own platform, and the key opens only the inbox
         "connect_timeout": CONNECT_TIMEOUT_S,
         "config": None,
         "agent_path": None,

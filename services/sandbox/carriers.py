@@ -23,6 +23,7 @@ from services.sandbox.homes import Homes
 from services.sandbox.leader import LOOPBACK, PRIVATE, REPORT_FILE, SSH_PORT, BootOrder, BootReport
 from services.sandbox.processes import ProcessList, identity, is_alive, open_handle, send_group
 from services.sandbox.records import Record, Volume, replace
+from services.sandbox.shell import authorized_keys
 from services.sandbox.wire import EndpointView, PortWish
 from services.sandbox.zygote import BootFailed, Zygote, read_report
 
@@ -93,7 +94,7 @@ class ProcessCarrier:
             facts=_facts(record),
             ports=record.ports,
             endpoints=record.endpoints,
-            authorized_keys="\n".join([*(record.ssh_public_keys or (self._public_key,)), *record.extra_public_keys]),
+            authorized_keys=authorized_keys(record.ssh_public_keys or (self._public_key,), record.inbox_public_keys),
             env=record.env,
             agent_env=_agent_environment(record, home, self._homes),
             start_command=record.start_command,

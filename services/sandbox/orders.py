@@ -32,7 +32,7 @@ def check_order(body: CreateBody, market: Market, volumes: Volumes) -> tuple[Lot
     wished = [wish.port for wish in body.ports]
     if len(set(wished)) != len(wished):
         raise Refusal("bad_ports", "a port is asked for twice")
-    for key in (*body.ssh_public_keys, *body.extra_public_keys):
+    for key in (*body.ssh_public_keys, *body.inbox_public_keys):
         _check_key(key)
     if not body.volume_id:
         return lot, None
@@ -72,7 +72,7 @@ def record_of(
         agent_env=body.agent_env,
         start_command=body.start_command,
         ssh_public_keys=body.ssh_public_keys,
-        extra_public_keys=body.extra_public_keys,
+        inbox_public_keys=body.inbox_public_keys,
         volume_id=body.volume_id,
         mount_path=body.mount_path,
         user_id=user_id,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from services.sandbox.wire import Billing, EndpointView, InterruptionReason, Kind, MachineStatus, PortWish
 
@@ -57,7 +57,8 @@ class Record(Struct):
     agent_env: dict[str, str] = {}
     start_command: str = ""
     ssh_public_keys: tuple[str, ...] = ()
-    extra_public_keys: tuple[str, ...] = ()  # beside those, or beside the sandbox's own
+    # Beside those, or beside the sandbox's own. Records on disk have it under its first name.
+    inbox_public_keys: tuple[str, ...] = field(default=(), name="extra_public_keys")
     volume_id: str = ""
     mount_path: str = ""
     user_id: int = 0  # 0: the daemon's own user

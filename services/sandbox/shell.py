@@ -2,7 +2,7 @@
 
 Used by `leader` inside the machine's process. Any user name is welcome, as in a container where everybody is root; the
 key decides. SFTP sees the machine's directory as `/`; that is a convenience, not a wall: the shell sees the host as its
-unprivileged user does.
+unprivileged user does. A key of the inbox gets no shell, and its SFTP takes files in and gives none out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import asyncssh
 
@@ -27,6 +27,10 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOGIN_TIMEOUT_S = 30
 KEEPALIVE_INTERVAL_S = 60
 SESSIONS_MAX = 64  # per machine; a runaway script must not eat the host's terminals
+# Options of a key that may only hand files in. asyncssh obeys all but the first, which `handle` does.
+INBOX_ONLY = "no-shell,no-pty,no-port-forwarding,no-agent-forwarding,no-X11-forwarding"
+INBOX = b"/.dumont/inbox"  # where a machine's agent takes in what another's sends
+SFTP_READ, SFTP_WRITE = 0x01, 0x02  # draft-ietf-secsh-filexfer-02, SSH_FXF_READ and _WRITE; neither means read
 SIGNAL_EXIT = 128  # a shell's way to say "ended by signal n"
 
 
@@ -88,6 +92,44 @@ class _MachineFiles(asyncssh.SFTPServer):
         return posixpath.normpath(posixpath.join(b"/workspace", path))
 
 
+class _Inbox(_MachineFiles):
+    """Files may be made in the folders that are there, written and renamed. What was written is not to be had back."""
+
+    REFUSED = (
+        "open56", "read", "setstat", "lsetstat", "fsetstat", "scandir", "remove", "mkdir", "rmdir",
+        "readlink", "symlink", "link", "statvfs", "fstatvfs",
+    )  # fmt: skip
+
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes], directory: str) -> None:
+        super().__init__(channel, directory)
+        for name in self.REFUSED:
+            setattr(self, name, _refuse)
+
+    def map_path(self, path: bytes) -> bytes:
+        if not self.realpath(path).startswith(INBOX + b"/"):
+            _refuse()
+        return super().map_path(path)
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
+        if pflags & (SFTP_READ | SFTP_WRITE) != SFTP_WRITE:
+            _refuse()
+        return super().open(path, pflags, attrs)
+
+
+def _refuse(*_asked: object) -> NoReturn:
+    raise asyncssh.SFTPPermissionDenied("this key may only hand files in")
+
+
+def _may_have_shell(channel: asyncssh.SSHServerChannel[bytes]) -> bool:
+    connection = cast("asyncssh.SSHServerConnection", channel.get_connection())
+    return connection.check_key_permission("shell")
+
+
+def authorized_keys(public_keys: Sequence[str], inbox_public_keys: Sequence[str]) -> str:
+    """Who may log in. Those of the inbox only hand files in."""
+    return "\n".join([*(f"{INBOX_ONLY} {key}" for key in inbox_public_keys), *public_keys])
+
+
 async def open_server(
     directory: str,
     *,
@@ -100,10 +142,14 @@ async def open_server(
     """Serve SSH on `port` of the loopback, or on one the system picks when that is 0 or taken. Returns the port."""
 
     async def handle(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if not _may_have_shell(process.channel):
+            process.stderr.write(b"this key may only hand files in\n")
+            process.exit(1)
+            return
         await _serve_session(process, directory, environment, children)
 
     def files(channel: asyncssh.SSHServerChannel[bytes]) -> asyncssh.SFTPServer:
-        return _MachineFiles(channel, directory)
+        return (_MachineFiles if _may_have_shell(channel) else _Inbox)(channel, directory)
 
     options: dict[str, Any] = {
         "server_host_keys": [_host_key(private / "ssh_host_key")],

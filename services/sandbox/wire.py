@@ -19,6 +19,8 @@ Billing = Literal["spot", "on_demand"]
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:-]+$")]
 ShortText = Annotated[str, Meta(max_length=512)]
+# One key without options or a second line: what comes before it is the cloud's to say.
+InboxKey = Annotated[str, Meta(max_length=1_024, pattern=r"^ssh-[a-z0-9-]+ [A-Za-z0-9+/]+=*$")]
 PortNumber = Annotated[int, Meta(ge=1, le=65_535)]
 Variables = Annotated[
     dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8_192)]], Meta(max_length=128)
@@ -77,7 +79,7 @@ class CreateBody(Struct, frozen=True, forbid_unknown_fields=True):
     agent_env: Variables = {}  # for the agent alone: shells do not see it
     start_command: Annotated[str, Meta(max_length=8_192)] = ""
     ssh_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=16)] = ()
-    extra_public_keys: Annotated[tuple[Annotated[str, Meta(max_length=8_192)], ...], Meta(max_length=4)] = ()
+    inbox_public_keys: Annotated[tuple[InboxKey, ...], Meta(max_length=4)] = ()  # may hand files in, and nothing else
     volume_id: Annotated[str, Meta(max_length=128)] = ""
     mount_path: Annotated[str, Meta(max_length=64, pattern=r"^(/[A-Za-z0-9_-]+)?$")] = ""  # it again
 

@@ -83,6 +83,72 @@ async def test_only_the_callers_key_opens_a_machine_ordered_with_one(daemon: Dae
         await login(daemon, machine)
 
 
+async def test_a_key_of_the_inbox_hands_files_in_and_does_nothing_else(daemon: Daemon) -> None:
+    """The sync key opened a shell: who had stolen it had the standby and all files."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    line = " ".join(key.export_public_key().decode().split()[:2])
+    machine = await daemon.order("mach_1", inbox_public_keys=[line])
+    mine = "/.dumont/inbox/3"
+    async with login(daemon, machine) as owner, owner.start_sftp_client() as sftp:
+        await sftp.makedirs(mine)
+        async with sftp.open("secret", "wb") as remote:
+            await remote.write(b"the customer's")
+    async with login(daemon, machine, key) as connection:
+        async with connection.start_sftp_client() as sftp:
+            await sftp.put(__file__, f"{mine}/part.draft")
+            await sftp.posix_rename(f"{mine}/part.draft", f"{mine}/part")
+            assert await sftp.getsize(f"{mine}/part") == Path(__file__).stat().st_size
+            for ask in _asked_beyond_the_inbox(sftp, mine):
+                with pytest.raises(asyncssh.SFTPPermissionDenied):
+                    await ask
+        for asked in ({"command": "id"}, {"command": "cat secret"}, {}):
+            answer = await connection.run(**asked, stdin=asyncssh.DEVNULL)
+            assert (answer.exit_status, answer.stdout) == (1, ""), asked
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.run("id", term_type="xterm")
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.open_connection("127.0.0.1", port_of(machine, 22))
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 22)
+        with pytest.raises((asyncssh.SFTPError, OSError)):
+            await asyncssh.scp((connection, "/workspace/secret"), daemon.data_dir / "stolen")
+    home = daemon.root / "machines" / machine["machine_id"]
+    assert not (daemon.data_dir / "stolen").exists()
+    assert (home / ".dumont" / "inbox" / "3" / "part").read_bytes() == Path(__file__).read_bytes()
+    assert sorted(path.name for path in (home / ".dumont" / "inbox").rglob("*")) == ["3", "part"]
+    refused = await daemon.call("POST", "/v1/machines", {
+        "label": "mach_2", "offer_id": "x", "image": "pytorch", "inbox_public_keys": [f"{line}\n{line}"],
+    })  # fmt: skip
+    assert refused[0] == 400, "a second line would be a key without the options"
+
+
+def _asked_beyond_the_inbox(sftp: asyncssh.SFTPClient, mine: str) -> list[Any]:
+    outside = (
+        f"{mine}/../../machine.log",
+        "/workspace/secret",
+        "secret",
+        "/.dumont/inbox",
+        "/../../etc/passwd",
+        "//etc",
+    )
+    return [
+        *(sftp.stat(path) for path in outside),
+        *(sftp.open(path, "wb") for path in outside),
+        *(sftp.open(f"{mine}/part", mode) for mode in ("rb", "r+b")),
+        sftp.open(f"{mine}/part", pflags_or_mode=0),
+        *(sftp.listdir(path) for path in ("/", mine)),
+        sftp.posix_rename(f"{mine}/part", "/workspace/part"),
+        sftp.posix_rename("/workspace/secret", f"{mine}/secret"),
+        sftp.symlink("/workspace", f"{mine}/way-out"),
+        sftp.link("/workspace/secret", f"{mine}/link"),
+        sftp.readlink(f"{mine}/part"),
+        sftp.mkdir("/.dumont/inbox/4"),
+        sftp.rmdir(mine),
+        sftp.remove(f"{mine}/part"),
+        sftp.chmod(f"{mine}/part", 0o777),
+    ]
+
+
 async def test_http_ports_answer_and_can_be_unwell_for_a_while(daemon: Daemon) -> None:
     await daemon.call("POST", "/v1/faults", {"boots_unwell": 1, "unwell_ms": 1_500})
     machine = await daemon.order("mach_1", ports=[{"port": 8888, "protocol": "http"}])

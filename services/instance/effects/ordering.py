@@ -55,5 +55,5 @@ def order(
         environment,
         volume_id=volume.volume_id if volume else "",
         mount_path=volume.mount_path if volume else "",
-        extra_public_keys=(public_key(world.secret, event.machine_id),) if event.role in FILLED_BY_SYNC else (),
+        inbox_public_keys=(public_key(world.secret, event.machine_id),) if event.role in FILLED_BY_SYNC else (),
     )

@@ -80,7 +80,7 @@ class MachineOrder(Struct, frozen=True):
     environment: dict[str, str]
     volume_id: str = ""  # a volume of the offer's host or region, to be the workspace
     mount_path: str = ""  # where a region's volume is to be seen, beside the workspace
-    extra_public_keys: tuple[str, ...] = ()  # may log in beside the customer
+    inbox_public_keys: tuple[str, ...] = ()  # may hand files in under `/.dumont/inbox` by SFTP, and nothing else
 
     def __repr__(self) -> str:
         return f"MachineOrder(label={self.label!r}, offer={self.offer.offer_id!r})"

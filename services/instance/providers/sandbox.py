@@ -168,7 +168,7 @@ class SandboxProvider:
             "agent_env": order.environment,
             "start_command": spec.start_command,
             "ssh_public_keys": keys,
-            "extra_public_keys": order.extra_public_keys,
+            "inbox_public_keys": order.inbox_public_keys,
             "volume_id": order.volume_id,
             "mount_path": order.mount_path,
         }

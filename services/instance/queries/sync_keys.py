@@ -1,4 +1,4 @@
-"""The key with which a primary's agent writes into its CPU standby, and into nothing else.
+"""The key with which a primary's agent hands files into its CPU standby's inbox. It opens no shell and reads nothing.
 
 Derived from the platform secret and the standby's id, so nobody keeps it: the standby is ordered with its public half
 (`renting`), the primary is told the private half in the answer to its heartbeat (`queries.agents`).

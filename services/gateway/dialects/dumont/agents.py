@@ -92,7 +92,7 @@ class DumontSnapshotOrder(Struct, frozen=True):
 
 
 class DumontSyncOrder(Struct, frozen=True, kw_only=True):
-    """Keep this CPU standby in sync. The key opens that machine and nothing else."""
+    """Keep this CPU standby in sync. With the key files are handed into that machine's inbox, and nothing else."""
 
     standby_machine_id: str
     generation: int
