@@ -1,12 +1,15 @@
-"""Which of our two languages an answer speaks: Accept-Language by RFC 9110, with its q-values. Pure; used by the
-pipeline for errors only."""
+"""Which of our two languages an answer speaks (Accept-Language by RFC 9110, with its q-values), and the reasons of a
+refusal in it. Pure; used by the pipeline for errors only."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from proto.codes import Language
+from proto.reasons import reason_in
 
 HEADER_CHARS_MAX = 200  # browsers send about 50
 CACHED_MAX = 1_000
@@ -44,3 +47,13 @@ def language_of(accepted: str, default: Language) -> Language:
     weights.setdefault(default, _UNSPOKEN_DEFAULT if anything is None else anything)
     weights.setdefault(other, _UNSPOKEN if anything is None else anything)
     return default if not any(weights.values()) else max(weights, key=lambda ours: weights[ours])
+
+
+def spoken(facts: Mapping[str, Any], language: Language) -> Mapping[str, Any]:
+    """With the reasons in the caller's language."""
+    if language == "en" or "reason" not in facts:
+        return facts
+    field = str(facts.get("field", ""))
+    problems = [{**one, "reason": reason_in(language, one["reason"], one["field"])} for one in facts.get("errors", ())]
+    said = {**facts, "reason": reason_in(language, str(facts["reason"]), field)}
+    return {**said, "errors": problems} if problems else said

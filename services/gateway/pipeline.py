@@ -26,7 +26,7 @@ from services.gateway.call import RETRY_AFTER_S, Answer, Call, Caller
 from services.gateway.dialects import Dialect, Failure
 from services.gateway.feed.stream import Live, streamed
 from services.gateway.gateway import Gateway
-from services.gateway.languages import NAMES, language_of
+from services.gateway.languages import NAMES, language_of, spoken
 from services.gateway.limits.charging import client_address
 from services.gateway.limits.limiter import Charge
 from services.gateway.routes import NO_DIALECT, ROUTES, dialect_of
@@ -253,15 +253,12 @@ class Pipeline:
         if incoming.route is not None:
             shown = incoming.route.renames.get(code, shown)
         known = CODES.get(shown, CODES[code])
+        facts = spoken(refused.facts, language)
         return Failure(
             code=shown,
             status=known.status,
-            message=text(shown if shown in CODES else code, refused.facts, language),
-            facts={
-                name: value
-                for name, value in refused.facts.items()
-                if name not in _OWN_PLACE and value not in ("", None)
-            },
+            message=text(shown if shown in CODES else code, facts, language),
+            facts={name: value for name, value in facts.items() if name not in _OWN_PLACE and value not in ("", None)},
             retry=known.retry,
             retry_after_s=_retry_after(known.status, refused),
             advice=advice_in(language, str(refused.facts.get("advice") or known.advice)),

@@ -27,6 +27,19 @@ VALUE_CHARS_MAX = 100  # of a wrong value, shown back
 MAY_BE_SECRET = frozenset({"env", "onstart_cmd", "ssh_key", "Idempotency-Key", "url", "webhook_url", "webhookUrl"})
 NESTING_MAX = 8  # structs in structs; ours go two deep
 
+# What msgspec says, and what we say instead; `proto/reasons.py` has both in Portuguese.
+_SAID = (
+    ("Expected str matching regex", "must match"),
+    ("Expected ", "must be "),
+    ("Object contains unknown field", "has an unknown field"),
+    ("Object missing required field", "lacks the field"),
+)
+_UNREADABLE = (
+    ("datetime", "an RFC 3339 instant"),
+    ("imestamp", "an RFC 3339 instant"),
+    ("out of range", "a number in range"),
+)
+
 S = TypeVar("S", bound=Struct)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 
@@ -145,10 +158,11 @@ def _reason(text: str, kind: Any) -> str:
     words = _literals(kind)
     if words:
         return "must be one of " + ", ".join(words)
-    text = text.removeprefix("Expected ").replace("`", "")
-    if text.startswith("str matching regex"):
-        return f"must match{text.removeprefix('str matching regex')}"
-    return f"must be {text}"
+    text = text.replace("`", "")
+    for form, said in _SAID:
+        if text.startswith(form):
+            return said + text.removeprefix(form)
+    return next((f"must be {said}" for word, said in _UNREADABLE if word in text), "is not valid")
 
 
 def _literals(kind: Any) -> list[str]:

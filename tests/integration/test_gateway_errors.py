@@ -138,6 +138,12 @@ async def test_all_problems_are_told_at_once_and_the_first_as_seed_001_does(worl
     assert named["productName"] == "Product name is required"
     assert set(named) == {"name", "productName", "templateId", "gpuNum", "region"}
     assert named["region"].startswith("Region must be one of CN-HK-01")
+    headers = {"Accept-Language": "pt-BR"}
+    told = await world.call("POST", "/api/instances", key=None, json={"gpuNum": 0, "region": "x"}, headers=headers)
+    assert told.json["error"]["message"] == "Parâmetros inválidos: name é obrigatório"
+    problems = {problem["field"]: problem["message"] for problem in told.json["error"]["validationErrors"]}
+    assert problems["gpuNum"] == "gpuNum deve ser um inteiro >= 1"
+    assert set(problems) == set(named)
 
 
 @pytest.mark.parametrize(
