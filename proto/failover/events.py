@@ -305,6 +305,20 @@ class PoolsChanged(Event, tag="failover.pools_changed", kw_only=True, frozen=Tru
     own_choice: tuple[str, ...] = ()
 
 
+class CareChanged(Event, tag="failover.care_changed", kw_only=True, frozen=True):
+    """How the account wants its machines watched and replaced from now on; what it left at the default is 0 or None.
+
+    `health_check_s`: a machine is looked at every so often at the latest. `heartbeat_misses_max`: so many missed
+    heartbeats are a silence. `gpu_names`: what will do, in this order, when a machine's own model is not to be had.
+    """
+
+    public = True
+    account_id: str
+    health_check_s: int = 0
+    heartbeat_misses_max: int = 0
+    gpu_names: tuple[str, ...] | None = None  # None: the default
+
+
 GuardEvent = (
     FailoverStarted
     | RungTried
@@ -329,5 +343,5 @@ GuardEvent = (
     | MachineSettingsUpdated
     | GuardClosed
 )
-SettingsEvent = SettingsUpdated | PoolsChanged
+SettingsEvent = SettingsUpdated | PoolsChanged | CareChanged
 AnyEvent = GuardEvent | SettingsEvent

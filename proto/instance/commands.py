@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from proto.instance.care import NoteCare
 from proto.instance.cpu_commands import (
     DisableCpuStandby,
     EnableCpuStandby,
@@ -335,4 +336,5 @@ AnyCommand = (
     | ReportOrphan
     | DestroyOrphan
     | ReportOrphanGone
+    | NoteCare
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from proto.base import Event
+from proto.instance.care import CareNoted
 from proto.instance.cpu_events import CpuStandbyDisabled, CpuStandbyEnabled, SyncCompleted, SyncStarted
 from proto.instance.hibernation_events import (
     HibernationCancelled,
@@ -290,4 +291,4 @@ InstanceEvent = (
     | SyncCompleted
     | ReturnEvent
 )
-AnyEvent = InstanceEvent | HostEvent | OrphanEvent | MachineBilled
+AnyEvent = InstanceEvent | HostEvent | OrphanEvent | MachineBilled | CareNoted

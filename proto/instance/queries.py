@@ -242,6 +242,7 @@ class ListHosts(Query, tag="hosts", frozen=True, kw_only=True):
     verified_only: bool = False
     host_id: str = ""
     limit: int = 50
+    preferred: tuple[str, ...] = ()  # models whose hosts are to come first, in this order
 
 
 class ListBlacklist(Query, tag="blacklist", frozen=True, kw_only=True):

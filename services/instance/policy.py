@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from libs.ids import derive_id
 from proto.base import Command, Heard
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
+from proto.failover.events import CareChanged, CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
+from proto.instance.care import NoteCare
 from proto.instance.commands import (
     AbandonHibernation,
     EnableCpuStandby,
@@ -140,6 +141,14 @@ def _react_to_rungs(heard: Heard) -> Iterator[Command]:
                 account_id=event.account_id,
                 sync_interval_s=event.sync_interval_s,
                 excludes=SYNC_EXCLUDES,
+            )
+        case CareChanged() as event:
+            yield NoteCare(
+                now=heard.at,
+                account_id=event.account_id,
+                health_check_s=event.health_check_s,
+                heartbeat_misses_max=event.heartbeat_misses_max,
+                gpu_names=event.gpu_names,
             )
         case FailoverCompleted(on_cpu=True, auto_recovery=True) as event:
             yield WantGpu(now=heard.at, instance_id=event.instance_id, machine_id=event.machine_id)

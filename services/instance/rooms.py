@@ -6,7 +6,7 @@ from pathlib import Path
 
 from libs.runtime.service import Service
 from proto.billing.events import BalanceSuspended
-from proto.failover.events import CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
+from proto.failover.events import CareChanged, CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
 from services.instance import policy, projection
@@ -22,6 +22,7 @@ HEARS = (
     "pub.*.failover.completed",
     "pub.*.failover.cpu_standby_wanted",
     "pub.*.failover.volume_wanted",
+    "pub.*.failover.care_changed",
     "pub.*.balance.suspended",
 )
 HEARS_EVENTS = (
@@ -32,6 +33,7 @@ HEARS_EVENTS = (
     | FailoverCompleted
     | CpuStandbyWanted
     | VolumeWanted
+    | CareChanged
     | BalanceSuspended
 )
 ROOMS = Path(__file__).parent

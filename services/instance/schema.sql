@@ -186,6 +186,14 @@ CREATE TABLE bills (
 );
 CREATE INDEX bills_in_order ON bills (provider, number);
 
+-- How accounts want their machines watched and replaced; 0 and null: as this installation does.
+CREATE TABLE cares (
+    account_id text PRIMARY KEY,
+    health_check_s bigint,
+    heartbeat_misses_max bigint,
+    gpu_names jsonb
+);
+
 CREATE TABLE deadlines (
     aggregate_id text,
     name text,

@@ -24,7 +24,7 @@ from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
 from libs.postgres import Database, Definition, PostgresStore, ensure_schema, open_database
 from libs.refusal import OutcomeUnknown, Transient
-from libs.rpc_memory import MemoryBus
+from libs.rpc_memory import MemoryBus, MemoryExchange
 from libs.runtime.run import run
 from libs.runtime.surroundings import Surroundings
 from proto.base import Command, Meta, Position, Query, Reply, Signal
@@ -36,7 +36,7 @@ from services.instance.providers import Capabilities, MachineOrder, News, OfferG
 from services.instance.rooms import SERVICE
 
 ACCOUNT = "acct_default"
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 PAUSE_S = 0.01
 ORPHAN_SEEN_S = 0.2
 POLL_S = 0.2
@@ -236,7 +236,8 @@ async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: An
     pool = await open_database(database_url, service=SERVICE.name)
     definition = Definition(SERVICE.name, SERVICE.schema_sql, "test", SERVICE.live_sql)
     await ensure_schema(pool, definition)
-    bus = MemoryBus(on_bug=_raise)
+    exchange = MemoryExchange()
+    bus = MemoryBus(on_bug=_raise, exchange=exchange)
     async with aiohttp.ClientSession() as http:
         logger = telemetry.logger("test")
         world = World(
@@ -250,6 +251,9 @@ async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: An
         async with asyncio.TaskGroup() as group:
             service = group.create_task(run(SERVICE, around, stop))
             try:
+                async with asyncio.timeout(DEADLINE_S):
+                    while not exchange.replicas[SERVICE.name]:
+                        await asyncio.sleep(PAUSE_S)
                 yield InstanceWorld(cloud, bus, pool, clock, ids, answers)
             finally:
                 stop.set()

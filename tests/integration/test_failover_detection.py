@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proto.instance.care import NoteCare
 from proto.instance.queries import AgentAnswer, AgentReport, InstanceView
-from tests.integration.instance_world import InstanceWorld, ScriptedCloud, instance_world
+from services.instance.queries import cares
+from tests.integration.instance_world import ACCOUNT, InstanceWorld, ScriptedCloud, instance_world
 
 HEARTBEAT_S = 0.1
 LOSS_S = 1.0
@@ -56,6 +58,22 @@ async def test_a_silent_agent_is_noticed_heard_again_and_at_last_its_machine_is_
     await world.until(is_heard)
     lost = await world.until_status(ready.instance_id, "interrupted")
     assert lost.status_reason == "heartbeat_lost"
+
+
+async def test_an_account_says_how_soon_its_agents_are_silent_and_how_often_machines_are_looked_at(
+    database_url: str,
+) -> None:
+    settings = {"heartbeat_s": HEARTBEAT_S, "heartbeat_misses_max": 1_000_000}
+    async with instance_world(database_url, ScriptedCloud(), **settings) as world:
+        ready = await world.until_status(await world.create(), "ready")
+        await report(world, ready)
+        assert await cares.shortest_check_s(world.pool, 10.0) == 10.0
+        care = NoteCare(now=world.clock.now(), account_id=ACCOUNT, health_check_s=4, heartbeat_misses_max=3)
+        await world.ask(care)
+        await world.until(lambda: is_silent(world, ready.instance_id))
+        assert await cares.shortest_check_s(world.pool, 10.0) == 4.0
+        assert await cares.shortest_check_s(world.pool, 3.0) == 3.0
+        assert await cares.gpu_names_of(world.pool, ACCOUNT) == cares.DEFAULT_GPU_NAMES
 
 
 async def test_an_agent_that_reports_is_left_alone(world: InstanceWorld) -> None:

@@ -70,7 +70,9 @@ def complaints(up: Platform, row: Row, things: Things) -> list[str]:
     for path, expected in filled(row.holds, things):
         value = data
         for name in path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
+            value = (
+                value[int(name)] if isinstance(value, list) else value.get(name) if isinstance(value, dict) else None
+            )
         wrong += [] if value == expected else [f"{path} is {value!r}, not {expected!r}"]
     return [f"{said}; {one}" for one in wrong]
 

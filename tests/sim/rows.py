@@ -1,7 +1,7 @@
 """The instance service's database as the simulation has it: statements of its effects over a MemoryStore.
 
 Stands in for `libs.postgres.Database` (`pool` of the instance service's World). It knows exactly the statements of
-`services.instance.queries.contracts`; any other is an error, so a new statement cannot be forgotten here.
+`services.instance.queries` (`contracts`, `cares`); any other is an error, so a new one cannot be forgotten here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from libs.refusal import Transient
 from libs.runtime.memory_store import MemoryStore
 from libs.sim.life import Life
 from services.instance.decider.machine_state import LIVE
-from services.instance.queries import contracts
+from services.instance.queries import cares, contracts
 
 Row = tuple[Any, ...]
 
@@ -149,6 +149,11 @@ def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
     return []
 
 
+def _no_care(_store: MemoryStore, *_arguments: Any) -> list[Row]:
+    """Nobody has changed how machines are watched and replaced."""
+    return []
+
+
 STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._CONTRACTS_SQL: _contracts,
     contracts._CONTRACT_SQL: _contract,
@@ -163,4 +168,6 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._ORPHANS_SQL: _orphans,
     contracts._WANTED_VOLUMES_SQL: _volumes_wanted,
     contracts._BLOCKED_SQL: _blocked,
+    cares._SHORTEST_SQL: _no_care,
+    cares._GPU_NAMES_SQL: _no_care,
 }

@@ -16,6 +16,7 @@ from libs.refusal import Refused
 from proto.base import Event
 from proto.failover.commands import ForgetMachineSettings, UpdateMachineSettings, UpdateSettings
 from proto.failover.events import (
+    CareChanged,
     MachineSettingsUpdated,
     PoolsChanged,
     PoolSwitched,
@@ -41,7 +42,7 @@ def decide(state: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
     if changed == state:
         return []
     updated = SettingsUpdated(account_id=command.account_id, settings=changed)
-    return [updated, *_pools_changed(state, changed, command)]
+    return [updated, *_pools_changed(state, changed, command), *_care_changed(state, changed, command.account_id)]
 
 
 def _pools_changed(old: GlobalSettings, new: GlobalSettings, command: UpdateSettings) -> Sequence[Event]:
@@ -57,6 +58,26 @@ def _pools_changed(old: GlobalSettings, new: GlobalSettings, command: UpdateSett
         own_choice=command.own_choice if is_switched else (),
     )
     return [] if said == PoolsChanged(account_id=command.account_id) else [said]
+
+
+def _care_changed(old: GlobalSettings, new: GlobalSettings, account_id: str) -> Sequence[Event]:
+    said = _care(new, account_id)
+    return [] if said == _care(old, account_id) else [said]
+
+
+def _care(settings: GlobalSettings, account_id: str) -> CareChanged:
+    """The shorter of the two intervals: there is one machine to look at."""
+    pool, cpu, default = settings.warm_pool, settings.cpu_standby, DEFAULTS
+    check_s = min(pool.health_check_interval_seconds, cpu.health_check_interval_seconds)
+    has_default_s = check_s == default.warm_pool.health_check_interval_seconds
+    has_default_misses = cpu.failover_threshold == default.cpu_standby.failover_threshold
+    has_default_names = pool.preferred_gpu_names == default.warm_pool.preferred_gpu_names
+    return CareChanged(
+        account_id=account_id,
+        health_check_s=0 if has_default_s else check_s,
+        heartbeat_misses_max=0 if has_default_misses else cpu.failover_threshold,
+        gpu_names=None if has_default_names else pool.preferred_gpu_names,
+    )
 
 
 def _if_new(after: V, before: V) -> V | None:

@@ -3,20 +3,20 @@
 Split by noun: `wishes` (the entry), `instance`, `machine_state` and `vault` (what is remembered), `lifecycle` (the
 customer's wishes), `machine` (what is reported about machines), `standby`, `snapshots`, `recovery`, `silence`, `host`
 (attempts and blacklist), `orphan` (machines that no instance owns),
-`bill` (what clouds charge us).
+`bill` (what clouds charge us), `care` (how an account wants its machines watched and replaced).
 """
 
 from __future__ import annotations
 
 from libs.runtime.service import Aggregate
-from proto.instance.events import (
-    InstanceEvent,
-)
+from proto.instance.care import CareNoted
+from proto.instance.events import InstanceEvent
 from proto.instance.host_events import HostEvent, MachineBilled, OrphanEvent
-from services.instance.decider import bill, host, instance, orphan, wishes
+from services.instance.decider import bill, care, host, instance, orphan, wishes
 
 INSTANCE = Aggregate("instance", None, wishes.decide, instance.evolve, InstanceEvent)
 HOST = Aggregate("host", host.NO_HOST, host.decide, host.evolve, HostEvent)
 ORPHAN = Aggregate("orphan", None, orphan.decide, orphan.evolve, OrphanEvent)
 BILL = Aggregate("bill", bill.NO_BILL, bill.decide, bill.evolve, MachineBilled)
-AGGREGATES = (INSTANCE, HOST, ORPHAN, BILL)
+ACCOUNT = Aggregate("account", care.UNHEARD, care.decide, care.evolve, CareNoted)
+AGGREGATES = (INSTANCE, HOST, ORPHAN, BILL, ACCOUNT)

@@ -1,16 +1,25 @@
-"""Which GPUs an instance may return to from a CPU machine, and in which order to try them. Pure; used by `effects`.
+"""Which other GPUs will do for one that is lost and not to be had again, and in which order. Pure; used by `effects`.
 
 Rules of contract dumont 5, made safe for what a customer chose: machines of the wished model come first, as a start
 would find them. Failing these, another model will do if it has at least the memory that the lost one had and costs no
-more than that did; never less than 8 GB, and up to 0.50 dollars an hour in any case.
+more than that did; never less than 8 GB, and up to 0.50 dollars an hour in any case. Models that the account prefers
+(`preferred_gpu_names`) go before all others, in its order; a rung that rents at once takes no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 
 from proto.instance.words import MachineSpec, Offer
-from services.instance.decider.market import CANDIDATES_MAX, Choice, Host, Stock, choose
+from services.instance.decider.market import (
+    CANDIDATES_MAX,
+    Choice,
+    Host,
+    Stock,
+    choose,
+    is_in_region,
+    places_among,
+)
 
 MEMORY_GB_MIN = 8
 PRICE_USD_MICROS_PER_HOUR_MAX = 500_000
@@ -19,18 +28,57 @@ REGION_ORDER = ("TH", "VN", "JP", "EU", "US")
 
 
 def choose_return(
-    spec: MachineSpec, lost: Offer | None, stock: Stock, *, blocked: Set[Host], known_models: Set[str]
+    spec: MachineSpec,
+    lost: Offer | None,
+    stock: Stock,
+    *,
+    names: Sequence[str],
+    blocked: Set[Host],
+    known_models: Set[str],
 ) -> Choice:
-    """`lost`: what the last GPU machine of the instance was rented as."""
+    """`lost`: what the last GPU machine of the instance was rented as. `names`: models that the account prefers."""
     same = choose(spec, stock, blocked=blocked, known_models=known_models)
-    others = sorted((offer for offer in stock.offers if _will_do(spec, lost, offer, blocked)), key=_rank)
-    hosts = {(offer.provider, offer.host_id) for offer in same.offers}
-    found = list(same.offers)
-    for offer in others:
-        if (offer.provider, offer.host_id) not in hosts and len(found) < CANDIDATES_MAX:
-            hosts.add((offer.provider, offer.host_id))
-            found.append(offer)
-    return Choice(tuple(found), "" if found else same.code)
+    place = places_among(names)
+    fitting = (offer for offer in stock.offers if _will_do(spec, lost, offer, blocked))
+    others = sorted(fitting, key=lambda offer: (place(offer), _rank(offer)))
+    found = _one_per_host((*same.offers, *others))
+    return Choice(found, "" if found else same.code)
+
+
+def choose_preferred(
+    spec: MachineSpec,
+    lost: Offer | None,
+    stock: Stock,
+    *,
+    names: Sequence[str],
+    blocked: Set[Host],
+    is_bound_to_region: bool,
+) -> tuple[Offer, ...]:
+    """For a machine whose own model is not to be had: what the account has named, near to where it was first."""
+    place = places_among(names)
+
+    def rank(offer: Offer) -> tuple[int, bool, int, int, str]:
+        is_elsewhere = not is_in_region(offer.region, spec.region)
+        return (place(offer), is_elsewhere, offer.gpu_count, offer.price_usd_micros_per_hour, offer.offer_id)
+
+    fitting = [
+        offer
+        for offer in stock.offers
+        if place(offer) < len(names)
+        and _will_do(spec, lost, offer, blocked)
+        and (is_in_region(offer.region, spec.region) or not is_bound_to_region)
+    ]
+    return _one_per_host(sorted(fitting, key=rank))
+
+
+def _one_per_host(ranked: Iterable[Offer]) -> tuple[Offer, ...]:
+    """The first of each host: what comes later of one is mostly gone with it."""
+    found: dict[Host, Offer] = {}
+    for offer in ranked:
+        found.setdefault((offer.provider, offer.host_id), offer)
+        if len(found) == CANDIDATES_MAX:
+            break
+    return tuple(found.values())
 
 
 def _will_do(spec: MachineSpec, lost: Offer | None, offer: Offer, blocked: Set[Host]) -> bool:

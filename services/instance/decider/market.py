@@ -9,7 +9,7 @@ Rules: contract dumont 1 (GPU names, regions) and novita A7 (product selection, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -118,6 +118,12 @@ def is_same_gpu(wanted: GpuName, offer: Offer) -> bool:
     memory_gb = offered.memory_gb or offer.gpu_memory_gb
     same_memory = not wanted.memory_gb or not memory_gb or wanted.memory_gb == memory_gb
     return wanted.model == offered.model and same_memory
+
+
+def places_among(names: Sequence[str]) -> Callable[[Offer], int]:
+    """Where an offer's model is among these names; behind the last when it is none of them."""
+    wanted = [parse_gpu(name) for name in names]
+    return lambda offer: next((n for n, name in enumerate(wanted) if is_same_gpu(name, offer)), len(wanted))
 
 
 def is_in_region(region: str, wanted: str) -> bool:

@@ -25,13 +25,14 @@ from proto.instance.commands import (
     TryReturn,
 )
 from proto.instance.words import MachineSpec, Offer
-from services.instance.decider.gpu_search import choose_return
+from services.instance.decider.gpu_search import choose_preferred, choose_return
 from services.instance.decider.market import CANDIDATES_MAX, Choice, Stock, choose, is_in_region
 from services.instance.decider.volume import RUNG as REGIONAL_VOLUME
 from services.instance.effects.world import World
-from services.instance.queries import contracts
+from services.instance.queries import cares, contracts
 
 S = TypeVar("S", RequestSnapshot, HibernateInstance, SuspendInstance)
+NOT_TO_BE_HAD = ("NO_AVAILABLE_PRODUCTS", "PRODUCT_NOT_FOUND")  # the latter too after a start of ours: sold out
 OFFERS_OF_CPUS_MAX = 5
 OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 
@@ -98,7 +99,26 @@ async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> 
         return command
     spec = wanted.spec_beside_files if command.rung == REGIONAL_VOLUME else wanted.spec
     choice = await choose_offers(spec, wanted.account_id, world)
+    if choice.code in NOT_TO_BE_HAD:
+        choice = await _of_other_models(command, spec, wanted.account_id, world) or choice
     return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
+async def _of_other_models(command: ReplaceMachine, spec: MachineSpec, account_id: str, world: World) -> Choice | None:
+    """What the account has named for a machine whose model is not to be had."""
+    stock = await _stock(world)
+    if stock is None:
+        return None
+    lost = await contracts.last_gpu_of(world.pool, command.instance_id)
+    found = choose_preferred(
+        spec,
+        lost,
+        stock,
+        names=await cares.gpu_names_of(world.pool, account_id),
+        blocked=await _blocked(account_id, world),
+        is_bound_to_region=command.rung == REGIONAL_VOLUME,
+    )
+    return Choice(found) if found else None
 
 
 async def with_cpu_offers(command: RequestCpuStandby, world: World) -> RequestCpuStandby:
@@ -125,7 +145,8 @@ async def with_offers_for_return(command: TryReturn, world: World) -> TryReturn:
         return replace(command, no_offer="PROVIDER_UNAVAILABLE")
     lost = await contracts.last_gpu_of(world.pool, command.instance_id)
     blocked = await _blocked(wanted.account_id, world)
-    choice = choose_return(wanted.spec, lost, stock, blocked=blocked, known_models=world.market.models)
+    names = await cares.gpu_names_of(world.pool, wanted.account_id)
+    choice = choose_return(wanted.spec, lost, stock, names=names, blocked=blocked, known_models=world.market.models)
     return replace(command, offers=choice.offers, no_offer=choice.code)
 
 

@@ -1,8 +1,9 @@
 """The background tasks that compare what clouds say with what we believe, and report every difference.
 
 Run by the replica that holds the lease, one watch per cloud. Hints (push signals) are followed at once; everything is
-compared every `poll_s` seconds, so a lost hint only costs time. The same pass is the census: a machine that carries
-our platform's label and that no instance owns is reported as an orphan. Nothing is decided here.
+compared every `poll_s` seconds, or as often as the most demanding account wants, so a lost hint only costs time. The
+same pass is the census: a machine that carries our platform's label and that no instance owns is reported as an
+orphan. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from services.instance.effects.counting_volumes import VolumeCensus
 from services.instance.effects.orphans import gone, orphan
 from services.instance.effects.world import World
 from services.instance.providers import Provider, ProviderMachine, ProviderStatus
-from services.instance.queries import contracts
+from services.instance.queries import cares, contracts
 from services.instance.queries.batching import Batches
 from services.instance.queries.contracts import Contract
 
@@ -83,16 +84,20 @@ class Watch:
             await self._world.clock.sleep(SIGNALS_RETRY_S)
 
     async def compare_for_ever(self) -> None:
-        next_poll_s = self._world.clock.monotonic_s()
+        world = self._world
+        next_poll_s = next_census_s = world.clock.monotonic_s()
         while True:
             try:
                 await self._check_hints()
-                if self._world.clock.monotonic_s() >= next_poll_s:
-                    next_poll_s = self._world.clock.monotonic_s() + self._world.poll_s
-                    await self._compare_all()
+                now_s = world.clock.monotonic_s()
+                if now_s >= next_poll_s:
+                    next_poll_s = now_s + world.poll_s
+                    await self._compare_all(has_census=now_s >= next_census_s)
+                    next_census_s = now_s + world.poll_s if now_s >= next_census_s else next_census_s
+                    next_poll_s = now_s + await cares.shortest_check_s(world.pool, world.poll_s)
             except Transient as unwell:
-                self._world.logger.info("watch.postponed", provider=self._provider.name, cause=str(unwell))
-            await self._pause(next_poll_s - self._world.clock.monotonic_s())
+                world.logger.info("watch.postponed", provider=self._provider.name, cause=str(unwell))
+            await self._pause(next_poll_s - world.clock.monotonic_s())
 
     async def _pause(self, until_poll_s: float) -> None:
         """Until there is a new hint, an old one may be looked at again, or the poll is due."""
@@ -177,16 +182,17 @@ class Watch:
 
     # --- all machines ---------------------------------------------------------------------------------------------
 
-    async def _compare_all(self) -> None:
-        """The poll and the census in one pass over the cloud's list."""
+    async def _compare_all(self, *, has_census: bool) -> None:
+        """The poll, and at the usual pace the census, in one pass over the cloud's list."""
         listed = {machine.provider_machine_id: machine for machine in await self._provider.machines()}
         known = await contracts.contracts_at(self._world.pool, self._provider.name)
         for provider_machine_id, contract in known.items():
             if self._may_differ(contract, listed.get(provider_machine_id)):
                 self._hints.setdefault(provider_machine_id, _Hint())
         self._missed_since = {key: at_s for key, at_s in self._missed_since.items() if key in self._hints}
-        await self._census(listed, known)
-        await self._volumes.take()
+        if has_census:
+            await self._census(listed, known)
+            await self._volumes.take()
         if self._hints:
             self._hinted.set()
 

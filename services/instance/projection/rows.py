@@ -13,6 +13,7 @@ import msgspec
 
 from libs.runtime.service import Row, deadline, no_deadline
 from proto.base import Command, Event, Heard
+from proto.instance.care import CareNoted
 from proto.instance.commands import GiveUpMachine, StopIfIdle
 from proto.instance.cpu_events import CpuStandbyDisabled, CpuStandbyEnabled, SyncCompleted, SyncStarted
 from proto.instance.events import (
@@ -73,7 +74,7 @@ from proto.instance.host_events import (
     OrphanFound,
 )
 from proto.instance.return_events import ReturnEvent
-from services.instance.projection import bills, cpu_standbys, gpu_returns, hibernation, snapshots, volumes
+from services.instance.projection import bills, cares, cpu_standbys, gpu_returns, hibernation, snapshots, volumes
 from services.instance.projection.hibernation import AUTO_STOP
 
 Route: TypeAlias = Callable[[Heard], Iterable[Row]]
@@ -388,6 +389,7 @@ _ROUTES: dict[type[Event], Route] = {
     **dict.fromkeys((SnapshotRequested, SnapshotCompleted, SnapshotFailed, SnapshotsExpired), snapshots.project),
     **dict.fromkeys(_HIBERNATION, hibernation.project),
     MachineBilled: bills.project,
+    CareNoted: cares.project,
     **dict.fromkeys((CpuStandbyEnabled, CpuStandbyDisabled, SyncStarted, SyncCompleted), cpu_standbys.project),
     **dict.fromkeys(get_args(ReturnEvent), gpu_returns.project),
     **dict.fromkeys((OrphanFound, OrphanDestroyRequested, OrphanDestroyed), _project_orphan),

@@ -26,6 +26,7 @@ from proto.instance.queries import (
 )
 from proto.instance.words import SSH_PORT, Endpoint
 from services.instance.decider.cpu_standby import SOURCE
+from services.instance.queries import cares
 from services.instance.queries.sync_keys import private_key
 
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
@@ -42,6 +43,9 @@ class World(Protocol):
 
     @property
     def heartbeat_s(self) -> float: ...
+
+    @property
+    def poll_s(self) -> float: ...
 
     @property
     def secret(self) -> Secret: ...
@@ -72,11 +76,13 @@ with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
            i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id, m.role, m.restore, m.restored_at,
            i.cpu, c.machine_id as standby_machine_id, c.endpoints as standby_endpoints,
-           r.stage as return_stage, g.machine_id as successor_machine_id, g.endpoints as successor_endpoints
+           e.health_check_s, r.stage as return_stage,
+           g.machine_id as successor_machine_id, g.endpoints as successor_endpoints
     from instances i left join machines m on m.machine_id = $1
     left join snapshots s on s.machine_id = $1 and s.status = 'requested'
     left join machines c on c.instance_id = i.instance_id and c.role = 'cpu_standby' and c.status = 'healthy'
     left join gpu_returns r on r.instance_id = i.instance_id
+    left join cares e on e.account_id = i.account_id
     left join machines g on g.machine_id = r.machine_id and g.role = 'successor' and g.status = 'healthy'
     where i.instance_id = $2
 ), said as (
@@ -142,7 +148,9 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     )
     reason = shutdown_reason(report, row)
     order = None if row is None or not row["snapshot_id"] else SnapshotOrder(row["snapshot_id"], row["base_id"] or "")
-    pace_s = int(context.world.heartbeat_s)
+    world = context.world
+    check_s = None if row is None else row["health_check_s"]
+    pace_s = int(cares.pace_s(check_s, heartbeat_s=world.heartbeat_s, poll_s=world.poll_s))
     if reason or row is None:
         return AgentAnswer("shutdown" if reason else "none", reason, pace_s)
     receive = _receive(report, row)

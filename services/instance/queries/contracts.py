@@ -7,7 +7,8 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -49,6 +50,20 @@ class Silent(Struct, frozen=True):
     provider_machine_id: str
     last_seen_at: datetime
     known_since: datetime | None
+    pace_s: float
+    misses_max: int
+
+    @property
+    def patience(self) -> timedelta:
+        return timedelta(seconds=self.pace_s * self.misses_max)
+
+
+class Patience(NamedTuple):
+    """How agents are waited for where the account says nothing of it."""
+
+    heartbeat_s: float
+    misses_max: int
+    poll_s: float
 
 
 SILENT_MAX = 1_000  # in one look; the rest is met at the next
@@ -83,14 +98,22 @@ _REGION_SQL = "select region from instances where instance_id = $1"
 _WANTED_SPEC_SQL = (
     "select spec, volume->>'host_id', account_id, volume->>'region' from instances where instance_id = $1"
 )
-# $1 heard of before, $2 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
+# $1 now, $2 heartbeats every so many seconds, $3 misses that are a silence, $4 clouds are looked at every so many
+# seconds (`cares.pace_s`), $5 limit. A machine counts from when it became healthy: its earlier heartbeats say nothing.
 _SILENT_SQL = """
-select m.machine_id, m.instance_id, m.provider, m.provider_machine_id, greatest(a.last_seen_at, m.changed_at),
-       m.silent_since
-from machines m join agents a using (machine_id)
-where m.role = 'primary' and m.status = 'healthy'
-  and (greatest(a.last_seen_at, m.changed_at) < $1 or m.silent_since is not null)
-order by a.last_seen_at limit $2
+with heard as (
+    select m.machine_id, m.instance_id, m.provider, m.provider_machine_id, m.silent_since,
+           greatest(a.last_seen_at, m.changed_at) as seen_at,
+           case when c.health_check_s > 0 and c.health_check_s < $4::float8
+                then least($2::float8, c.health_check_s) else $2::float8 end as pace_s,
+           coalesce(nullif(c.heartbeat_misses_max, 0), $3::bigint) as misses_max
+    from machines m join agents a using (machine_id) left join cares c on c.account_id = m.account_id
+    where m.role = 'primary' and m.status = 'healthy'
+)
+select machine_id, instance_id, provider, provider_machine_id, seen_at, silent_since, pace_s, misses_max
+from heard
+where seen_at < $1::timestamptz - make_interval(secs => pace_s * misses_max) or silent_since is not null
+order by seen_at limit $5
 """
 _AGENTS_SQL = """
 select count(*) from machines m join agents a using (machine_id) where m.role = 'primary' and m.status = 'healthy'
@@ -172,9 +195,9 @@ async def wanted_of(pool: Database, instance_id: str) -> Wanted | None:
     return Wanted(msgspec.json.decode(row[0], type=MachineSpec), row[1] or "", row[2], row[3] or "")
 
 
-async def silent_agents(pool: Database, before: datetime) -> list[Silent]:
-    """Primary machines in use whose agent was not heard of since `before`, or that were called silent."""
-    return [Silent(*row) for row in await pool.fetch(_SILENT_SQL, before, SILENT_MAX)]
+async def silent_agents(pool: Database, now: datetime, usual: Patience) -> list[Silent]:
+    """Primary machines in use whose agent was not heard of for as long as its account waits, or was called silent."""
+    return [Silent(*row) for row in await pool.fetch(_SILENT_SQL, now, *usual, SILENT_MAX)]
 
 
 async def count_agents(pool: Database) -> int:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from proto.instance.queries import LIST_LIMIT_MAX, HostList, HostView, ListHosts
 from proto.instance.words import Offer
-from services.instance.decider.market import Stock, is_same_gpu, parse_gpu
+from services.instance.decider.market import Stock, is_same_gpu, parse_gpu, places_among
 
 POOL_GPUS_MIN = 2
 OFFERS_SHOWN_MAX = 5  # contract dumont 4
@@ -31,7 +31,8 @@ class Context(Protocol):
 
 
 async def list_hosts(query: ListHosts, context: Context) -> HostList:
-    """Most reliable for the money first. A host that was asked for by name is shown whatever it has free."""
+    """Preferred models first, then the most reliable for the money. A host that was asked for by name is shown whatever
+    it has free."""
     wanted = parse_gpu(query.gpu) if query.gpu else None
     by_host: dict[tuple[str, str, str], list[Offer]] = {}
     for offer in (await context.world.offers()).offers:
@@ -41,7 +42,14 @@ async def list_hosts(query: ListHosts, context: Context) -> HostList:
     hosts = [_host(offers) for offers in by_host.values()]
     if not query.host_id:
         hosts = [host for host in hosts if _matches(query, host)]
-    hosts.sort(key=lambda host: (-host.reliability_ppm / host.price_usd_micros_per_gpu_hour, host.host_id))
+    place = places_among(query.preferred)
+    hosts.sort(
+        key=lambda host: (
+            place(host.offers[0]),
+            -host.reliability_ppm / host.price_usd_micros_per_gpu_hour,
+            host.host_id,
+        )
+    )
     return HostList(hosts[: max(1, min(query.limit, LIST_LIMIT_MAX))], len(hosts))
 
 

@@ -21,7 +21,7 @@ from proto.failover.commands import (
     UpdateMachineSettings,
     UpdateSettings,
 )
-from proto.failover.words import CpuStandbySettings, GlobalPatch, GlobalSettings, MachinePatch, PoolSeen
+from proto.failover.words import CpuStandbySettings, GlobalPatch, GlobalSettings, MachinePatch, PoolSeen, WarmPoolPatch
 from services.failover.decider import GUARD, SETTINGS
 from services.failover.decider.guard import Guard
 from tests.spec.failover.controls import ACCOUNT, INSTANCE_ID, NOW, READY_POOL
@@ -89,7 +89,10 @@ def test_every_wish_for_a_guard_twice_is_once() -> None:
 
 def test_every_wish_for_settings_twice_is_once() -> None:
     patches = st.builds(
-        GlobalPatch, default_strategy=st.sampled_from(["all", "both"]), notify_on_failover=st.booleans()
+        GlobalPatch,
+        default_strategy=st.sampled_from(["all", "both"]),
+        notify_on_failover=st.booleans(),
+        warm_pool=st.builds(WarmPoolPatch, health_check_interval_seconds=st.integers(9, 11)),
     )
     every_command_twice_is_once(
         SETTINGS, st.builds(UpdateSettings, now=st.just(NOW), account_id=st.just(ACCOUNT), patch=patches)

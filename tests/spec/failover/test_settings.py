@@ -8,8 +8,16 @@ from msgspec.structs import replace
 from libs.spec.given import spec
 from proto.base import Heard
 from proto.failover.commands import ForgetMachineSettings, ProtectNew, UpdateMachineSettings, UpdateSettings
-from proto.failover.events import CpuStandbyWanted, MachineSettingsUpdated, PoolsChanged, PoolSwitched, SettingsUpdated
+from proto.failover.events import (
+    CareChanged,
+    CpuStandbyWanted,
+    MachineSettingsUpdated,
+    PoolsChanged,
+    PoolSwitched,
+    SettingsUpdated,
+)
 from proto.failover.words import (
+    CpuStandbyPatch,
     CpuStandbySettings,
     GlobalPatch,
     GlobalSettings,
@@ -50,6 +58,17 @@ def test_a_channel_that_nothing_is_sent_by_is_refused_and_one_of_an_older_releas
     spec(SETTINGS).given().when(patch(notify_channels=("email",))).refused("VALIDATION_ERROR", field="notify_channels")
     assert GlobalSettings(notify_channels=("email", "slack")).channels == GlobalSettings().channels == ("webhook",)
     spec(SETTINGS).given().when(patch(notify_channels=())).then_kinds(SettingsUpdated)
+
+
+def test_how_machines_are_watched_and_replaced_is_said_when_it_comes_to_something_else() -> None:
+    shorter = patch(warm_pool=WarmPoolPatch(health_check_interval_seconds=4, preferred_gpu_names=("A100",)))
+    first = spec(SETTINGS).given().when(shorter)
+    assert first.events[1:] == [CareChanged(account_id=ACCOUNT, health_check_s=4, gpu_names=("A100",))]
+    story = first.then_kinds(SettingsUpdated, CareChanged)
+    longer = CpuStandbyPatch(health_check_interval_seconds=60)  # the shorter of the two counts
+    story = story.when(patch(cpu_standby=longer)).then_kinds(SettingsUpdated)
+    patient = story.when(patch(warm_pool=WarmPoolPatch(health_check_interval_seconds=60, preferred_gpu_names=())))
+    assert patient.events[1:] == [CareChanged(account_id=ACCOUNT, health_check_s=60, gpu_names=())]
 
 
 def test_pools_are_told_what_was_changed_of_them_and_nothing_else() -> None:

@@ -284,7 +284,7 @@ def test_the_wished_model_comes_first_then_what_is_as_large_and_no_dearer_in_the
         )
     )
     blocked = {("sandbox", "host_blocked")}
-    found = choose_return(SPEC, lost, stock, blocked=blocked, known_models=set())
+    found = choose_return(SPEC, lost, stock, names=(), blocked=blocked, known_models=set())
     assert [one.offer_id for one in found.offers] == ["same", "jp", "us"]
-    nothing = choose_return(SPEC, lost, Stock(()), blocked=set(), known_models={"RTX4090"})
+    nothing = choose_return(SPEC, lost, Stock(()), names=(), blocked=set(), known_models={"RTX4090"})
     assert (nothing.offers, nothing.code) == ((), "NO_AVAILABLE_PRODUCTS")

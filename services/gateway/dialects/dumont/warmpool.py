@@ -123,6 +123,7 @@ async def get_status(call: Call) -> Answer:
 
 async def list_hosts(call: Call) -> Answer:
     query: HostsQuery = call.query
+    preferred = () if query.gpu_name else (await _settings(call)).warm_pool.preferred_gpu_names
     found: HostList = await call.ask(
         ListHosts(
             gpu=gpu_name(query.gpu_name),
@@ -130,6 +131,7 @@ async def list_hosts(call: Call) -> Answer:
             price_usd_micros_per_hour_max=round((query.max_price or 0) * MICROS),
             verified_only=query.verified,
             limit=query.limit,
+            preferred=preferred,
         )
     )
     return ok(DumontHosts([_host(host) for host in found.items], found.total))
