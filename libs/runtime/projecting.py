@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from libs.clock import Clock
 from libs.refusal import Transient
 from libs.runtime.listening import OwnStream
+from libs.runtime.recent import Recent
 from libs.runtime.service import DEADLINES_TABLE, Row
 from libs.runtime.store import Overtaken, Store
 from proto.base import Heard
@@ -29,6 +30,7 @@ class Progress:
         self.seq = 0
         self.head_seq = 0  # newest sequence seen in the log, for the lag
         self.active = False  # this process is the one that projects
+        self.recent = Recent()
         self.deadlines_changed = asyncio.Event()
         self._moved = asyncio.Event()
 
@@ -89,16 +91,20 @@ class Projector:
     async def _follow(self) -> None:
         cursor, _ = await self._store.cursor(PROJECT_CURSOR)
         self._progress.advance(cursor)
-        async for batch in self._own.follow(cursor):
-            self._progress.head_seq = max(self._progress.head_seq, batch[-1][0])
-            rows: list[Row] = []
-            for index, (seq, events) in enumerate(batch):
-                for heard in events:
-                    rows.extend(self._project(heard))
-                if len(rows) >= ROWS_PER_TRANSACTION_MAX or index == len(batch) - 1:
-                    await self._store.project(rows, after_seq=cursor, seq=seq)
-                    cursor = seq
-                    self._progress.advance(seq)
-                    if any(row.table == DEADLINES_TABLE for row in rows):
-                        self._progress.deadlines_changed.set()
-                    rows = []
+        with self._progress.recent.following():
+            async for batch in self._own.follow(cursor):
+                self._progress.head_seq = max(self._progress.head_seq, batch[-1][0])
+                rows: list[Row] = []
+                changed: set[str] = set()
+                for index, (seq, events) in enumerate(batch):
+                    for heard in events:
+                        rows.extend(self._project(heard))
+                        changed.add(heard.aggregate_id)
+                    if len(rows) >= ROWS_PER_TRANSACTION_MAX or index == len(batch) - 1:
+                        await self._store.project(rows, after_seq=cursor, seq=seq)
+                        self._progress.recent.forget(changed)
+                        cursor = seq
+                        self._progress.advance(seq)
+                        if any(row.table == DEADLINES_TABLE for row in rows):
+                            self._progress.deadlines_changed.set()
+                        rows, changed = [], set()

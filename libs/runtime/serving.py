@@ -18,6 +18,7 @@ from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
 from libs.runtime.courtesy import Courtesy
 from libs.runtime.projecting import Progress
+from libs.runtime.recent import Recent
 from libs.runtime.service import Service
 from libs.runtime.surroundings import Surroundings
 from libs.telemetry import Histogram, start_span
@@ -36,10 +37,12 @@ class RowsBehind(Transient):
 
 @dataclass(frozen=True)
 class QueryContext:
-    """What a query or signal handler is handed beside the question: the database (None in simulation) and the world."""
+    """What a query or signal handler is handed beside the question: the database (None in simulation), the world, and
+    answers that still hold."""
 
     pool: Any
     world: Any
+    recent: Recent
 
 
 class Serving:
@@ -62,7 +65,7 @@ class Serving:
         self._store = around.store
         self._progress = progress
         self._clock = around.clock
-        self._context = QueryContext(around.pool, around.world)
+        self._context = QueryContext(around.pool, around.world, progress.recent)
         self._health = health
         self._seconds = seconds
         self._courtesy = courtesy

@@ -11,6 +11,7 @@ from asyncpg import Record
 
 from libs.postgres import Database
 from libs.refusal import Refused
+from libs.runtime.recent import Recent
 from proto.instance.queries import (
     LIST_LIMIT_MAX,
     GetInstance,
@@ -39,6 +40,9 @@ class Context(Protocol):
 
     @property
     def pool(self) -> Database: ...
+
+    @property
+    def recent(self) -> Recent: ...
 
 
 # One machine per row; an instance without machines gives one row of nulls.
@@ -95,13 +99,18 @@ from (
 _batches: WeakKeyDictionary[Database, Batches[InstanceView]] = WeakKeyDictionary()
 
 
-async def get_instance(query: GetInstance, context: Context) -> InstanceView:
-    """One instance of the account. Deleted ones are found in lists, by their status."""
+async def get_instance(query: GetInstance, context: Context) -> msgspec.Raw:
+    """One instance of the account, an encoded InstanceView. Deleted ones are found in lists, by their status."""
+    question = f"{query.account_id}/{query.with_deleted}"
+    return await context.recent.answer(query.instance_id, question, lambda: _read(query, context))
+
+
+async def _read(query: GetInstance, context: Context) -> msgspec.Raw:
     batches = _batches.setdefault(context.pool, Batches())
     view = await batches.get(f"{query.account_id}/{query.instance_id}", lambda keys: _fetch(context.pool, keys))
     if view is None or (view.status == "deleted" and not query.with_deleted):
         raise Refused("INSTANCE_NOT_FOUND", instance_id=query.instance_id)
-    return view
+    return msgspec.Raw(msgspec.json.encode(view))
 
 
 async def _fetch(pool: Database, keys: Sequence[str]) -> Mapping[str, InstanceView]:

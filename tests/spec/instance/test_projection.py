@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -11,7 +11,10 @@ import pytest
 from libs.runtime.service import DEADLINES_TABLE, Row
 from proto.base import Command, Event, Heard
 from proto.instance.commands import AnyCommand, GiveUpMachine, StopIfIdle
+from services.contracts import language
+from services.contracts.golden import golden_path
 from services.instance.projection import project
+from services.instance.rooms import SERVICE
 from tests.spec.instance.controls import (
     CREATE,
     DELETE,
@@ -110,3 +113,14 @@ def test_the_command_of_a_deadline_lacks_only_now() -> None:
 def test_rows_are_a_function_of_the_event_alone() -> None:
     for number, event in enumerate(after(*TO_STOPPED)):
         assert rows_of(event, number) == rows_of(event, number)
+
+
+def test_what_an_instance_shows_comes_from_its_own_facts_alone() -> None:
+    """Its answer is kept until one of them is projected (`queries.instances`)."""
+    golden = {spoken.event: golden_path(spoken) for spoken in language.events()}
+    for aggregate in SERVICE.aggregates:
+        shown: set[str] = set()
+        for kind in get_args(aggregate.events) or (aggregate.events,):
+            event = msgspec.json.decode(golden[kind].read_bytes(), type=kind)
+            shown |= {row.table for row in rows_of(event, 1)} & {"instances", "machines"}
+        assert shown == ({"instances", "machines"} if aggregate.kind == "instance" else set()), aggregate.kind
