@@ -1,33 +1,50 @@
 """URLs that carry credentials: what may be shown stays readable, the whole is sealed behind it, in one text.
 
-Used by the gateway, which takes such a URL, and by whoever calls it. `https://h/p?token=x` becomes
-`https://h/p?token=***#sealed:v1.…`: a fragment is never sent, so the text is still a URL of the same host. A URL
-without a query is left as it is; user names and passwords are refused before (a receiver's secret signs instead).
+Used by the gateway, which takes such a URL, and by whoever calls it. `https://h/hooks/B0dX3a9?token=x` becomes
+`https://h/hooks/***?token=***#sealed:v1.…`: a fragment is never sent, so the text is still a URL of the same host. Of a
+path the words are shown, and what may be a credential (chat services put theirs there) is not. A URL of words alone is
+left as it is; user names and passwords are refused before (a receiver's secret signs instead).
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from libs.sealing import MARK, Sealer
 
 HIDDEN = "***"
+CREDENTIAL_CHARS_MIN = 4  # less is found in any text, and says nothing
 _SEALED_BEHIND = f"#{MARK}"
+# A word, maybe numbered (`hooks`, `prod2`, `v1`), or a small number. Whoever makes credentials mixes letters and
+# digits, or makes them longer than a word; a short one of letters alone cannot be told from a word.
+_WORD = r"(?:[A-Za-z]{1,15}[0-9]{0,2}|[0-9]{1,5})"
+_READABLE = re.compile(rf"(?:{_WORD}(?:[-_.]{_WORD}){{0,4}})?", re.ASCII)
 
 
 def hidden(url: str, sealer: Sealer, *, owner: str) -> str:
     """The same URL gives the same text, so that a repeat changes nothing."""
     parts = urlsplit(url)
-    if not parts.query:
+    path = "/".join(segment if _READABLE.fullmatch(segment) else HIDDEN for segment in parts.path.split("/"))
+    if not parts.query and path == parts.path:
         return url
-    query = "&".join(_without_value(pair) for pair in parts.query.split("&"))
-    shown_part = urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
+    query = "&".join(_without_value(pair) for pair in parts.query.split("&") if pair)
+    shown_part = urlunsplit((parts.scheme, parts.netloc, path, query, ""))
     return f"{shown_part}{_SEALED_BEHIND}{sealer.seal_alike(url, owner=owner)}"
 
 
 def _without_value(pair: str) -> str:
     name, equals, _ = pair.partition("=")
     return f"{name}={HIDDEN}" if equals else HIDDEN
+
+
+def credentials_in(url: str) -> tuple[str, ...]:
+    """What `hidden` does not show of an opened URL, the longest first: for texts that may repeat it."""
+    parts = urlsplit(url)
+    found = {segment for segment in parts.path.split("/") if not _READABLE.fullmatch(segment)}
+    found |= {pair.partition("=")[2] or pair for pair in parts.query.split("&")}
+    found |= {unquote_plus(part) for part in found}
+    return tuple(sorted((part for part in found if len(part) >= CREDENTIAL_CHARS_MIN), key=len, reverse=True))
 
 
 def shown(text: str) -> str:

@@ -94,6 +94,10 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     (r"name and label are the same field; send one of them", "name e label são o mesmo campo; envie um dos dois"),
     (r"it is not a URL", "não é uma URL"),
     (
+        r"(.+) stands for what is not shown; send the whole URL, or leave it out",
+        r"\1 está no lugar do que não é mostrado; envie a URL inteira ou omita o campo",
+    ),
+    (
         r"only webhook is sent here; send that, and make one with (.+)",
         r"aqui só webhook é enviado; use esse e crie um com \1",
     ),

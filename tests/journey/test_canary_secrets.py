@@ -165,7 +165,8 @@ def plant_payment(canaries: Canaries) -> None:
 
 
 def plant_webhooks(canaries: Canaries) -> None:
-    url = f"{canaries.up.api_url}/livez?token={canaries.plant('a token in a webhook URL')}"
+    in_path = canaries.plant("a token in the path of a webhook URL")
+    url = f"{canaries.up.api_url}/hooks/{in_path}?token={canaries.plant('a token in a webhook URL')}"
     hook = {"name": "one", "url": url, "events": ["*"]}
     secret = canaries.plant("a webhook's secret")
     hook_id = canaries.made("webhook", "POST", f"{V1}/webhooks", {**hook, "secret": secret})["id"]
@@ -174,6 +175,11 @@ def plant_webhooks(canaries: Canaries) -> None:
     canaries.send("change", "PUT", path, {"secret": canaries.plant("a webhook's changed secret")})
     moved = f"{canaries.up.api_url}/readyz?{canaries.plant('a changed token in a webhook URL')}"
     assert canaries.send("move", "PUT", path, {"url": moved}).json["data"]["url"].endswith("/readyz?***")
+    moved = f"{canaries.up.api_url}/services/{canaries.plant('a changed token in the path of a webhook URL')}"
+    seen = canaries.send("move", "PUT", path, {"url": moved}).json["data"]
+    assert seen["url"].endswith("/services/***")
+    back = canaries.send("send back what was read", "PUT", path, {"name": "two", "url": seen["url"]})
+    assert (back.status, back.json["data"]["name"], back.json["data"]["url"]) == (200, "two", seen["url"])
     canaries.made("rotate", "POST", f"{path}/rotate-secret", {"secret": canaries.plant("a webhook's rotated secret")})
     canaries.made("default", "PUT", f"{V1}/webhooks/default-secret", {"secret": canaries.plant("the default secret")})
     for read in ("", "/attempts", "/deliveries"):
@@ -189,7 +195,8 @@ def plant_instance(canaries: Canaries) -> None:
         "label": "canary",
         "env": {"MODEL_TOKEN": variable},
         "onstart_cmd": f'echo "$MODEL_TOKEN" > told; echo {command} > said',
-        "webhook_url": f"{up.api_url}/livez?key={canaries.plant('a token in the webhook URL of an instance')}",
+        "webhook_url": f"{up.api_url}/hooks/{canaries.plant('a token in the path of an instance')}"
+        f"?key={canaries.plant('a token in the webhook URL of an instance')}",
     }
     instance_id = canaries.send("create", "POST", f"{V1}/instances", wish, Idempotency_Key="once").json["data"]["id"]
     assert canaries.send("again", "POST", f"{V1}/instances", wish, Idempotency_Key="once").status == 201
@@ -238,6 +245,7 @@ def plant_wrong(canaries: Canaries) -> None:
         ("POST", f"{V1}/webhooks", {**hook, "url": f"https://u:{canaries.plant('a password in a good URL')}@h.com/"}),
         ("POST", f"{V1}/instances", {"gpu": "RTX 4090", "webhook_url": f"https://{canaries.plant('a user')}@h.com/"}),
         ("POST", "/api/instances", {**novita, "webhookUrl": f"https://{canaries.plant('a novita user')}@h.com/"}),
+        ("POST", f"{V1}/webhooks", {**hook, "url": f"https://h.com/***/{canaries.plant('a token beside stars')}"}),
         ("POST", f"{V1}/webhooks", {**hook, "name": 1, "secret": canaries.plant("a secret beside a mistake")}),
     ]  # fmt: skip
     for method, path, body in wrong:

@@ -1,7 +1,7 @@
 """URLs that customers give us to call: checked for credentials, and what of them may be a secret sealed at the edge.
 
-Called by the routes that take one. What a query says (`?token=…`) leaves the gateway sealed; the service that calls the
-URL opens it (libs/sealed_urls.py).
+Called by the routes that take one. What a query says (`?token=…`) and what of a path is no word leaves the gateway
+sealed; the service that calls the URL opens it (libs/sealed_urls.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from libs.refusal import Refused
-from libs.sealed_urls import hidden
+from libs.sealed_urls import HIDDEN, hidden
 from libs.sealing import Sealer
 from proto.webhook_dispatch.words import SECRET_PURPOSE
 from services.gateway.call import Call
@@ -26,5 +26,7 @@ def receiver_url(call: Call, field: str, url: str | None) -> str:
         refuse(field, "it is not a URL")
     if has_userinfo:
         raise Refused("WEBHOOK_URL_REFUSED", reason="a user name or password in the URL is not sent; use the secret")
+    if HIDDEN in url:
+        refuse(field, f"{HIDDEN} stands for what is not shown; send the whole URL, or leave it out")
     sealer = Sealer(call.gateway.settings.secret.reveal(), purpose=SECRET_PURPOSE)
     return hidden(url, sealer, owner=call.account_id)

@@ -7,7 +7,7 @@ receiver, no cookies, no proxies from the environment, no redirects, answers rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import cache
 
@@ -15,6 +15,7 @@ import aiohttp
 from msgspec import Struct
 
 from libs.clock import Clock
+from libs.sealed_urls import HIDDEN
 from services.webhook_dispatch.effects.fence import Fence, NotAllowed
 
 ATTEMPT_TIMEOUT_S = 15.0  # Standard Webhooks: 15 to 30 s
@@ -72,15 +73,21 @@ class Poster:
         await self._session.close()
 
     async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = ATTEMPT_TIMEOUT_S
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float = ATTEMPT_TIMEOUT_S,
+        hide: Sequence[str] = (),
     ) -> Answer:
-        """Never raises for anything the receiver or the network does."""
+        """Never raises for anything the receiver or the network does. `hide`: what an answer may repeat of the URL."""
         started_s = self._clock.monotonic_s()
         try:
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False, timeout=_timeout(timeout_s)
             ) as response:
-                text = await _read(response)
+                text = await _read(response, hide)
                 return Answer(
                     took_ms=self._since_ms(started_s),
                     status_code=response.status,
@@ -116,7 +123,7 @@ def _timeout(total_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
 
 
-async def _read(response: aiohttp.ClientResponse) -> str:
+async def _read(response: aiohttp.ClientResponse, hide: Sequence[str]) -> str:
     """The first characters of the answer. An answer that goes on and on loses its connection."""
     raw = b""
     while len(raw) < RESPONSE_READ_BYTES_MAX:
@@ -127,6 +134,8 @@ async def _read(response: aiohttp.ClientResponse) -> str:
     else:
         response.close()
     text = raw[: RESPONSE_KEPT_CHARS_MAX * 4].decode("utf-8", errors="replace")
+    for credential in hide:
+        text = text.replace(credential, HIDDEN)
     return text.replace("\0", "")[:RESPONSE_KEPT_CHARS_MAX]
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from libs.refusal import Transient
 from libs.runtime.service import Handle
-from libs.sealed_urls import opened
+from libs.sealed_urls import credentials_in, opened
 from libs.sealing import NotSealedHere
 from libs.signing import Keys, signed_headers
 from proto.webhook_dispatch.words import mailbox_of
@@ -103,7 +103,8 @@ async def post_signed(
         keys=keys,
         platform_key=world.platform_key,
     )
-    return await world.poster.post(url, body, headers, timeout_s=timeout_s)
+    hide = credentials_in(url) if url != target.url else ()
+    return await world.poster.post(url, body, headers, timeout_s=timeout_s, hide=hide)
 
 
 def _keys(world: World, target: Target, default_secret: str, at: datetime) -> Keys:

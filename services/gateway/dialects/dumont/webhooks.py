@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Meta, Struct
 
+from libs.sealed_urls import HIDDEN, shown
 from libs.sealing import Sealer, made_secret, signing_key
 from libs.signing import SECRET_PREFIX
 from proto.webhook_dispatch.commands import (
@@ -187,7 +188,7 @@ async def change_webhook(call: Call) -> Answer:
         endpoint_id=webhook_id,
         account_id=call.account_id,
         name=body.name,
-        url=None if body.url is None else receiver_url(call, "url", body.url),
+        url=await _changed_url(call, webhook_id, body.url),
         events=body.events,
         sealed_secret=None if body.secret is None else _seal(call, body.secret, webhook_id),
         rate_limit_per_s=body.rate_limit_per_s,
@@ -195,6 +196,13 @@ async def change_webhook(call: Call) -> Answer:
     )
     await call.command(wish)
     return await get_webhook(call)
+
+
+async def _changed_url(call: Call, webhook_id: str, url: str | None) -> str | None:
+    """None for none, and for the URL as it is shown: whoever sends back what was read changes nothing."""
+    if url is None or (HIDDEN in url and url == shown((await _view(call, webhook_id)).url)):
+        return None
+    return receiver_url(call, "url", url)
 
 
 async def delete_webhook(call: Call) -> Answer:
