@@ -7,28 +7,33 @@ where nothing is synced, so the GPU machine's files can be judged against everyt
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 
 from tests.journey.platform import BRISK, Platform, eventually, platform
-from tests.journey.prefix import home, judge
-from tests.journey.test_cpu_standby import INTERVAL_S, SMALL
+from tests.journey.prefix import Load, home, judge
+from tests.journey.test_cpu_standby import INTERVAL_S
 from tests.journey.test_failover import call, over, running_instance, take_away, told, until
 
 EARLY = {"early.bin": b"before the loss" * 1_000, "deep/er/file.txt": b"x"}
+LARGE = Load(files=500, lines=4_000)  # 50 MB, changing while they are copied
 WRITER = f"""
-import itertools, os, time
+import hashlib, itertools, os, time
 log = open(os.environ["HOME"] + "/.written", "a")
 for number in itertools.count(1):
-    path = "data/file-%d.txt" % (number % {SMALL.files})
+    path = "data/file-%d.txt" % (number % {LARGE.files})
+    text = "%d %r\\n" % (number, time.time()) * {LARGE.lines}
     with open(path + ".new", "w") as out:
-        out.write("%d %r\\n" % (number, time.time()) * {SMALL.lines})
+        out.write(text)
     os.rename(path + ".new", path)
-    log.write("%d\\n" % number)
+    log.write("%d %s\\n" % (number, hashlib.sha256(text.encode()).hexdigest()))
     log.flush()
-    time.sleep(0.002)
+    if number > {LARGE.files}:
+        time.sleep(0.01)
 """
 STORY = [
     "standby.return_wanted",
@@ -99,9 +104,17 @@ def returned(up: Platform, instance_id: str) -> Any:
     return until(up, f"/instances/{instance_id}", lambda seen: seen["status"] == "running", "a running instance")
 
 
-def written(up: Platform, provider_machine_id: str) -> int:
-    lines = (home(up, provider_machine_id) / ".written").read_text().split()
-    return int(lines[-1])
+def written(up: Platform, provider_machine_id: str) -> dict[int, str]:
+    """Every number that was written, with the checksum of its file."""
+    lines = (home(up, provider_machine_id) / ".written").read_text().splitlines()
+    return {int(number): checksum for number, checksum in (line.split() for line in lines)}
+
+
+def different(folder: Path, noted: dict[int, str]) -> list[int]:
+    """Slots whose file is not, byte for byte, what was written there last."""
+    last = {number % LARGE.files: checksum for number, checksum in noted.items()}
+    found = {slot: hashlib.sha256((folder / f"file-{slot}.txt").read_bytes()).hexdigest() for slot in last}
+    return [slot for slot in last if found[slot] != last[slot]]
 
 
 def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Platform) -> None:
@@ -112,7 +125,8 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     run_inside(up, cpu, "mkdir -p data && cat > writer.py", WRITER)
     run_inside(up, cpu, "nohup setsid python3 writer.py > /dev/null 2>&1 < /dev/null & sleep 0.1")
     folder = home(up, cpu["provider_instance_id"]) / "workspace" / "data"
-    eventually(lambda: len(list(folder.glob("file-*.txt"))) >= SMALL.files, timeout_s=30, what="a full round of files")
+    eventually(lambda: len(list(folder.glob("file-*.txt"))) >= LARGE.files, timeout_s=60, what="a full round of files")
+    before = len(written(up, cpu["provider_instance_id"]))
 
     answer = call(up, "POST", f"/standby/recover/{instance_id}", {})
     assert answer["association"]["recovery"]["stage"] in ("searching", "filling")
@@ -121,9 +135,13 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     assert gpu["provider_instance_id"] != cpu["provider_instance_id"]
     assert gpu["generation"] > cpu["generation"]
     workspace = home(up, gpu["provider_instance_id"]) / "workspace"
-    newest, _ = judge(workspace / "data", SMALL)
-    last = written(up, cpu["provider_instance_id"])
+    newest, _ = judge(workspace / "data", LARGE)
+    noted = written(up, cpu["provider_instance_id"])
+    last = max(noted)
     assert newest in (last, last + 1), "a file that was written is not on the GPU machine"  # + 1: held before its note
+    assert last > before, "nothing changed while it was copied"
+    unnoted = {newest % LARGE.files} if newest > last else set()
+    assert set(different(workspace / "data", noted)) <= unnoted
     assert {name: (workspace / name).read_bytes() for name in EARLY} == EARLY
     story = told(up, instance_id)
     steps = [fact for fact in story[story.index("standby.return_wanted") :] if fact in STORY]
@@ -136,7 +154,7 @@ def test_the_work_done_on_the_cpu_machine_is_on_the_gpu_machine_after_it(up: Pla
     until(up, path, lambda seen: seen["sync_count"] > count, "the CPU machine being kept in sync by the GPU machine")
     call(up, "PUT", "/failover/settings/global", {"cpu_standby": {"auto_failover": True}})
     until(up, f"/failover/readiness/{instance_id}", lambda seen: seen["cpu_standby_ready"], "readiness again")
-    assert written(up, cpu["provider_instance_id"]) == last, "the program goes on where nobody is served"
+    assert max(written(up, cpu["provider_instance_id"])) == last, "the program goes on where nobody is served"
     refused = up.request("POST", f"/api/v1/standby/recover/{instance_id}", {}, key=True)
     assert (refused.status, refused.json["error"]["code"]) == (409, "INVALID_STATE")
 
