@@ -25,11 +25,12 @@ class GuardCommand(Command, frozen=True, kw_only=True):
 
 class ExecuteFailover(GuardCommand, tag="execute", frozen=True, kw_only=True):
     """Somebody wants the instance on another machine now. Refused when it may not; the working machine is given up
-    only when its replacement has been set aside."""
+    only when its replacement has been set aside. `instance_status`: as the customer sees it."""
 
     account_id: str
     failover_id: str
     machine_id: str
+    instance_status: str = "ready"
     gpu: str = ""
     force_strategy: Strategy | None = None
     test: bool = False

@@ -104,11 +104,12 @@ class Call:
             self.gateway.positions.remember(self.account_id, reply.position)
         return reply.position
 
-    def derived_id(self, prefix: str) -> str:
-        """With an Idempotency-Key the same id again, so that a repeat meets its own first commit (design 3)."""
+    def derived_id(self, prefix: str, *about: str) -> str:
+        """With an Idempotency-Key the same id again, so that a repeat meets its own first commit (design 3). `about`:
+        what exists already and the wish is for; keys are an account's."""
         if not self.idempotency_key:
             return self.gateway.ids.fresh(prefix)
-        return derive_id(prefix, self.account_id, self.idempotency_key)
+        return derive_id(prefix, self.account_id, *about, self.idempotency_key)
 
     def first_machine_id(self, instance_id: str) -> str:
         """Of a new instance's machine: the same for a repeat of the same create."""

@@ -49,7 +49,7 @@ from proto.failover.events import (
 )
 from proto.failover.words import RUNGS_OF, Attempt, Phase, Rung, Strategy, milliseconds_between
 from services.failover.decider import ladder, notes, settings
-from services.failover.decider.guard import DAY, USER_TEST, Guard, Run, evolve
+from services.failover.decider.guard import USER_TEST, Guard, Run, evolve
 
 Start: TypeAlias = ExecuteFailover | AnswerInterruption
 _SUCCESS = {
@@ -119,13 +119,17 @@ def _owned(state: Guard, account_id: str) -> Guard:
 
 def _execute(state: Guard, command: ExecuteFailover) -> Sequence[Event]:
     if command.failover_id in state.answered:
-        return []
+        return []  # also while the instance is on its way to another machine, by what was wished first
     if state.run is not None:
         raise Refused("FAILOVER_IN_PROGRESS", instance_id=command.instance_id, failover_id=state.run.failover_id)
+    if not command.machine_id or command.instance_status not in ("ready", "interrupted"):
+        advice = "wait until it is running or interrupted"
+        about = {"instance_id": command.instance_id, "status": command.instance_status, "advice": advice}
+        raise Refused("INVALID_STATE", **about)
     strategy = command.force_strategy or ladder.effective_strategy(state.settings, command.settings)
     if strategy == "disabled":
         raise Refused("FAILOVER_DISABLED", instance_id=command.instance_id)
-    wait_s = _wait_s(state, command)
+    wait_s = state.wait_s(command.limits, command.now)
     if wait_s is not None:
         raise Refused("FAILOVER_LIMIT_REACHED", instance_id=command.instance_id, retry_after_s=wait_s)
     started = _started(command, strategy, reason=USER_TEST, test=command.test)
@@ -142,7 +146,7 @@ def _answer(state: Guard, command: AnswerInterruption) -> Sequence[Event]:
     started = _started(command, strategy, reason=command.reason, test=False)
     if strategy == "disabled":
         return _fail(state, [started], "disabled", command.now)
-    if _wait_s(state, command) is not None:
+    if state.wait_s(command.limits, command.now) is not None:
         return _fail(state, [started], "limit_reached", command.now)
     return _climb(state, [started, _planned(state, command, strategy)], command.now)
 
@@ -168,18 +172,6 @@ def _join(state: Guard, run: Run, command: AnswerInterruption) -> Sequence[Event
         failed_at=command.now,
     )
     return _climb(state, [joined, lost], command.now)
-
-
-def _wait_s(state: Guard, command: Start) -> int | None:
-    """Seconds until the next failover is allowed; None: now."""
-    limits, recent = command.limits, state.started_since(command.now)
-    free_at: list[datetime] = []
-    if recent and limits.spacing_s:
-        free_at.append(recent[-1] + timedelta(seconds=limits.spacing_s))
-    if len(recent) >= limits.failovers_per_day_max:
-        free_at.append(recent[-limits.failovers_per_day_max] + DAY)
-    wait_s = max((ceil((at - command.now).total_seconds()) for at in free_at), default=0)
-    return wait_s if wait_s > 0 else None
 
 
 def _started(command: Start, strategy: Strategy, *, reason: str, test: bool) -> FailoverStarted:

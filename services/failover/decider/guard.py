@@ -8,6 +8,7 @@ and instants; the projection keeps their history.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from math import ceil
 from typing import assert_never
 
 from msgspec import Struct
@@ -104,6 +105,17 @@ class Guard(Struct, frozen=True):
     def started_since(self, now: datetime) -> tuple[datetime, ...]:
         """Failovers of the last 24 hours."""
         return tuple(at for at in self.started if now - at < DAY)
+
+    def wait_s(self, limits: Limits, now: datetime) -> int | None:
+        """Seconds until the next failover is allowed; None: now."""
+        recent = self.started_since(now)
+        free_at: list[datetime] = []
+        if recent and limits.spacing_s:
+            free_at.append(recent[-1] + timedelta(seconds=limits.spacing_s))
+        if len(recent) >= limits.failovers_per_day_max:
+            free_at.append(recent[-limits.failovers_per_day_max] + DAY)
+        wait_s = max((ceil((at - now).total_seconds()) for at in free_at), default=0)
+        return wait_s if wait_s > 0 else None
 
     def is_breaker_open(self, rung: Rung, now: datetime) -> bool:
         """After several failures in a row a rung is spared for a while; one try later closes or opens it again."""

@@ -219,7 +219,16 @@ def test_a_rung_that_failed_three_times_in_a_row_is_spared_for_a_while() -> None
 
 
 def test_a_failover_under_way_refuses_another_wish() -> None:
-    climbing().when(replace(EXECUTE, failover_id="fo_2")).refused("FAILOVER_IN_PROGRESS", failover_id=FAILOVER)
+    other = replace(EXECUTE, failover_id="fo_2")
+    climbing().when(other).refused("FAILOVER_IN_PROGRESS", failover_id=FAILOVER)
+    climbing().when(replace(other, instance_status="recovering")).refused("FAILOVER_IN_PROGRESS")
+
+
+def test_a_wish_said_again_meets_its_own_failover_wherever_the_instance_is_by_then() -> None:
+    again = replace(EXECUTE, instance_status="recovering", machine_id=STANDBY)
+    climbing().when(again).then()
+    protected().when(again).refused("INVALID_STATE", status="recovering")
+    protected().when(replace(EXECUTE, machine_id="")).refused("INVALID_STATE")
 
 
 def test_a_disabled_instance_refuses_a_wish_and_answers_a_loss_with_a_failure() -> None:

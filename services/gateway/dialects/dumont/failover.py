@@ -10,7 +10,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from libs.refusal import Refused
 from proto.failover.commands import ExecuteFailover
 from proto.failover.queries import (
     LIST_LIMIT_MAX,
@@ -98,16 +97,14 @@ async def execute(call: Call) -> Answer:
 async def _start(call: Call, instance_id: str, strategy: Strategy | None, *, is_test: bool) -> str:
     instance = await _instance(call, instance_id)
     machine = primary_of(instance)
-    if machine is None or instance.status not in ("ready", "interrupted"):
-        advice = "wait until it is running or interrupted"
-        raise Refused("INVALID_STATE", instance_id=instance_id, status=instance.status, advice=advice)
-    failover_id = call.derived_id("fo")
+    failover_id = call.derived_id("fo", instance_id)
     wish = ExecuteFailover(
         now=call.now,
         instance_id=instance_id,
         account_id=call.account_id,
         failover_id=failover_id,
-        machine_id=machine.machine_id,
+        machine_id="" if machine is None else machine.machine_id,
+        instance_status=instance.status,
         gpu=instance.gpu,
         force_strategy=strategy,
         test=is_test,

@@ -104,7 +104,7 @@ class DumontReported(Struct, frozen=True):
 async def take_snapshot(call: Call) -> Answer:
     """202: the agent hears of it with its next heartbeat."""
     instance_id = call.path["id"]
-    snapshot_id = call.derived_id("snap")
+    snapshot_id = call.derived_id("snap", instance_id)
     await call.command(
         RequestSnapshot(
             now=call.now,
