@@ -10,6 +10,7 @@ from msgspec import Struct
 from proto.base import Query
 from proto.failover.words import (
     Attempt,
+    CpuStandbySettings,
     FailoverStatus,
     GlobalSettings,
     MachineSettings,
@@ -18,6 +19,7 @@ from proto.failover.words import (
     RegionalVolumeSettings,
     Rung,
     Strategy,
+    WarmPoolSettings,
 )
 from proto.health import GetHealth, GetMetrics
 
@@ -102,9 +104,12 @@ class MachineProtection(Struct, frozen=True):
 
 
 class NewMachineProtection(Struct, frozen=True):
-    """What a new instance of the account is to be created with. `volume` None: no volume of the region."""
+    """What a new instance of the account is created with. `volume` None: no volume of the region. The standbys are
+    those of a strategy that was chosen with the create, and None without one."""
 
     volume: RegionalVolumeSettings | None
+    warm_pool: WarmPoolSettings | None = None
+    cpu_standby: CpuStandbySettings | None = None
 
 
 class GetNewMachineProtection(Query, tag="new_machine_protection", frozen=True, kw_only=True):

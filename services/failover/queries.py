@@ -182,12 +182,7 @@ async def choosers_of(pool: Database, account_id: str) -> tuple[str, ...]:
 
 
 async def get_new_machine_protection(query: GetNewMachineProtection, context: Context) -> NewMachineProtection:
-    account, own = await settings_of(context.pool, query.account_id), MachineSettings()
-    if query.strategy is not None:
-        own = MachineSettings(use_global_settings=False, strategy=query.strategy)
-    elif not account.auto_apply_to_new_machines:
-        return NewMachineProtection(None)
-    return NewMachineProtection(ladder.volume_wanted(own, account))
+    return ladder.new_machine(query.strategy, await settings_of(context.pool, query.account_id))
 
 
 async def list_protections(query: ListProtections, context: Context) -> list[MachineProtection]:

@@ -50,9 +50,7 @@ class SurvivalOwner:
             case failover_queries.GetSettings(account_id=account_id):
                 return self.states.get(("settings", account_id), GlobalSettings())
             case failover_queries.GetNewMachineProtection(account_id=account_id, strategy=strategy):
-                account = self.states.get(("settings", account_id), GlobalSettings())
-                own = MachineSettings(use_global_settings=strategy is None, strategy=strategy or "both")
-                return failover_queries.NewMachineProtection(ladder.volume_wanted(own, account))
+                return ladder.new_machine(strategy, self.states.get(("settings", account_id), GlobalSettings()))
             case failover_queries.GetProtection(instance_id=instance_id):
                 guard = self.states.get(("guard", instance_id))
                 own = guard.settings if guard else MachineSettings()

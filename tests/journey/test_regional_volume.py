@@ -114,8 +114,8 @@ def test_without_a_gpu_in_the_region_the_rung_is_skipped_and_a_start_waits_for_o
     before = on_volume(up)
     instance_id, files = before["id"], some_files(9)
     write(up, before, files)
-    up.cloud("POST", "/v1/faults", {"sold_out": ["RTX 4090", "RTX 4090 24GB"]})
-    until(up, "/offers/RTX_4090", lambda seen: not seen, "the platform to know that there is none")
+    call(up, "PUT", "/failover/settings/global", {"warm_pool": {"preferred_gpu_names": []}})
+    sell_out(up)
     take_away(up, instance_id)
     done = over(up, instance_id, 1)
     assert (done["success"], done["error"]) == (False, "every_rung_failed")
@@ -132,7 +132,23 @@ def test_without_a_gpu_in_the_region_the_rung_is_skipped_and_a_start_waits_for_o
     after = running(up, instance_id)
     assert (after["region"], after["volume"]) == (before["region"], before["volume"])
     assert checksums(up, after, files) == sums(files)
+    call(up, "PUT", "/failover/settings/global", {"warm_pool": {"preferred_gpu_names": ["RTX_3090"]}})
+    sell_out(up)
+    take_away(up, instance_id)
+    done = over(up, instance_id, 2)
+    assert (done["success"], done["strategy_succeeded"]) == (True, "regional_volume")
+    other = running(up, instance_id)
+    assert "3090" in other["gpu_name"], "another model that its account has named"
+    assert (other["region"], other["volume"]) == (before["region"], before["volume"])
+    assert checksums(up, other, files) == sums(files)
+    up.cloud("POST", "/v1/faults", {"sold_out": []})
+    until(up, "/offers/RTX_4090", bool, "the platform to know that there are some again")
     call(up, "DELETE", f"/instances/{instance_id}")
+
+
+def sell_out(up: Platform) -> None:
+    up.cloud("POST", "/v1/faults", {"sold_out": ["RTX 4090", "RTX 4090 24GB"]})
+    until(up, "/offers/RTX_4090", lambda seen: not seen, "the platform to know that there is none")
 
 
 def test_one_machine_s_own_settings_take_effect_with_its_next_machine(up: Platform) -> None:

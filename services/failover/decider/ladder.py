@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from proto.failover.queries import NewMachineProtection
 from proto.failover.words import (
     LADDER,
     RUNGS_OF,
@@ -136,3 +137,16 @@ def volume_wanted(own: MachineSettings, account: GlobalSettings) -> RegionalVolu
     settings = volume_settings(own, account)
     rungs = allowed_rungs(effective_strategy(own, account), own, account)
     return settings if "regional_volume" in rungs and settings.auto_provision_volume else None
+
+
+def new_machine(strategy: Strategy | None, account: GlobalSettings) -> NewMachineProtection:
+    """What an instance is created with. Blocks that the account has switched off are left out, and beside a volume of
+    its region there is no warm pool."""
+    if strategy is None:
+        is_meant = account.auto_apply_to_new_machines
+        return NewMachineProtection(volume_wanted(MachineSettings(), account) if is_meant else None)
+    volume = volume_wanted(MachineSettings(use_global_settings=False, strategy=strategy), account)
+    pool, cpu, rungs = account.warm_pool, account.cpu_standby, RUNGS_OF[strategy]
+    has_pool = "warm_pool" in rungs and pool.enabled and pool.auto_provision_standby and volume is None
+    has_cpu = "cpu_standby" in rungs and cpu.enabled
+    return NewMachineProtection(volume, pool if has_pool else None, cpu if has_cpu else None)

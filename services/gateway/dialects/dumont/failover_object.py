@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from proto.failover.queries import FailoverList, FailoverView, PlanStep, Readiness
-from proto.failover.words import Attempt, Phase, Rung
+from proto.failover.words import Attempt, Phase
 from proto.instance.copy_queries import CpuStandbyView
 from proto.instance.queries import InstanceView
 from proto.warmpool.queries import PoolView
@@ -191,16 +191,12 @@ def readiness(
         warm_pool_status=None if pool.status == "disabled" else _pool(pool),
         cpu_standby_ready=standby_readiness.is_ready(found),
         cpu_standby_status=standby_readiness.shown(cpu, now) if standby_readiness.is_asked_for(found) else None,
-        regional_volume_ready=_is_ready(found, "regional_volume"),
+        regional_volume_ready=standby_readiness.is_ready(found, "regional_volume"),
         regional_volume_status=volume(instance),
         overall_ready=found.is_ready,
         blockers=[DumontBlocker(blocker.rung, blocker.reason) for blocker in found.blockers],
         plan=[_step(step) for step in found.plan],
     )
-
-
-def _is_ready(found: Readiness, rung: Rung) -> bool:
-    return any(step.rung == rung and step.is_ready for step in found.plan)
 
 
 def _step(step: PlanStep) -> DumontPlanStep:
@@ -342,7 +338,8 @@ def status(
 def _recommended(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None) -> str | None:
     if found.effective_strategy == "disabled":
         return "Enable failover: PUT /failover/settings/machines/{id}"
-    if found.warm_pool_ready or standby_readiness.is_ready(found) or _is_ready(found, "regional_volume"):
+    is_limited = any(blocker.rung is None for blocker in found.blockers)  # nothing but time helps
+    if is_limited or any(step.is_ready for step in found.plan if step.rung != "cloud_storage"):
         return None
     if cpu is not None and cpu.state == "failover_active" and cpu.way_back is None:
         return "Look for a GPU again: POST /standby/recover/{id}"

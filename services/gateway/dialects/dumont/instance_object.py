@@ -44,7 +44,7 @@ class DumontInstance(Struct, frozen=True, kw_only=True):
     actual_status: str
     name: str
     label: str
-    gpu_name: str
+    gpu_name: str  # what its machine has: after a loss it may be another than the one asked for
     num_gpus: int
     gpu_ram: int | None
     cpu_cores: int | None
@@ -93,7 +93,7 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         actual_status=view.status,
         name=view.name,
         label=view.name,
-        gpu_name=view.gpu,
+        gpu_name=offer.gpu if offer and offer.kind == "gpu" else view.gpu,
         num_gpus=view.spec.gpu_count,
         gpu_ram=offer.gpu_memory_gb if offer else None,
         cpu_cores=offer.cpu_cores if offer else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from proto.failover.words import Strategy
@@ -16,11 +15,10 @@ from services.gateway.call import Answer, Call
 from services.gateway.dialects import MICROS, milliseconds
 from services.gateway.dialects.dumont import DIALECT, LIST_LIMIT_DEFAULT, ok, page
 from services.gateway.dialects.dumont.instance_object import ASKED, DumontInstance, instance
-from services.gateway.dialects.dumont.protection import chosen_strategy, protection_for
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.dialects.holds import command_with_hold
+from services.gateway.dialects.protection import protected
 from services.gateway.dialects.receivers import receiver_url
-from services.gateway.dialects.regional_volume import with_volume
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
@@ -117,11 +115,10 @@ async def create_instance(call: Call) -> Answer:
         refuse("gpu", "Exactly one of gpu and offer_id is required")
     if body.name and body.label and body.name != body.label:
         refuse("label", "name and label are the same field; send one of them")
-    strategy = chosen_strategy(is_enabled=body.failover_enabled, strategy=body.failover_strategy)
+    strategy = _chosen_strategy(is_enabled=body.failover_enabled, strategy=body.failover_strategy)
     instance_id = call.derived_id("inst")
     wish = _create_command(call, body, instance_id)
-    protection = await protection_for(call, strategy, skip_standby=body.skip_standby)
-    wish = await with_volume(call, msgspec.structs.replace(wish, protection=protection), strategy)
+    wish = await protected(call, wish, strategy, skip_standby=body.skip_standby)
     await command_with_hold(call, wish)
     is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
     view = created_view(wish) if is_known else await _view(call, instance_id)
@@ -130,6 +127,17 @@ async def create_instance(call: Call) -> Answer:
     answer = ok(instance(view, estimate), 201)
     answer.headers["Location"] = f"/api/v1/instances/{instance_id}"
     return answer
+
+
+def _chosen_strategy(*, is_enabled: bool | None, strategy: Strategy | None) -> Strategy | None:
+    """None: the account's defaults hold."""
+    if is_enabled is False:
+        if strategy not in (None, "disabled"):
+            refuse("failover_strategy", "Failover strategy contradicts failover_enabled false; send one of them")
+        return "disabled"
+    if is_enabled and strategy == "disabled":
+        refuse("failover_strategy", "Failover strategy contradicts failover_enabled true; send one of them")
+    return strategy
 
 
 def created_view(wish: CreateInstance) -> InstanceView:

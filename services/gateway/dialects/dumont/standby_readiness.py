@@ -43,10 +43,10 @@ def is_withheld(found: Readiness) -> bool:
     return any(step.rung == RUNG and step.reason == AUTO_FAILOVER_OFF for step in found.plan)
 
 
-def is_ready(found: Readiness) -> bool:
-    """The rung as `with_cpu_standby` left it, and nothing that stops every rung."""
+def is_ready(found: Readiness, rung: Rung = RUNG) -> bool:
+    """This rung, the CPU standby's as `with_cpu_standby` left it, and nothing that stops every rung."""
     stopped = any(blocker.rung is None for blocker in found.blockers)
-    return not stopped and any(step.rung == RUNG and step.is_ready for step in found.plan)
+    return not stopped and any(step.rung == rung and step.is_ready for step in found.plan)
 
 
 def with_cpu_standby(found: Readiness, view: CpuStandbyView | None, now: datetime) -> Readiness:

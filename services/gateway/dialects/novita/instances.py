@@ -26,8 +26,8 @@ from services.gateway.dialects.novita.instance_object import (
     shown_status,
 )
 from services.gateway.dialects.novita.templates import template
+from services.gateway.dialects.protection import protected
 from services.gateway.dialects.receivers import receiver_url
-from services.gateway.dialects.regional_volume import with_volume
 from services.gateway.routing import Route
 
 LIST_LIMIT_DEFAULT = 50
@@ -140,7 +140,7 @@ class NovitaLastUsed(Struct, frozen=True, rename="camel"):
 async def create_instance(call: Call) -> Answer:
     body: NovitaCreateBody = call.body
     instance_id = call.derived_id("inst")
-    await command_with_hold(call, await with_volume(call, _create_command(call, body, instance_id)))
+    await command_with_hold(call, await protected(call, _create_command(call, body, instance_id)))
     status, created_at = "creating", call.now
     if call.idempotency_key:
         view = await _view(call, instance_id)
