@@ -53,7 +53,8 @@ class BalanceExhausted(Event, tag="balance.exhausted", kw_only=True, frozen=True
 
 
 class BalanceSuspended(Event, tag="balance.suspended", kw_only=True, frozen=True):
-    """Grace is over: these instances are to be hibernated, or else stopped. Nothing is deleted."""
+    """Grace is over: these instances are to be hibernated, or else stopped. Their files are kept, and so is what was
+    stored before, until `storage_kept_until` at least (none: for ever) without being paid for."""
 
     public = True
     account_id: str
@@ -61,6 +62,26 @@ class BalanceSuspended(Event, tag="balance.suspended", kw_only=True, frozen=True
     balance_usd_micros: int
     instance_ids: tuple[str, ...]
     next_tick_at: datetime | None = None
+    storage_kept_until: datetime | None = None
+
+
+class BalanceStorageExpiring(Event, tag="balance.storage_expiring", kw_only=True, frozen=True):
+    """The files of these instances have been kept unpaid for long; at `kept_until` they go, unless credits come."""
+
+    public = True
+    account_id: str
+    reason: str
+    instance_ids: tuple[str, ...]
+    kept_until: datetime
+
+
+class BalanceStorageExpired(Event, tag="balance.storage_expired", kw_only=True, frozen=True):
+    """The files of these instances are kept no longer: the instances are deleted where nothing of them runs."""
+
+    public = True
+    account_id: str
+    reason: str
+    instance_ids: tuple[str, ...]
 
 
 class BalanceRestored(Event, tag="balance.restored", kw_only=True, frozen=True):
@@ -256,6 +277,8 @@ AccountEvent = (
     | BalanceLow
     | BalanceExhausted
     | BalanceSuspended
+    | BalanceStorageExpiring
+    | BalanceStorageExpired
     | BalanceRestored
 )
 

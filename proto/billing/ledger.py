@@ -90,6 +90,8 @@ class Ledger(Struct, frozen=True, omit_defaults=True, gc=False):
     top_up_day_usd_micros: int = 0  # asked for on that day
     is_welcomed: bool = False
     uncollected_usd_micros: int = 0
+    storage_kept_until: datetime | None = None
+    is_storage_expiring: bool = False  # its owner was told
     weight: int = 0
 
     @property

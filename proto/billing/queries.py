@@ -41,6 +41,7 @@ class BalanceView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     active_instances: int = 0
     stage: Stage = "ok"
     grace_until: datetime | None = None
+    storage_kept_until: datetime | None = None
     is_low: bool = False
     alerts: AlertSettings = AlertSettings()
     totals: dict[LedgerAccount, int] = {}

@@ -116,6 +116,13 @@ class SuspendInstance(InstanceCommand, tag="suspend", frozen=True, kw_only=True)
     has_storage: bool = False
 
 
+class ExpireInstance(InstanceCommand, tag="expire", frozen=True, kw_only=True):
+    """Its files are kept no longer: delete it if it is hibernated or stopped, else leave it alone."""
+
+    account_id: str
+    reason: str
+
+
 class DeleteInstance(InstanceCommand, tag="delete", frozen=True, kw_only=True):
     account_id: str
     reason: str = "user_request"
@@ -323,6 +330,7 @@ AnyCommand = (
     | GiveUpSnapshot
     | HibernateInstance
     | SuspendInstance
+    | ExpireInstance
     | ReportIdle
     | ReportBusy
     | ReportSnapshotChecked

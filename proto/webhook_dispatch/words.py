@@ -65,6 +65,8 @@ EVENT_TYPES = (
     "snapshot.failed",
     "balance.exhausted",
     "balance.suspended",
+    "balance.storage_expiring",
+    "balance.storage_expired",
     "balance.restored",
 )
 # What a `webhookUrl` given with an instance hears: every status of it once, so not also seed 000's `instance.started`,

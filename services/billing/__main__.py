@@ -1,12 +1,13 @@
 """The billing service's process: its settings and its payment adapters. The rooms as one value are in `rooms.py`."""
 
 import dataclasses
+from datetime import timedelta
 
 from libs import config, process
 from libs.hosting import Ground, host
 from libs.runtime.service import Service
 from services.billing.config import BillingSettings
-from services.billing.decider import AGGREGATES, AGGREGATES_PAID_AFTERWARDS
+from services.billing.decider import aggregates
 from services.billing.effects import Instruments, PaymentAdapter, World, settle_by_hand
 from services.billing.rooms import ROOMS, SERVICE
 
@@ -20,8 +21,9 @@ async def serve(running: process.Running) -> None:
 
     async def build(ground: Ground) -> tuple[Service, World]:
         about = (ground.clock, ground.database, settings, PAYMENTS, ground.logger, Instruments(ground.metrics))
-        aggregates = AGGREGATES if settings.prepaid else AGGREGATES_PAID_AFTERWARDS
-        return dataclasses.replace(SERVICE, aggregates=aggregates), World(*about)
+        kept = timedelta(days=settings.storage_kept_days) if settings.storage_kept_days else None
+        rules = aggregates(prepaid=settings.prepaid, storage_kept=kept)
+        return dataclasses.replace(SERVICE, aggregates=rules), World(*about)
 
     await host(SERVICE.name, ROOMS, build, running)
 

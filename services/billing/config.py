@@ -33,6 +33,15 @@ class BillingSettings(Struct, frozen=True, kw_only=True):
         int,
         setting("what a hold reckons with for a GPU whose price is not known yet", unit="micro-USD", ge=1),
     ] = 2_500_000
+    storage_kept_days: Annotated[
+        int,
+        setting(
+            "files of an empty account are kept unpaid so long, then deleted with a week's notice; 0: for ever",
+            unit="days",
+            ge=0,
+            le=3_650,
+        ),
+    ] = 30
     reconcile_every_s: Annotated[
         int, setting("books are compared with providers' charges this often", unit="s", ge=1)
     ] = 60

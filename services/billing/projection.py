@@ -21,6 +21,7 @@ from proto.billing.events import (
     BalanceExhausted,
     BalanceLow,
     BalanceRestored,
+    BalanceStorageExpiring,
     BalanceSuspended,
     CreditsAdded,
     CreditsExpired,
@@ -247,11 +248,14 @@ def _standing(heard: Heard) -> Iterator[Row]:
             if event.next_tick_at is not None:
                 yield _next_tick(heard, event.next_tick_at)
         case BalanceSuspended() as event:
-            yield _account(heard, stage="suspended", grace_until=None)
+            kept = {} if event.storage_kept_until is None else {"storage_kept_until": event.storage_kept_until}
+            yield _account(heard, stage="suspended", grace_until=None, **kept)
             if event.next_tick_at is not None:
                 yield _next_tick(heard, event.next_tick_at)
         case BalanceRestored():
-            yield _account(heard, stage="ok", grace_until=None)
+            yield _account(heard, stage="ok", grace_until=None, storage_kept_until=None)
+        case BalanceStorageExpiring() as event:
+            yield _account(heard, storage_kept_until=event.kept_until)
         case _:
             return
 

@@ -9,6 +9,7 @@ CREATE TABLE accounts (
     charged_until timestamptz,
     stage text,
     grace_until timestamptz,
+    storage_kept_until timestamptz,
     is_low_money boolean,
     is_low_runway boolean,
     alerts jsonb,

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 
 from libs.ids import derive_id
 from proto.base import Command, Heard
-from proto.billing.events import BalanceSuspended
+from proto.billing.events import BalanceStorageExpired, BalanceSuspended
 from proto.failover.events import CareChanged, CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.care import NoteCare
 from proto.instance.commands import (
     AbandonHibernation,
     EnableCpuStandby,
+    ExpireInstance,
     PromoteCpuStandby,
     PromoteMachine,
     ReleaseStandby,
@@ -92,6 +93,11 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
                     account_id=event.account_id,
                     reason=event.reason,
                     balance_usd_micros=event.balance_usd_micros,
+                )
+        case BalanceStorageExpired() as event:
+            for instance_id in event.instance_ids:
+                yield ExpireInstance(
+                    now=heard.at, instance_id=instance_id, account_id=event.account_id, reason=event.reason
                 )
         case StandbyClaimed() as event:
             yield PromoteMachine(

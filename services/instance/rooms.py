@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from libs.runtime.service import Service
-from proto.billing.events import BalanceSuspended
+from proto.billing.events import BalanceStorageExpired, BalanceSuspended
 from proto.failover.events import CareChanged, CpuStandbyWanted, FailoverCompleted, RungTried, VolumeWanted
 from proto.instance.commands import AnyCommand
 from proto.warmpool.events import StandbyClaimed, StandbyReleased, StandbyWanted
@@ -24,6 +24,7 @@ HEARS = (
     "pub.*.failover.volume_wanted",
     "pub.*.failover.care_changed",
     "pub.*.balance.suspended",
+    "pub.*.balance.storage_expired",
 )
 HEARS_EVENTS = (
     StandbyWanted
@@ -35,6 +36,7 @@ HEARS_EVENTS = (
     | VolumeWanted
     | CareChanged
     | BalanceSuspended
+    | BalanceStorageExpired
 )
 ROOMS = Path(__file__).parent
 SERVICE = Service(

@@ -22,7 +22,7 @@ from libs.runtime.relaying import envelope
 from libs.runtime.run import run
 from libs.runtime.surroundings import Surroundings
 from proto.base import Command, Event, Heard, Meta, Position, Query
-from proto.instance.events import InstanceReady, InstanceStopping
+from proto.instance.events import InstanceHibernated, InstanceReady, InstanceStopping
 from services.billing.config import BillingSettings
 from services.billing.effects import Instruments, World, settle_by_hand
 from services.billing.rooms import SERVICE
@@ -67,6 +67,13 @@ def ready(instance_id: str, at: datetime, price: int, *, account_id: str = ACCOU
 
 def stopping(instance_id: str, account_id: str = ACCOUNT) -> Event:
     return InstanceStopping(instance_id=instance_id, account_id=account_id, name="n", gpu="RTX 4090")
+
+
+def hibernated(instance_id: str, at: datetime, account_id: str = ACCOUNT) -> Event:
+    return InstanceHibernated(
+        instance_id=instance_id, account_id=account_id, name="n", gpu="RTX 4090", snapshot_id="snap_1",
+        bytes=40_000_000_000, hibernated_at=at, idle_seconds=0, price_usd_micros_per_hour=1,
+    )  # fmt: skip
 
 
 @dataclass

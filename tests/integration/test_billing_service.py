@@ -28,7 +28,15 @@ from proto.billing.queries import (
     UsageList,
 )
 from services.billing.rooms import SERVICE
-from tests.integration.billing_world import ACCOUNT, DEFINITION, BillingWorld, billing_world, ready, stopping
+from tests.integration.billing_world import (
+    ACCOUNT,
+    DEFINITION,
+    BillingWorld,
+    billing_world,
+    hibernated,
+    ready,
+    stopping,
+)
 
 PRICE = 400_000
 USD = 1_000_000
@@ -167,7 +175,26 @@ async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datet
     assert (await balance(world)).totals["uncollected"] == -30 * USD
     (only,) = (await world.ask(ListEntries(account_id=ACCOUNT, types=("welcome_credit",)))).items
     assert only.usd_micros == USD
+    await files_are_kept_and_then_given_up(world, start + 32 * HOUR)
     await rows_are_those_of_a_replay(world)
+
+
+async def files_are_kept_and_then_given_up(world: BillingWorld, start: datetime) -> None:
+    """A month of nobody paying, seen by whoever hears of the balance; only then are the files given up."""
+    await world.say(hibernated("inst_b", start), start)
+    told: list[str] = []
+
+    async def is_told(what: str) -> bool:
+        page = await world.log.page("PUB", f"pub.{ACCOUNT}.balance.>", after_seq=0, limit=100)
+        told[:] = [message.subject.rpartition(".")[2] for message in page.messages]
+        return what in told
+
+    for days, what in ((25, "storage_expiring"), (33, "storage_expired")):
+        assert (await balance(world)).storage_kept_until is not None
+        assert not await is_told(what), told
+        world.clock.ahead = timedelta(days=days)
+        await world.until(lambda what=what: is_told(what))
+    assert (await balance(world)).balance_usd_micros == 0
 
 
 async def test_a_start_holds_what_the_instance_cost_last(database_url: str) -> None:

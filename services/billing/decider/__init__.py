@@ -3,9 +3,17 @@
 Called by the runtime through `AGGREGATES`.
 """
 
-from services.billing.decider.account import ACCOUNT, ACCOUNT_PAID_AFTERWARDS
+from collections.abc import Sequence
+from datetime import timedelta
+
+from libs.runtime.service import Aggregate
+from services.billing.decider.account import ACCOUNT, account
 from services.billing.decider.machine import MACHINE
 from services.billing.decider.payment import PAYMENT
 
 AGGREGATES = (ACCOUNT, PAYMENT, MACHINE)
-AGGREGATES_PAID_AFTERWARDS = (ACCOUNT_PAID_AFTERWARDS, PAYMENT, MACHINE)
+
+
+def aggregates(*, prepaid: bool, storage_kept: timedelta | None) -> Sequence[Aggregate]:
+    """As an installation wants its accounts."""
+    return account(prepaid=prepaid, storage_kept=storage_kept), PAYMENT, MACHINE

@@ -58,6 +58,7 @@ from services.billing.decider.ladder import standing, steps, warnings
 from services.billing.decider.metering import rate_of
 from services.billing.decider.packing import pack
 from services.billing.decider.postings import stamped
+from services.billing.decider.retention import KEPT
 
 # A machine may take ten minutes to come up; then its hold lapses (or its meter has taken over long ago).
 HOLD_LIFETIME = timedelta(minutes=15)
@@ -85,10 +86,13 @@ AccountCommand = (
 )
 
 
-def decide(ledger: Ledger, command: AccountCommand, *, prepaid: bool = True) -> Sequence[Event]:
+def decide(
+    ledger: Ledger, command: AccountCommand, *, prepaid: bool = True, storage_kept: timedelta | None = KEPT
+) -> Sequence[Event]:
     """What follows from a wish or a fact that was heard. Raises Refused. The same again gives nothing.
 
     Not `prepaid` (a cloud of one's own): everything is counted and warned about, nothing is stopped.
+    `storage_kept`: how long files are kept unpaid; None: for ever.
     """
     said: list[AccountEvent] = []
     before = ledger
@@ -102,7 +106,7 @@ def decide(ledger: Ledger, command: AccountCommand, *, prepaid: bool = True) -> 
         is_refilled = any(isinstance(event, CreditsAdded | CreditsGranted | LedgerAdjusted) for event in said)
         changed = [event for event in said if isinstance(event, MeterChanged)]
         started = None if isinstance(command, Tick) else {event.instance_id for event in changed}
-        said += steps(ledger, command.now, is_refilled=is_refilled, started=started)
+        said += steps(ledger, command.now, is_refilled=is_refilled, started=started, storage_kept=storage_kept)
     elif said:
         said += warnings(ledger, command.now)
     return _brought_forward(before, said)
@@ -283,4 +287,8 @@ def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[E
 
 
 ACCOUNT = Aggregate("account", Ledger(), decide, evolve, AccountEvent, whole=BroughtForward)
-ACCOUNT_PAID_AFTERWARDS = dataclasses.replace(ACCOUNT, decide=partial(decide, prepaid=False))
+
+
+def account(*, prepaid: bool, storage_kept: timedelta | None) -> Aggregate:
+    """As an installation wants it: paid before or afterwards, its unpaid files kept so long (None: for ever)."""
+    return dataclasses.replace(ACCOUNT, decide=partial(decide, prepaid=prepaid, storage_kept=storage_kept))

@@ -19,6 +19,8 @@ from proto.billing.events import (
     BalanceExhausted,
     BalanceLow,
     BalanceRestored,
+    BalanceStorageExpired,
+    BalanceStorageExpiring,
     BalanceSuspended,
     BroughtForward,
     CreditsAdded,
@@ -81,6 +83,10 @@ def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
             return _topped_up(ledger, event)
         case AlertRearmed() | BalanceLow() | BalanceExhausted() | BalanceSuspended() | BalanceRestored():
             return _warned(ledger, event)
+        case BalanceStorageExpiring():
+            return replace(ledger, storage_kept_until=event.kept_until, is_storage_expiring=True)
+        case BalanceStorageExpired():
+            return ledger
         case BroughtForward():
             return before
         case _:
@@ -244,6 +250,8 @@ def _warned(
         case BalanceExhausted():
             return replace(ledger, stage="grace", grace_until=event.grace_until)
         case BalanceSuspended():
-            return replace(ledger, stage="suspended", grace_until=None)
+            until = event.storage_kept_until or ledger.storage_kept_until
+            return replace(ledger, stage="suspended", grace_until=None, storage_kept_until=until)
         case BalanceRestored():
-            return replace(ledger, stage="ok", grace_until=None)
+            kept = {"storage_kept_until": None, "is_storage_expiring": False}
+            return replace(ledger, stage="ok", grace_until=None, **kept)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.ids import derive_id
 from libs.money import SECONDS_PER_HOUR, cost_micros
@@ -21,16 +22,27 @@ from proto.billing.events import (
     BalanceExhausted,
     BalanceLow,
     BalanceRestored,
+    BalanceStorageExpired,
+    BalanceStorageExpiring,
     BalanceSuspended,
     TopUpFailed,
     TopUpWanted,
 )
 from proto.billing.ledger import Ledger
 from proto.billing.words import LowReason
+from services.billing.decider import retention
 from services.billing.decider.metering import day_start, is_live, paid_until, rate_of, usage_between
 
 Step: TypeAlias = (
-    AlertRearmed | BalanceExhausted | BalanceLow | BalanceRestored | BalanceSuspended | TopUpFailed | TopUpWanted
+    AlertRearmed
+    | BalanceExhausted
+    | BalanceLow
+    | BalanceRestored
+    | BalanceStorageExpired
+    | BalanceStorageExpiring
+    | BalanceSuspended
+    | TopUpFailed
+    | TopUpWanted
 )
 
 HOLD_S = 600  # ten minutes of burn are set aside for whatever runs (design 7)
@@ -106,16 +118,38 @@ def next_tick_at(ledger: Ledger, now: datetime, *, since: datetime) -> datetime 
 
 
 def steps(
-    ledger: Ledger, now: datetime, *, is_refilled: bool = False, started: Collection[str] | None = None
+    ledger: Ledger,
+    now: datetime,
+    *,
+    is_refilled: bool = False,
+    started: Collection[str] | None = None,
+    storage_kept: timedelta | None = None,
 ) -> Sequence[Step]:
-    """What is to be said about the balance as it stands.
+    """What is to be said about the balance as it stands. `storage_kept`: how long unpaid, None for ever.
 
     Asked again at once, it says no more but a suspension. Of a suspended account only the instances that have
     `started` just now are named (None: all that run): each is told once, and again at the next tick if it runs on.
     """
     stands = standing(ledger, now)
-    stage = _stage(ledger, stands, now, is_refilled, started)
+    stage = [_with_storage(ledger, one, now, storage_kept) for one in _stage(ledger, stands, now, is_refilled, started)]
+    if started is None and ledger.stage == "suspended" and not any(isinstance(one, BalanceRestored) for one in stage):
+        stage += _storage(ledger, stands, now, storage_kept)
     return [*_alerts(ledger, stands), *stage, *_top_up(ledger, stands, now)]
+
+
+def _with_storage(ledger: Ledger, said: Step, now: datetime, storage_kept: timedelta | None) -> Step:
+    """A suspension says until when the files are kept; said again, it says the same."""
+    if not isinstance(said, BalanceSuspended) or storage_kept is None:
+        return said
+    return replace(said, storage_kept_until=ledger.storage_kept_until or now + storage_kept)
+
+
+def _storage(ledger: Ledger, stands: Standing, now: datetime, storage_kept: timedelta | None) -> Sequence[Step]:
+    if storage_kept is None:
+        return []
+    if ledger.storage_kept_until is None and retention.stored(ledger):  # suspended before there was such a time
+        return [_with_storage(ledger, _suspended(ledger, stands, now, ()), now, storage_kept)]
+    return retention.steps(ledger, now, REASON)
 
 
 def warnings(ledger: Ledger, now: datetime) -> Sequence[Step]:

@@ -60,6 +60,7 @@ def _view(account: Any, running: list[Any], pending: int, now: datetime, *, prep
         active_instances=len({meter["instance_id"] for meter in running if meter["line"] == "gpu"}),
         stage=account["stage"] or "ok",
         grace_until=account["grace_until"],
+        storage_kept_until=account["storage_kept_until"],
         is_low=bool(account["is_low_money"] or account["is_low_runway"]),
         alerts=(msgspec.json.decode(account["alerts"], type=AlertSettings) if account["alerts"] else AlertSettings()),
         totals=totals,

@@ -2,7 +2,8 @@
 
 Called by `wishes.decide` for what billing says (`balance.suspended`), again and again while the instance costs money.
 A copy takes a minute or two, and the ledger says so with minutes of burn left; when those are used up it is stopped as
-it is, with its disk. So what it may still cost is bounded by money, not by how long a copy takes.
+it is, with its disk. So what it may still cost is bounded by money, not by how long a copy takes. When the time for
+which files are kept unpaid is over (`balance.storage_expired`), what sleeps is deleted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proto.base import Event
-from proto.instance.commands import SuspendInstance
+from proto.instance.commands import DeleteInstance, ExpireInstance, SuspendInstance
 from services.instance.decider import cpu_standby, hibernation, lifecycle, standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import ON
@@ -27,6 +28,16 @@ def decide(state: Instance, command: SuspendInstance) -> Sequence[Event]:
         if _can_hibernate(state, command):
             return hibernation.begin(state, primary, command.now, idle_since=command.now, reason=command.reason)
     return lifecycle.stopping(state, primary, command.reason)
+
+
+def expire(state: Instance, command: ExpireInstance) -> Sequence[Event]:
+    """What was paid for and woken meanwhile is left alone."""
+    if state.status not in ("hibernated", "stopped"):
+        return []
+    wish = DeleteInstance(
+        now=command.now, instance_id=command.instance_id, account_id=command.account_id, reason=command.reason
+    )
+    return lifecycle.delete(state, wish)
 
 
 def _can_hibernate(state: Instance, command: SuspendInstance) -> bool:

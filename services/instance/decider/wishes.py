@@ -13,6 +13,7 @@ from proto.instance.commands import (
     DeleteInstance,
     DisableCpuStandby,
     EnableCpuStandby,
+    ExpireInstance,
     GiveUpMachine,
     GiveUpSnapshot,
     HibernateInstance,
@@ -108,6 +109,8 @@ def _decide(state: Instance, command: InstanceCommand) -> Sequence[Event]:
             return _once(_owned(state, command.account_id), command)
         case SuspendInstance():
             return suspension.decide(_owned(state, command.account_id), command)
+        case ExpireInstance():
+            return suspension.expire(_owned(state, command.account_id), command)
         case DeleteInstance():
             return lifecycle.delete(_owned(state, command.account_id), command)
         case MarkUsed():

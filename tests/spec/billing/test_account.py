@@ -38,7 +38,7 @@ from proto.billing.events import (
 )
 from proto.billing.ledger import Ledger
 from proto.billing.words import AlertSettings, AutoTopUp
-from services.billing.decider.account import ACCOUNT, ACCOUNT_PAID_AFTERWARDS
+from services.billing.decider.account import ACCOUNT, account
 from services.billing.decider.ladder import HOLD_S, standing
 from tests.spec.billing.ledgers import (
     ACCOUNT_ID,
@@ -57,6 +57,7 @@ from tests.spec.billing.ledgers import (
     welcome,
 )
 
+ACCOUNT_PAID_AFTERWARDS = account(prepaid=False, storage_kept=None)
 HOUR = 3_600
 TEN_MINUTES = cost_micros(HOLD_S, GPU_PRICE)
 

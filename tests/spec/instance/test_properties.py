@@ -10,6 +10,7 @@ from proto.instance.commands import (
     AbandonHibernation,
     CreateInstance,
     DeleteInstance,
+    ExpireInstance,
     GiveUpMachine,
     GiveUpSnapshot,
     HibernateInstance,
@@ -101,6 +102,7 @@ INSTANCE_COMMANDS = st.one_of(
     st.builds(ReportStopped, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(ReportDestroyed, **COMMON, machine_id=MACHINES, requested=REQUESTED),
     st.builds(HibernateInstance, **COMMON, account_id=ACCOUNTS, has_storage=st.just(True)),
+    st.builds(ExpireInstance, **COMMON, account_id=ACCOUNTS, reason=st.just("insufficient_balance")),
     st.builds(
         SuspendInstance,
         **COMMON,

@@ -6,10 +6,11 @@ from msgspec.structs import replace
 
 from libs.spec.given import Given, spec
 from proto.base import Heard
-from proto.billing.events import BalanceSuspended
-from proto.instance.commands import HibernateInstance, KeepAlive, ReportRestored, SuspendInstance
+from proto.billing.events import BalanceStorageExpired, BalanceSuspended
+from proto.instance.commands import ExpireInstance, HibernateInstance, KeepAlive, ReportRestored, SuspendInstance
 from proto.instance.events import (
     HibernationCancelled,
+    InstanceDeleting,
     InstanceHibernated,
     InstanceHibernating,
     InstanceKeptAlive,
@@ -53,6 +54,9 @@ RESTORED = ReportRestored(
 )  # fmt: skip
 ON_CPU = (*IN_SYNC, PREEMPTED, PROMOTE, RESTORED, replace(UP[2], now=minutes(5)))
 STOPS = (InstanceStopping, MachineStopRequested)
+
+
+EXPIRE = ExpireInstance(now=minutes(40), instance_id=INSTANCE_ID, account_id=ACCOUNT, reason=REASON)
 
 
 def given(*commands: object) -> Given:
@@ -121,3 +125,18 @@ def test_a_stop_gives_the_cpu_standby_back_and_says_which_machine_ran() -> None:
     stopped.then_kinds(*STOPS, MachineDestroyRequested, StandbyFailed)
     assert (stopped.events[0].on_cpu, stopped.events[-1].role) == (False, "cpu_standby")
     assert given(*ON_CPU).when(replace(STOP, now=minutes(9))).events[0].on_cpu
+
+
+def test_what_sleeps_is_deleted_when_its_files_are_kept_no_longer() -> None:
+    given(*TO_READY, STOP, STOPPED).when(EXPIRE).then_kinds(InstanceDeleting, MachineDestroyRequested).when(
+        EXPIRE
+    ).then_nothing()
+    fact = BalanceStorageExpired(account_id=ACCOUNT, reason=REASON, instance_ids=(INSTANCE_ID,))
+    (wish,) = react(Heard(fact, "cmt_1.0", ACCOUNT, minutes(40), "PUB", 1))
+    assert wish == EXPIRE
+
+
+def test_what_was_paid_for_and_woken_meanwhile_is_left_alone() -> None:
+    given(*TO_READY).when(EXPIRE).then_nothing()
+    given(*TO_READY, STOP).when(EXPIRE).then_nothing()
+    given(*TO_READY).when(replace(EXPIRE, account_id=OTHER_ACCOUNT)).refused("INSTANCE_NOT_FOUND")

@@ -20,7 +20,8 @@ class DumontAlerts(Struct, frozen=True, kw_only=True):
 
 class DumontBalance(Struct, frozen=True, kw_only=True):
     """`balance` is posted less what has run since; `available` is what no hold has set aside. `status`: ok, grace,
-    suspended. `estimated_hours_remaining` is null while nothing runs."""
+    suspended; then files are kept unpaid until `storage_kept_until` (null: for ever). `estimated_hours_remaining` is
+    null while nothing runs."""
 
     balance: float
     currency: str
@@ -35,6 +36,7 @@ class DumontBalance(Struct, frozen=True, kw_only=True):
     active_instances: int
     status: str
     grace_until: str | None
+    storage_kept_until: str | None
     alerts: DumontAlerts
 
 
@@ -122,6 +124,7 @@ def balance(view: BalanceView) -> DumontBalance:
         active_instances=view.active_instances,
         status=view.stage,
         grace_until=milliseconds_or_none(view.grace_until),
+        storage_kept_until=milliseconds_or_none(view.storage_kept_until),
         alerts=alerts(view),
     )
 
