@@ -83,6 +83,9 @@ def test_a_standby_that_waits_to_be_told_is_no_readiness_whatever_it_has() -> No
     assert Blocker("cpu_standby", "auto_failover_off") in told.blockers
     assert not told.is_ready
     assert standby_readiness.is_withheld(told)
+    empty = with_cpu_standby(waiting, replace(VIEW, captured_at=None), NOW)
+    reasons = [blocker.reason for blocker in empty.blockers if blocker.rung == "cpu_standby"]
+    assert reasons == ["auto_failover_off", "never_synced"]
 
 
 @pytest.mark.parametrize("reason", ["not_in_strategy", "fallback_off"])

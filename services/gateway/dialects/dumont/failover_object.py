@@ -349,7 +349,7 @@ def _recommended(found: Readiness, pool: PoolView, cpu: CpuStandbyView | None) -
         return "Move it to a volume: POST /instances/{id}/hibernate, then POST /instances/{id}/wake"
     if cpu is None and not any(step.rung == "warm_pool" and step.reason != "not_in_strategy" for step in found.plan):
         return "Configure a CPU standby: POST /standby/provision/{id}"
-    if standby_readiness.is_withheld(found) and cpu is not None:
+    if standby_readiness.is_withheld(found) and cpu is not None and cpu.captured_at is not None:
         return "If its GPU is lost, take over by hand: POST /failover/execute with force_strategy cpu_standby"
     if pool.status == "disabled":
         return "Provision a warm pool: POST /warmpool/provision"

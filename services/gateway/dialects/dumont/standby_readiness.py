@@ -54,11 +54,12 @@ def with_cpu_standby(found: Readiness, view: CpuStandbyView | None, now: datetim
     if not is_asked_for(found):
         return found
     step = next(step for step in found.plan if step.rung == RUNG)
-    why = step.reason if step.reason in (AUTO_FAILOVER_OFF, BREAKER_OPEN) else _objection(view, now) or step.reason
+    missing = _objection(view, now)
+    why = step.reason if step.reason in (AUTO_FAILOVER_OFF, BREAKER_OPEN) else missing or step.reason
     plan = [replace(each, is_ready=not why, reason=why) if each.rung == RUNG else each for each in found.plan]
     blockers = [blocker for blocker in found.blockers if blocker.rung != RUNG]
-    if why:
-        blockers.append(Blocker(RUNG, why))
+    # What is missing is told beside our own reason: it would also stop somebody who takes over by hand.
+    blockers += [Blocker(RUNG, each) for each in dict.fromkeys((why, missing)) if each]
     stopped = any(blocker.rung is None for blocker in blockers)
     ready = not stopped and any(each.is_ready for each in plan)
     return replace(found, plan=plan, blockers=blockers, is_ready=ready)
