@@ -78,7 +78,7 @@ class ReportOrphanGone(OrphanCommand, tag="report_orphan_gone", frozen=True, kw_
 
 
 class ReportBill(Command, tag="report_bill", frozen=True, kw_only=True):
-    """The cloud charged us for a machine of ours; `charge_id` is the cloud's own."""
+    """The cloud charged us for a machine, or a volume, of ours (`machine_id`); `charge_id` is the cloud's own."""
 
     service: ClassVar[str] = "instance"
     aggregate: ClassVar[str] = "bill"

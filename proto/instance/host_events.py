@@ -88,7 +88,8 @@ OrphanEvent = OrphanFound | OrphanDestroyRequested | OrphanDestroyed
 
 
 class MachineBilled(Event, tag="machine.billed", kw_only=True, frozen=True):
-    """Its cloud charged us for a stretch of this machine. `number` counts the cloud's charges up."""
+    """Its cloud charged us for a stretch of this machine, or volume: `machine_id` in either case. `number` counts the
+    cloud's charges up."""
 
     public = True
     account_id: str

@@ -140,7 +140,8 @@ def _react_to_standbys(heard: Heard) -> Iterator[Command]:
             yield from _standby_on(heard.at, event)
         case VolumeAttached() as event:
             # From when it is the workspace, whether the instance runs or not.
-            yield replace(_rate(event, event.volume_id, "volume", heard.at), volume_gb=event.size_gb)
+            on = _rate(event, event.volume_id, "volume", heard.at, machine_id=event.volume_id)
+            yield replace(on, volume_gb=event.size_gb)
         case VolumeGivenUp() as event:
             yield _rate(event, event.volume_id, "volume", heard.at)
         case StandbyFailed() as event:
@@ -198,7 +199,8 @@ class _About(Protocol):
 def _rate(
     about: _About, meter_id: str, line: Line, at: datetime, *, rate: int = 0, machine_id: str = "", label: str = ""
 ) -> NoteRate:
-    """From then on this meter runs at this rate; 0: not at all."""
+    """From then on this meter runs at this rate; 0: not at all. `machine_id`: the machine, or volume, that its provider
+    charges us for."""
     return NoteRate(
         now=at,
         account_id=about.account_id,
@@ -249,4 +251,5 @@ def _standby_on(at: datetime, event: StandbyReady) -> Iterator[NoteRate]:
             machine_id=event.machine_id,
         )
     if event.volume_id and event.volume_gb and event.role == "standby":
-        yield replace(_rate(event, event.volume_id, "volume", at), volume_gb=event.volume_gb)
+        volume = _rate(event, event.volume_id, "volume", at, machine_id=event.volume_id)
+        yield replace(volume, volume_gb=event.volume_gb)

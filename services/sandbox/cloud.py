@@ -16,9 +16,10 @@ from random import Random
 from libs.clock import Clock
 from libs.ids import Ids
 from libs.telemetry.log import logger
-from services.sandbox.bills import Bills
+from services.sandbox.bills import Bills, machine_item
 from services.sandbox.carriers import Carrier
 from services.sandbox.faults import Faults
+from services.sandbox.machine import Machine
 from services.sandbox.market import Market
 from services.sandbox.news import NewsRoom
 from services.sandbox.options import Options
@@ -32,17 +33,6 @@ SECONDS_PER_HOUR = 3600.0
 # What a destroy or an interrupt waits for; a machine is killed in tens of milliseconds.
 SETTLE_TIMEOUT_S = 20.0
 log = logger("sandbox")
-
-
-class Machine:
-    """A record and the task that moves it."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.driver: asyncio.Task[None] | None = None
-        self.changed = asyncio.Event()  # `wanted` changed: whoever waits should look again
-        self.ended = False  # went down by itself
-        self.preemption: asyncio.TimerHandle | None = None
 
 
 class Cloud:
@@ -93,6 +83,7 @@ class Cloud:
             elif record.status in ("creating", "running"):
                 await self._take_up(machine)
             self._drive(machine)
+        self.volumes.restore(machine.record for machine in self._machines.values())
 
     async def close(self) -> None:
         """Put every machine to sleep and return when no process of any is left."""
@@ -216,7 +207,7 @@ class Cloud:
         known = self.volumes.find(record.volume_id)
         if known is not None:
             return known
-        volume = self.volumes.create(wish.on(record.host_id))
+        volume = self.volumes.create(wish.on(record.host_id), self._now())
         await self._carrier.share(record, volume)
         record.volume_id = volume.volume_id
         self.volumes.attach(volume, machine_id)
@@ -383,7 +374,7 @@ class Cloud:
         record = machine.record
         record.status, record.detail = status, detail
         self._records.save(record)
-        self.bills.note(record, status, self._now())
+        self.bills.note(machine_item(record), self._now(), is_on=status == "running")
         self.news.tell(record.machine_id, status)
 
     def _give_back(self, record: Record) -> None:

@@ -124,7 +124,16 @@ async def _open_cloud(place: Place, tasks: asyncio.TaskGroup) -> Cloud:
     else:
         carrier = await open_virtual()
         free_user = _nobody
-    volumes = Volumes(place.root / "volumes.json", place.homes, ids)
+    bills = Bills(place.root, options.charge_delay_s)
+    volumes = Volumes(
+        place.root / "volumes.json",
+        place.homes,
+        ids,
+        bills=bills,
+        price_usd_micros_per_gb_hour=options.volume_price_usd_micros_per_gb_hour,
+    )
+    for item in volumes.items():  # those of a release that charged nothing for them
+        bills.note(item, clock.now().timestamp(), is_on=True)
     news = NewsRoom(
         ids.fresh("life"),
         Random(options.seed + 2),  # noqa: S311 - decides which news are lost, not a secret
@@ -136,7 +145,7 @@ async def _open_cloud(place: Place, tasks: asyncio.TaskGroup) -> Cloud:
         records=records,
         carrier=carrier,
         volumes=volumes,
-        bills=Bills(place.root, options.charge_delay_s),
+        bills=bills,
         news=news,
         clock=clock,
         ids=ids,

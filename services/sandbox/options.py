@@ -53,6 +53,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # 0: no limit; above it 429
     market_tick_s: Annotated[int, Meta(ge=1, le=86_400)] = 60  # prices and others' demand move this often
     charge_delay_s: Annotated[int, Meta(ge=0, le=86_400)] = 60  # a charge is published so long after its stretch
+    volume_price_usd_micros_per_gb_hour: Annotated[int, Meta(ge=0, le=1_000_000)] = 137  # as billing charges it
     outside_demand_ppm: Ppm = 300_000  # share of GPUs that other customers hold at most
 
     @property

@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from libs.clock import SystemClock
+from services.sandbox.bills import machine_item
 from services.sandbox.cloud import Cloud
 from services.sandbox.homes import NoFreeUser
 from services.sandbox.orders import Refusal
@@ -129,8 +130,9 @@ class Api:
         after = request.query.get("after", "0")
         if not after.isdecimal() or len(after) > 12:
             raise Refusal("bad_request", "after must be the number of a charge")
-        now = SystemClock().now().timestamp()
-        self._cloud.bills.note_time(self._cloud.list(), now)
+        now = _now()
+        machines, volumes = self._cloud.list(), self._cloud.volumes
+        self._cloud.bills.note_time([*map(machine_item, machines), *volumes.items()], now)
         return _answer({"charges": self._cloud.bills.published(int(after), now)})
 
     async def create(self, request: web.Request) -> web.Response:
@@ -218,13 +220,13 @@ class Api:
             raise Refusal("volume_elsewhere", f"there is no host {body.host_id}")
         if body.region and not any(host.region == body.region for host in hosts.values()):
             raise Refusal("volume_elsewhere", f"there is no region {body.region}")
-        return _answer(self._cloud.volumes.view(self._cloud.volumes.create(body)), 201)
+        return _answer(self._cloud.volumes.view(self._cloud.volumes.create(body, _now())), 201)
 
     async def destroy_volume(self, request: web.Request) -> web.Response:
         volume_id = request.match_info["id"]
         if self._cloud.volumes.in_use(volume_id):
             raise Refusal("volume_in_use", f"{volume_id} is attached to a machine")
-        self._cloud.volumes.destroy(volume_id)
+        self._cloud.volumes.destroy(volume_id, _now())
         return web.Response(status=204)
 
     async def faults(self, _request: web.Request) -> web.Response:
@@ -241,6 +243,10 @@ class Api:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+def _now() -> float:
+    return SystemClock().now().timestamp()
 
 
 async def _body(request: web.Request, form: type[T]) -> T:

@@ -2,7 +2,7 @@
 
 A host's volume is shared by machines on that host; a region's is had by one machine of that region at a time.
 
-Used by `cloud` and `routes`. Owns DATA/sandbox/volumes.json.
+Used by `cloud` and `routes`. Owns DATA/sandbox/volumes.json. A volume is charged for while it is there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from libs.ids import Ids
+from services.sandbox.bills import Bills, Item, volume_item
 from services.sandbox.homes import Homes
 from services.sandbox.records import Record, Volume, replace
 from services.sandbox.wire import VolumeBody, VolumeView
@@ -21,8 +22,12 @@ from services.sandbox.wire import VolumeBody, VolumeView
 class Volumes:
     """All volumes and who has them."""
 
-    def __init__(self, path: Path, homes: Homes | None, ids: Ids) -> None:
+    def __init__(
+        self, path: Path, homes: Homes | None, ids: Ids, *, bills: Bills, price_usd_micros_per_gb_hour: int
+    ) -> None:
         """`homes` is None in a virtual cloud, whose volumes hold no files."""
+        self._bills = bills
+        self._price = price_usd_micros_per_gb_hour
         self._path = path
         self._homes = homes
         self._ids = ids
@@ -36,7 +41,7 @@ class Volumes:
             if record.volume_id in self._attached:
                 self._attached[record.volume_id].add(record.machine_id)
 
-    def create(self, body: VolumeBody) -> Volume:
+    def create(self, body: VolumeBody, now: float) -> Volume:
         """A new, empty volume; the same name at the same place gives the same volume."""
         for volume in self._volumes.values():
             if (volume.name, volume.host_id, volume.region) == (body.name, body.host_id, body.region):
@@ -48,6 +53,7 @@ class Volumes:
         self._volumes[volume.volume_id] = volume
         self._attached[volume.volume_id] = set()
         self._save()
+        self._bills.note(volume_item(volume, self._price), now, is_on=True)
         return volume
 
     def find(self, volume_id: str) -> Volume | None:
@@ -69,10 +75,16 @@ class Volumes:
     def in_use(self, volume_id: str) -> bool:
         return bool(self._attached.get(volume_id))
 
-    def destroy(self, volume_id: str) -> None:
+    def items(self) -> list[Item]:
+        """What there is to be charged for."""
+        return [volume_item(volume, self._price) for volume in self._volumes.values()]
+
+    def destroy(self, volume_id: str, now: float) -> None:
         """Take an unused volume away with its files; one that is gone is fine."""
-        if self._volumes.pop(volume_id, None) is None:
+        volume = self._volumes.pop(volume_id, None)
+        if volume is None:
             return
+        self._bills.note(volume_item(volume, self._price), now, is_on=False)
         del self._attached[volume_id]
         self._save()
         if self._homes is not None:

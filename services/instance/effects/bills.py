@@ -42,14 +42,14 @@ async def tell_page(world: World, handle: Handle, provider: str) -> bool:
 
 async def _tell(world: World, handle: Handle, provider: str, charge: ProviderCharge) -> None:
     if not charge.label:
-        return  # not this platform's machine
+        return  # not this platform's machine or volume
     owner = await world.pool.fetchrow(_MACHINE_SQL, charge.label)
     if owner is None:
         world.logger.warning("bills.of_nobody", provider=provider, charge_id=charge.charge_id, label=charge.label)
         return
     wish = ReportBill(
         now=world.clock.now(),
-        machine_id=charge.label,
+        machine_id=charge.volume_id or charge.label,
         account_id=owner["account_id"],
         instance_id=owner["instance_id"],
         provider=provider,

@@ -100,8 +100,8 @@ class OrderRejected(Exception):
 
 
 class ProviderCharge(Struct, frozen=True):
-    """What a cloud charged us for a stretch of one machine, as it rounds. `number` counts its charges up. `label` as
-    in ProviderMachine."""
+    """What a cloud charged us for a stretch of one machine, or of a volume (`volume_id`), as it rounds. `number` counts
+    its charges up. `label` as in ProviderMachine; a volume has that of the machine that it was made for."""
 
     number: int
     charge_id: str
@@ -109,6 +109,7 @@ class ProviderCharge(Struct, frozen=True):
     since: datetime
     until: datetime
     usd_micros: int
+    volume_id: str = ""
 
 
 class TellsCharges(Protocol):

@@ -77,10 +77,12 @@ class _Machines(Struct, frozen=True):
 class _Charge(Struct, frozen=True):
     number: int
     charge_id: str
+    machine_id: str
     label: str
     since: float
     until: float
     usd_micros: int
+    is_volume: bool = False
 
 
 class _Charges(Struct, frozen=True):
@@ -209,6 +211,7 @@ class SandboxProvider:
                 number=charge.number,
                 charge_id=charge.charge_id,
                 label=machine_in(self._platform, charge.label),
+                volume_id=charge.machine_id if charge.is_volume else "",
                 since=datetime.fromtimestamp(charge.since, UTC),
                 until=datetime.fromtimestamp(charge.until, UTC),
                 usd_micros=charge.usd_micros,

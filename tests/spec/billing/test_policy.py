@@ -165,4 +165,5 @@ def test_a_volume_of_a_region_runs_from_its_attachment_until_it_is_given_up() ->
     assert isinstance(on, NoteRate)
     assert isinstance(off, NoteRate)
     assert (on.meter_id, on.line, on.volume_gb, on.at) == ("vol_1", "volume", 50, at(0))
+    assert on.machine_id == "vol_1", "what its provider charges for it is compared with this"
     assert (off.meter_id, off.line, off.volume_gb, off.rate_usd_micros_per_hour) == ("vol_1", "volume", 0, 0)
