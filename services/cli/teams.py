@@ -39,9 +39,8 @@ PASSWORD_BYTES = 24
 ACK_WAIT_S = 30.0  # an event taken and not acknowledged within this is handed out again
 ACK_PENDING_MAX = 1000  # unacknowledged events handed out at once
 CONNECT_TIMEOUT_S = 2
-CONNECT_PAUSE_S = 0.05
 ADMITTED_WITHIN_S = 5.0  # a reload takes milliseconds
-ADMITTED_POLL_S = 0.05
+PAUSE_S = 0.05
 
 T = TypeVar("T")
 TeamName = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and _.")]
@@ -68,11 +67,11 @@ def add_team(
     guest = Guest(name, secrets.token_urlsafe(PASSWORD_BYTES), rights_of(name))
     if any(known.name == name for known in read_guests(folder)):
         raise Exit(f"the team {name} exists; remove it first to change it")
-    asyncio.run(_connected(state, lambda log: _create_consumer(log, name, filters, since)))
+    asyncio.run(_asked(state.nats_url, lambda log: _create_consumer(log, name, filters, since)))
     change_guests(folder, lambda guests: [*(known for known in guests if known.name != name), guest])
     reload(pid)
     url = f"nats://{name}:{guest.password}@{LOOPBACK}:{state.nats_url.rpartition(':')[2]}"
-    asyncio.run(_wait_until_admitted(url, guest.inbox))
+    asyncio.run(_asked(url, _nothing, inbox=guest.inbox))
     made = {
         "team": name,
         "url": url,
@@ -94,7 +93,7 @@ def list_teams(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
     state = running_state(data_dir)
     folder, _ = _own_server(state)
     names = [guest.name for guest in read_guests(folder)]
-    rows = asyncio.run(_connected(state, lambda log: _progress(log, names)))
+    rows = asyncio.run(_asked(state.nats_url, lambda log: _progress(log, names)))
     if json:
         output.as_json(rows)
     else:
@@ -111,7 +110,7 @@ def remove_team(name: TeamName, data_dir: DataDir = DEFAULT_DATA_DIR, json: outp
         raise Exit(f"there is no team {name}")
     change_guests(folder, lambda guests: [known for known in guests if known.name != name])
     reload(pid)
-    asyncio.run(_connected(state, lambda log: _delete_consumer(log, name)))
+    asyncio.run(_asked(state.nats_url, lambda log: _delete_consumer(log, name)))
     if json:
         output.as_json({"team": name, "removed": True})
     else:
@@ -160,50 +159,43 @@ def _own_server(state: State) -> tuple[Path, int]:
     return Path(state.data_dir) / "nats", member.pid
 
 
-async def _connected(state: State, act: Callable[[JetStreamContext], Awaitable[T]]) -> T:
-    client = await _connect(state)
-    try:
-        return await _once_available(lambda: act(client.jetstream()))
-    except NotFoundError as error:
-        raise Exit(f"the stream {STREAM} is not there yet: {error.description}") from error
-    except (NatsError, OSError) as error:
-        raise Exit(f"NATS: {error}") from error
-    finally:
-        await client.close()
+async def _asked(url: str, act: Callable[[JetStreamContext], Awaitable[T]], *, inbox: str = "_INBOX") -> T:
+    """Connect and act, on a connection of its own.
 
-
-async def _once_available(act: Callable[[], Awaitable[T]]) -> T:
-    """A server that is just taking up new accounts has nobody to answer for the log: nothing was done, asked again."""
+    A server that is just reading its users again drops who comes in, does not know a new one yet, or has nobody to
+    answer for the log. In each case nothing was done: asked again, for as long as that may take.
+    """
     give_up_s = time.monotonic() + ADMITTED_WITHIN_S
     while True:
-        try:
-            return await act()
-        except ServiceUnavailableError:
-            if time.monotonic() >= give_up_s:
-                raise
-            await asyncio.sleep(CONNECT_PAUSE_S)
-
-
-async def _connect(state: State) -> Any:
-    """A connection of its own. A server that is just taking up new accounts drops who comes in: tried again."""
-    give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
-    while True:
         client: Any = Client()  # its keyword arguments are untyped
+        is_connected = False
         try:
             await client.connect(
-                state.nats_url, connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False, error_cb=_ignore
+                url,
+                inbox_prefix=inbox.encode(),
+                connect_timeout=CONNECT_TIMEOUT_S,
+                allow_reconnect=False,
+                error_cb=_raised_as_well,
             )
+            is_connected = True
+            return await act(client.jetstream())
+        except NotFoundError as error:
+            raise Exit(f"the stream {STREAM} is not there yet: {error.description}") from error
         except (NatsError, OSError) as error:
-            await client.close()
-            if time.monotonic() >= give_up_s:
+            is_refused = is_connected and not isinstance(error, ServiceUnavailableError)
+            if is_refused or time.monotonic() >= give_up_s:
                 raise Exit(f"NATS: {error}") from error
-            await asyncio.sleep(CONNECT_PAUSE_S)
-        else:
-            return client
+        finally:
+            await client.close()
+        await asyncio.sleep(PAUSE_S)
 
 
-async def _ignore(_error: Exception) -> None:
-    """What goes wrong is raised to us as well; nats-py's own callback would print it."""
+async def _raised_as_well(_error: Exception) -> None:
+    """nats-py's own callback would print it."""
+
+
+async def _nothing(_log: JetStreamContext) -> None:
+    """To be let in is all."""
 
 
 async def _create_consumer(log: Any, name: str, filters: list[str], since: Since) -> None:
@@ -238,31 +230,3 @@ async def _progress(log: JetStreamContext, names: list[str]) -> list[dict[str, A
             }
         )
     return rows
-
-
-async def _wait_until_admitted(url: str, inbox: str) -> None:
-    """Until the server knows the new user. Exits when it does not within the limit."""
-    deadline_s = time.monotonic() + ADMITTED_WITHIN_S
-    while True:
-        client = Client()
-        try:
-            await client.connect(
-                url,
-                inbox_prefix=inbox.encode(),
-                connect_timeout=CONNECT_TIMEOUT_S,
-                allow_reconnect=False,
-                error_cb=_quiet,
-            )
-        except (NatsError, OSError) as error:
-            if time.monotonic() > deadline_s:
-                raise Exit(f"nats-server does not admit the new team: {error}") from error
-            await asyncio.sleep(ADMITTED_POLL_S)
-        else:
-            return
-        finally:
-            await client.close()
-
-
-async def _quiet(error: Exception) -> None:
-    """Being refused is expected until the server has read its users again."""
-    del error
