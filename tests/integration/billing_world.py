@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from libs import telemetry
-from libs.clock import SystemClock
 from libs.eventlog import EventLog
 from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
@@ -21,6 +20,7 @@ from libs.rpc_memory import MemoryBus
 from libs.runtime.relaying import envelope
 from libs.runtime.run import run
 from libs.runtime.surroundings import Surroundings
+from libs.spec.hand_clock import HandClock
 from proto.base import Command, Event, Heard, Meta, Position, Query
 from proto.instance.events import InstanceHibernated, InstanceReady, InstanceStopping
 from services.billing.config import BillingSettings
@@ -31,16 +31,6 @@ ACCOUNT = "acct_7"
 DEADLINE_S = 30.0
 PAUSE_S = 0.02
 DEFINITION = Definition(SERVICE.name, SERVICE.schema_sql, "test", SERVICE.live_sql)
-
-
-class MovedClock(SystemClock):
-    """The machine's clock, `ahead` of it."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
 
 
 async def say(log: EventLog, event: Event, at: datetime, number: int) -> None:
@@ -83,7 +73,7 @@ class BillingWorld:
     bus: MemoryBus
     pool: Database
     log: MemoryLog
-    clock: MovedClock
+    clock: HandClock
     ids: SystemIds
     said: int = 0
     position: Position | None = None
@@ -116,7 +106,7 @@ class BillingWorld:
 @asynccontextmanager
 async def billing_world(database_url: str, **settings: Any) -> AsyncIterator[BillingWorld]:
     """Everything started, and stopped again in order."""
-    clock, ids, stop, log = MovedClock(), SystemIds(), asyncio.Event(), MemoryLog()
+    clock, ids, stop, log = HandClock(), SystemIds(), asyncio.Event(), MemoryLog()
     is_up = asyncio.Event()
     pool = await open_database(database_url, service=SERVICE.name)
     await ensure_schema(pool, DEFINITION)

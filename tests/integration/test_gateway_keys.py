@@ -9,17 +9,18 @@ import pytest
 
 from libs.eventlog.memory import MemoryLog
 from libs.runtime.codec import decode_commit
+from libs.spec.hand_clock import HandClock
 from services.gateway.keys import STREAM
 from services.gateway.usage import note_last
 from tests.integration.gateway_world import KEY, OTHER_KEY, READER_KEY, GatewayWorld, running_gateway
-from tests.integration.test_gateway_limits import HandClock
+from tests.integration.test_gateway_limits import NOON
 
 KEYS = "/api/v1/api-keys"
 
 
 @pytest.fixture
 def clock() -> HandClock:
-    return HandClock()
+    return HandClock(NOON)
 
 
 @pytest.fixture

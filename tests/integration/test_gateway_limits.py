@@ -7,13 +7,13 @@ import io
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from libs.clock import SystemClock
 from libs.config import ConfigError
+from libs.spec.hand_clock import HandClock
 from proto.gateway.commands import ChangePlan
 from tests.integration.gateway_world import KEY, OTHER_KEY, Answered, GatewayWorld, running_gateway
 
@@ -25,22 +25,9 @@ SEEDS = Path(__file__).parents[1] / "journey" / "seeds"
 RETRIES = "004_03_error_handling_with_retries.js"
 
 
-class HandClock(SystemClock):
-    """Now is what the test says; pauses are real."""
-
-    def __init__(self) -> None:
-        self.at = NOON
-
-    def now(self) -> datetime:
-        return self.at
-
-    def wait(self, **how_long: float) -> None:
-        self.at += timedelta(**how_long)
-
-
 @pytest.fixture
 def clock() -> HandClock:
-    return HandClock()
+    return HandClock(NOON)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from msgspec.structs import replace
+
 from proto.base import Event
 from proto.instance.commands import (
     CreateInstance,
@@ -76,6 +78,16 @@ STOPPED = ReportStopped(now=NOW, instance_id=INSTANCE_ID, machine_id=MACHINE, re
 DESTROYED = ReportDestroyed(now=NOW, instance_id=INSTANCE_ID, machine_id=MACHINE, requested=True)
 PREEMPTED = ReportStopped(now=NOW, instance_id=INSTANCE_ID, machine_id=MACHINE, reason="spot_preemption")
 GONE = ReportDestroyed(now=NOW, instance_id=INSTANCE_ID, machine_id=MACHINE, reason="provider_lost")
+
+
+def comes_up(now: datetime, machine_id: str, offer: Offer = OFFER) -> tuple[ReportRented, ReportBooted, ReportHealthy]:
+    """A machine is rented, boots and is healthy."""
+    return (
+        replace(RENTED, now=now, machine_id=machine_id, provider_machine_id=f"sb_{machine_id}", offer=offer),
+        replace(BOOTED, now=now, machine_id=machine_id),
+        replace(HEALTHY, now=now, machine_id=machine_id),
+    )
+
 
 TO_READY = (CREATE, RENTED, BOOTED, HEALTHY)
 TO_STOPPED = (*TO_READY, STOP, STOPPED)

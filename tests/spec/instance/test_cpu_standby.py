@@ -10,9 +10,6 @@ from proto.instance.commands import (
     DisableCpuStandby,
     EnableCpuStandby,
     PromoteCpuStandby,
-    ReportBooted,
-    ReportHealthy,
-    ReportRented,
     ReportRestored,
     ReportSync,
     ReportVolumeShared,
@@ -38,7 +35,6 @@ from services.instance.decider import INSTANCE
 from services.instance.decider.cpu_standby import CYCLES_PER_FACT
 from tests.spec.instance.controls import (
     ACCOUNT,
-    ENDPOINTS,
     INSTANCE_ID,
     MACHINE,
     OFFER,
@@ -47,6 +43,7 @@ from tests.spec.instance.controls import (
     START,
     TO_READY,
     after,
+    comes_up,
     minutes,
 )
 
@@ -55,18 +52,7 @@ CPU_OFFER = replace(OFFER, offer_id="offer_cpu", host_id="host_cpu", gpu="CPU", 
 ENABLE = EnableCpuStandby(now=minutes(1), instance_id=INSTANCE_ID, account_id=ACCOUNT, sync_interval_s=30)
 DISABLE = DisableCpuStandby(now=minutes(9), instance_id=INSTANCE_ID, account_id=ACCOUNT)
 REQUEST = RequestCpuStandby(now=minutes(1), instance_id=INSTANCE_ID, machine_id=CPU, offers=(CPU_OFFER,))
-UP = (
-    ReportRented(
-        now=minutes(2),
-        instance_id=INSTANCE_ID,
-        machine_id=CPU,
-        provider="sandbox",
-        provider_machine_id="sb_cpu",
-        offer=CPU_OFFER,
-    ),
-    ReportBooted(now=minutes(2), instance_id=INSTANCE_ID, machine_id=CPU, endpoints=ENDPOINTS),
-    ReportHealthy(now=minutes(2), instance_id=INSTANCE_ID, machine_id=CPU),
-)
+UP = comes_up(minutes(2), CPU, CPU_OFFER)
 SYNCED = ReportSync(
     now=minutes(3),
     instance_id=INSTANCE_ID,

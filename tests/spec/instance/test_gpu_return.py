@@ -11,11 +11,8 @@ from libs.spec.given import Given, spec
 from proto.instance.commands import (
     DeleteInstance,
     GiveUpMachine,
-    ReportBooted,
     ReportDestroyed,
     ReportFailed,
-    ReportHealthy,
-    ReportRented,
     ReportRestored,
     ReportStopped,
     ReportSync,
@@ -61,7 +58,16 @@ from services.instance.decider.gpu_return import (
 )
 from services.instance.decider.gpu_search import choose_return
 from services.instance.decider.market import Stock
-from tests.spec.instance.controls import ACCOUNT, ENDPOINTS, INSTANCE_ID, OFFER, OTHER_ACCOUNT, SPEC, after, minutes
+from tests.spec.instance.controls import (
+    ACCOUNT,
+    INSTANCE_ID,
+    OFFER,
+    OTHER_ACCOUNT,
+    SPEC,
+    after,
+    comes_up,
+    minutes,
+)
 from tests.spec.instance.test_cpu_standby import CPU, DISABLE, IN_SYNC, PREEMPTED, PROMOTE, UP
 
 ON_CPU = (
@@ -98,18 +104,7 @@ def given(*commands: object) -> Given:
 
 
 GPU = state(*ON_CPU, WANT, TRY).way_back.machine_id
-COMES_UP = (
-    ReportRented(
-        now=minutes(6),
-        instance_id=INSTANCE_ID,
-        machine_id=GPU,
-        provider="sandbox",
-        provider_machine_id="sb_gpu",
-        offer=OFFER,
-    ),
-    ReportBooted(now=minutes(6), instance_id=INSTANCE_ID, machine_id=GPU, endpoints=ENDPOINTS),
-    ReportHealthy(now=minutes(6), instance_id=INSTANCE_ID, machine_id=GPU),
-)
+COMES_UP = comes_up(minutes(6), GPU)
 COPIED = ReportSync(
     now=minutes(7),
     instance_id=INSTANCE_ID,

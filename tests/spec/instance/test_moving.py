@@ -42,6 +42,7 @@ from tests.spec.instance.controls import (
     STOPPED,
     TO_STOPPED,
     after,
+    comes_up,
     minutes,
 )
 from tests.spec.instance.test_snapshots import REQUEST, TAKEN
@@ -53,10 +54,7 @@ REFUSED = ReportStartRefused(
 STOPPED_AND_STARTED = (STOP, STOPPED, START)
 WITH_COPY = (CREATE, RENTED, BOOTED, HEALTHY, REQUEST, TAKEN, *STOPPED_AND_STARTED)
 MOVED = derive_id("mach", INSTANCE_ID, "moved", "2")
-MOVED_COMES_UP = (
-    replace(RENTED, machine_id=MOVED, provider_machine_id="sb_2", offer=OFFER_2),
-    replace(BOOTED, machine_id=MOVED),
-)
+MOVED_COMES_UP = comes_up(NOW, MOVED, OFFER_2)[:2]
 
 
 def state_after(*commands: object) -> InstanceState:
