@@ -7,6 +7,7 @@ restarted server: a dead connection fails its statement with `Transient`, the ne
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -49,25 +50,51 @@ _UNWELL = (
 # asyncpg's words for a statement on a connection whose last error (state 2, ERROR_CONSUME) nobody asked for: a server
 # process was killed, its sibling said goodbye, and the end of the connection itself has not been read yet.
 DYING_CONNECTION = "another operation (2) is in progress"
+# And for a statement that ends (or is cancelled) in the moment in which the pool takes back its dying connection.
+RELEASED_TWICE = "called on a free connection holder"
 
 
 @contextmanager
 def postgres_errors() -> Generator[None]:
-    """Turn "the database is unwell" into Transient; let everything else through as the bug that it is."""
+    """Turn "the database is unwell" into Transient; let everything else through as the bug that it is.
+
+    Who is told to stop meanwhile stops: `wait_for` of Python 3.11 loses a cancel that meets the end of what it waits
+    for, and asyncpg's pool covers one with an error of its own. A loop that went on would be waited for for ever.
+    """
+    task = _current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
-    except _UNWELL as error:
-        raise Transient(f"postgres: {type(error).__name__}: {error}") from error
-    except asyncpg.InterfaceError as error:
+    except Exception as error:
+        if _is_unwell(error):
+            _stop_if_told(task, before)
+            raise Transient(f"postgres: {type(error).__name__}: {error}") from error
+        raise
+    _stop_if_told(task, before)
+
+
+def _is_unwell(error: Exception) -> bool:
+    if isinstance(error, _UNWELL):
+        return True
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
         # asyncpg has one class for "connection is closed" and for misuse; only the text tells them apart. The pool
         # takes a connection back as soon as it notices its end, also while a transaction does something else.
-        if isinstance(error, ValueError) or not any(words in str(error) for words in ("clos", "released back")):
-            raise
-        raise Transient(f"postgres: {error}") from error
-    except asyncpg.InternalClientError as error:
-        if DYING_CONNECTION not in str(error):
-            raise
-        raise Transient(f"postgres: {error}") from error
+        return any(words in str(error) for words in ("clos", "released back"))
+    if isinstance(error, asyncpg.InternalClientError):
+        return any(words in str(error) for words in (DYING_CONNECTION, RELEASED_TWICE))
+    return False
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None
+
+
+def _stop_if_told(task: asyncio.Task[Any] | None, before: int) -> None:
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 class Database:
