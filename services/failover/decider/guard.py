@@ -92,6 +92,7 @@ class Guard(Struct, frozen=True):
     pool: PoolSeen = PoolSeen()
     has_snapshot: bool = False
     cpu_machine_id: str = ""  # the CPU standby with a whole copy
+    cpu_taken_at: datetime | None = None  # when one took over last: copies of before then are of a primary
     volume_id: str = ""  # the volume of the region that has the workspace
     is_cpu_wanted: bool = False  # said when the instance was created
     run: Run | None = None
@@ -159,7 +160,8 @@ def evolve(state: Guard, event: GuardEvent) -> Guard:
         case SnapshotNoted():
             return replace(state, instance_id=event.instance_id, account_id=event.account_id, has_snapshot=True)
         case FailoverCompleted():
-            return replace(state, run=None, unanswered=None)
+            taken_at = event.completed_at if event.on_cpu else state.cpu_taken_at
+            return replace(state, run=None, unanswered=None, cpu_taken_at=taken_at)
         case FailoverFailed():
             return _gave_up(state)
         case InterruptionJoined():

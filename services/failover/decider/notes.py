@@ -33,9 +33,11 @@ def protect(state: Guard, command: ProtectNew) -> Sequence[Event]:
 
 
 def cpu_standby(state: Guard, command: NoteCpuStandby) -> Sequence[Event]:
-    """A later one takes the place of the one before; a loss of any other is no news."""
+    """A later one takes the place of the one before; a loss of any other is no news, nor is a copy that is heard of
+    again after a crash, when the machine has taken over meanwhile."""
     is_news = (command.machine_id == state.cpu_machine_id) == command.is_lost
-    if state.closed or not is_news:
+    is_before = not command.is_lost and state.cpu_taken_at is not None and command.now <= state.cpu_taken_at
+    if state.closed or not is_news or is_before:
         return []
     machine_id = "" if command.is_lost else command.machine_id
     return [CpuStandbyNoted(instance_id=command.instance_id, account_id=command.account_id, machine_id=machine_id)]

@@ -77,3 +77,12 @@ def test_a_wish_that_came_to_nothing_says_nothing_about_when_a_machine_is_lost_l
     completed = taken.when(claimed).then_kinds(RungClaimed).when(ready).events[-1]
     assert isinstance(completed, FailoverCompleted)
     assert completed.data_loss_window_s == 10
+
+
+def test_a_copy_that_is_heard_of_again_after_the_takeover_makes_no_standby_of_the_primary() -> None:
+    """After a crash what was heard before is heard again."""
+    claimed = replace(CLAIMED, rung="cpu_standby", machine_id="mach_cpu", now=seconds(1))
+    ready = replace(READY, machine_id="mach_cpu", now=seconds(2), restored_at=NOW, on_cpu=True)
+    on_cpu = Given(GUARD, protected().when(LOST, claimed, ready).state)
+    on_cpu.when(IN_SYNC).then()
+    on_cpu.when(replace(IN_SYNC, now=seconds(60))).then_kinds(CpuStandbyNoted)
