@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ SSH_PORT = 22
 LOOPBACK = "127.0.0.1"
 AGENT_RESTART_STATUS = 3  # the agent asked to be started anew
 AGENT_RETRY_MIN_S, AGENT_RETRY_MAX_S = 1.0, 60.0
+AGENT_FAILURES_MAX = 10  # more would not make the pause longer
+AGENT_FORGIVEN_AFTER_S = 30.0  # alive this long, it starts again from the shortest pause
 PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE = 36, 4  # linux/prctl.h
 # The standard library loads these on first use; its files may be out of reach for a machine's user.
 LAZY_MODULES = (
@@ -148,6 +151,7 @@ class _Leader:
         self._agent = agent
         self._agent_pid = 0
         self._agent_failures = 0
+        self._agent_started_s = 0.0
         self._private = Path(order.directory, PRIVATE)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._children = shell.Children()
@@ -229,6 +233,7 @@ class _Leader:
     def _start_agent(self) -> None:
         if not self._order.agent_env:
             return
+        self._agent_started_s = time.monotonic()
         self._agent_pid = os.fork()
         if self._agent_pid == 0:
             _become_agent(self._agent, self._order)
@@ -245,8 +250,8 @@ class _Leader:
             self._agent_failures = 0
             self._loop.stop()
             return
-        delay_s = min(AGENT_RETRY_MIN_S * 2**self._agent_failures, AGENT_RETRY_MAX_S)
-        self._agent_failures = min(self._agent_failures + 1, 10)
+        self._agent_failures = failures_in_a_row(self._agent_failures, time.monotonic() - self._agent_started_s)
+        delay_s = min(AGENT_RETRY_MIN_S * 2 ** (self._agent_failures - 1), AGENT_RETRY_MAX_S)
         self._loop.call_later(delay_s, self._loop.stop)
 
     def _end(self) -> None:
@@ -256,6 +261,11 @@ class _Leader:
             send(pid, signal.SIGHUP)
             send(pid, signal.SIGTERM)
         os._exit(0)
+
+
+def failures_in_a_row(before: int, lived_s: float) -> int:
+    """With the one that ended just now. A machine lives for months: what failed long ago must not slow it down."""
+    return 1 if lived_s >= AGENT_FORGIVEN_AFTER_S else min(before + 1, AGENT_FAILURES_MAX)
 
 
 def _become_agent(agent: AgentMain, order: BootOrder) -> NoReturn:
