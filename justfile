@@ -78,12 +78,12 @@ fairness *ARGS:
 storm *ARGS:
     {{ python }} -m tests.journey.storm {{ ARGS }}
 
-# kill -9 each service, server and agent at each phase of a failover (36 rounds, 75 s); each must end as if undisturbed
+# kill -9 each service, server and agent at each phase of each way through a loss (158 rounds, twelve minutes; --way NAME)
 [group('check')]
 phases *ARGS:
     {{ python }} -m tests.journey.phases {{ ARGS }}
 
-# take machines at random instants while 2,000 files change; the CPU standby's copy is judged (a minute; --interval-s 30)
+# take machines at random instants while 2,000 files change; the CPU standby's copy is judged (two minutes; --interval-s 30)
 [group('check')]
 prefix *ARGS:
     {{ python }} -m tests.journey.prefix {{ ARGS }}

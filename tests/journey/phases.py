@@ -1,9 +1,9 @@
-"""Kill -9 at every phase boundary of a failover; it must end exactly once, with the result of an undisturbed one.
+"""Kill -9 at every phase boundary of every way through a loss; it must end exactly once, as an undisturbed one does.
 
-`test_phases.py` runs one round per victim, `just phases` all of them. A round takes the primary's machine away and, at
-the moment a witness hears the phase's fact on PUB, kills the victim: a service, nats-server, postgres, or the agents
-inside the machines. What was said about the instance until its next standby was there is then compared, fact
-by fact, with a round in which nobody was killed; and the customer's file must be on the new machine.
+`test_phases.py` runs a few rounds, `just phases` all of them. A round takes the instance's machine away (or wishes
+another one) and, at the moment a witness hears the fact of a boundary on PUB, kills the victim: a service, nats-server,
+postgres, or the agents inside the machines. Then it is compared with a round in which nobody was killed: what was said,
+fact by fact; the customer's files by checksum; how often the start command ran; the machines and volumes at the cloud.
 """
 
 from __future__ import annotations
@@ -12,32 +12,30 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from libs.refusal import Transient
-from tests.journey.platform import Platform, machines_directory, platform, wipe
+from tests.journey.chaos import runs
+from tests.journey.patient import STARTED, Boundary, Patient, looks
+from tests.journey.platform import Platform, platform, wipe
+from tests.journey.processes import complaints_about_bugs, complaints_about_leftovers
 from tests.journey.storm import two_primaries
+from tests.journey.ways import WAYS, Way
 from tests.journey.witness import Fact, Witness, witness
 
-PHASES = (
-    "instance.interrupted",
-    "failover.rung_tried",
-    "warmpool.claimed",
-    "instance.recovering",
-    "instance.ready",
-    "failover.completed",
-)
 VICTIMS = ("failover", "warmpool", "instance", "agent", "nats", "postgres")
-ROUND_MAX_S = 60.0
-NOTE, WORK = "notes.txt", "three days of work"
+# Told of every 20th copy, so it depends on how long a round takes.
+UNCOUNTED = {"standby.sync_completed"}
+# What a fact says beside its name that must be as in an undisturbed round: no ids, no instants.
+WORDS = ("strategy", "rung", "reason", "error", "on_cpu", "auto_recovery", "attempt", "mode", "role")
 AROUND = {
     "DUMONT_SANDBOX_OPTIONS": json.dumps(
         {"boot_delay_ms": {"min": 0, "max": 0}, "outside_demand_ppm": 0, "gpus": 2_000}
@@ -45,157 +43,209 @@ AROUND = {
     "DUMONT_FAILOVER_SPACING_S": "0",
     "DUMONT_SNAPSHOT_INTERVAL_S": "0",  # a snapshot in time would be told in one round and not in another
     "DUMONT_FAILOVERS_PER_DAY_MAX": "1000",
+    "DUMONT_HEARTBEAT_S": "1",
+    "DUMONT_HEARTBEAT_MISSES_MAX": "120",  # a silence of those who were killed is no news here
 }
+Say = Callable[[str], None]
 
 
-class Patient:
-    """One instance with a hot standby, failed over again and again."""
+class Round(NamedTuple):
+    """Whom to kill, how long after which boundary of which way."""
 
-    def __init__(self, up: Platform, heard: Witness) -> None:
-        self.up, self.heard = up, heard
-        self.instance_id = ""
+    way: str
+    boundary: Boundary
+    victim: str
+    late_s: float = 0.0
+
+
+class Ward:
+    """One instance, and how an undisturbed round of its way went."""
+
+    def __init__(self, up: Platform, heard: Witness, way: Way) -> None:
+        self.up, self.way, self.patient = up, way, Patient(up, heard)
         self.usual: Counter[str] = Counter()
+        self._lines: list[str] = []
+        self._counted = 0  # facts; what comes later belongs to the next round
 
-    async def admit(self) -> None:
-        made = await self._granted("POST", "/instances", {"gpu": "RTX 4090"})
-        self.instance_id = made["id"]
-        await self.heard.fact("instance.ready", self.instance_id, timeout_s=ROUND_MAX_S)
-        await self._until("running")
-        (self._workspace(await self._machine()) / NOTE).write_text(WORK)
-        await self._granted("POST", "/warmpool/provision", {"machine_id": self.instance_id, "mode": "hot"})
-        await self._protected(0)
-        self.usual = Counter(await self.round("", ""))
+    async def admit(self) -> list[str]:
+        """Protected, and lost once for comparison."""
+        await self.way.admit(self.patient)
+        self._lines = await self._started(1)
+        self._counted = len(self.patient.heard.facts)
+        self.usual = await self._round(lambda _: None)
+        return await self._complaints()
 
-    async def round(self, phase: str, victim: str) -> list[str]:
-        """One failover; the names of all facts about the instance, until it is protected again. Empty: no kill."""
-        since = len(self.heard.facts)
-        failover_seq = await self.heard.log.last_seq("EVT_FAILOVER")
-        self.heard.heard = self._killer(phase, self._pids(victim)) if victim else lambda _: None
-        machine = await self._machine()
-        body = {"reason": "spot_preemption"}
-        await asyncio.to_thread(self.up.cloud, "POST", f"/v1/machines/{machine}/interrupt", body)
-        await self._said("failover.completed", since)
-        await self._protected(failover_seq)
-        await self._said("warmpool.provisioned", since)
-        await self._until("running")
-        return [fact.name for fact in self.heard.facts[since:] if fact.instance_id == self.instance_id]
-
-    async def complaints(self, phase: str, victim: str) -> list[str]:
+    async def disturbed(self, disturbance: Round) -> list[str]:
         """What a round with this kill did otherwise than an undisturbed one."""
-        told = Counter(await self.round(phase, victim))
-        what = f"{victim} killed at {phase}"
-        found = []
+        _, boundary, victim, late_s = disturbance
+        killed: list[int] = []
+
+        def kill() -> None:
+            for pid in self._pids(victim):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        def at_boundary(fact: Fact) -> None:
+            if (fact.name, fact.instance_id) != (boundary.name, self.patient.instance_id):
+                return
+            if len(self.patient.named(boundary.name)) == boundary.nth:
+                if late_s:
+                    asyncio.get_running_loop().call_later(late_s, kill)
+                else:
+                    kill()
+
+        await self._is_back(victim)
+        told = await self._round(at_boundary)
+        async for _ in looks():
+            if killed or not late_s:
+                break
+        found = [] if killed else ["nobody was killed"]
         if told != self.usual:
-            found.append(f"{what}: too much {dict(told - self.usual)}, missing {dict(self.usual - told)}")
-        note = self._workspace(await self._machine()) / NOTE
-        if not note.is_file() or note.read_text() != WORK:
-            found.append(f"{what}: the customer's file is not on {note}")
-        return found
+            found.append(f"too much {dict(told - self.usual)}, missing {dict(self.usual - told)}")
+        return [*found, *await self._complaints()]
 
-    def _killer(self, phase: str, pids: Sequence[int]) -> Callable[[Fact], None]:
-        def kill(fact: Fact) -> None:
-            if (fact.name, fact.instance_id) == (phase, self.instance_id):
-                self.heard.heard = lambda _: None
-                for pid in pids:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+    async def discharge(self) -> list[str]:
+        """Deleted, it leaves nothing behind."""
+        await self.patient.granted("DELETE", f"/instances/{self.patient.instance_id}")
+        await self.patient.fact("instance.deleted")
+        return await self._at_the_cloud(0, 0)
 
-        return kill
+    async def _round(self, heard: Callable[[Fact], None]) -> Counter[str]:
+        """What was said of it in a round."""
+        patient = self.patient
+        patient.heard_before = self._counted
+        failover_seq = await patient.heard.log.last_seq("EVT_FAILOVER")
+        patient.heard.heard = heard
+        await self.way.strike(patient)
+        await self.way.over(patient, failover_seq)
+        await patient.until_running()
+        patient.heard.heard = lambda _: None
+        self._counted = len(patient.heard.facts)
+        return Counter(gist(fact) for fact in patient.facts() if fact.name not in UNCOUNTED)
+
+    async def _is_back(self, victim: str) -> None:
+        """Whoever was killed before, by another round, can be killed again."""
+        async for _ in looks():
+            if any(runs(pid) for pid in self._pids(victim)):
+                return
+        raise AssertionError(f"{victim} is not back")
 
     def _pids(self, victim: str) -> list[int]:
-        if victim != "agent":
-            return [self.up.status_pids()[victim]]
-        notes = machines_directory(self.up.data_dir).glob("*/.dumont/agent_status.json")
-        return [json.loads(note.read_text())["pid"] for note in notes]
+        return self.patient.agents() if victim == "agent" else [self.up.status_pids()[victim]]
 
-    def _workspace(self, machine: str) -> Path:
-        return machines_directory(self.up.data_dir) / machine / "workspace"
+    async def _complaints(self) -> list[str]:
+        """About what the customer and the cloud have now."""
+        before, starts = self._lines, self.way.starts
+        self._lines = await self._started(len(before) + starts)
+        found = [*await self._at_the_cloud(self.way.machines, self.way.volumes), *await self.patient.spoilt()]
+        if self._lines[: len(before)] != before or len(self._lines) != len(before) + starts:
+            found.append(f"lines of start commands, {starts} new ones expected: {before} became {self._lines}")
+        return [*found, *(f"in {log}: {words}" for log, words in self.patient.bugs_of_agents())]
 
-    async def _machine(self) -> str:
-        """The cloud's id of the machine that was said to be ready last."""
-        ready = [fact.body["machine_id"] for fact in self.heard.facts
-                 if (fact.name, fact.instance_id) == ("instance.ready", self.instance_id)]  # fmt: skip
-        found = await asyncio.to_thread(self.up.cloud, "GET", f"/v1/machines?label={self.up.label_of(ready[-1])}")
-        return found["machines"][0]["machine_id"]
+    async def _started(self, count: int) -> list[str]:
+        """The lines that start commands wrote, once there are so many."""
+        path, lines = await self.patient.workspace() / STARTED, list[str]()
+        async for _ in looks():
+            lines = path.read_text().splitlines() if path.is_file() else []
+            if len(lines) >= count:
+                break
+        return lines
 
-    async def _said(self, name: str, since: int) -> None:
-        await self.heard.fact(name, self.instance_id, since=since, timeout_s=ROUND_MAX_S)
-
-    async def _protected(self, after_seq: int) -> None:
-        """The failover service has noted a ready standby in its log."""
-        subject = f"evt.failover.guard.{self.instance_id}"
-        give_up_s = time.monotonic() + ROUND_MAX_S
-        while time.monotonic() < give_up_s:
-            with suppress(Transient):
-                noted = await self.heard.log.read("EVT_FAILOVER", subject, after_seq=after_seq)
-                if any(b'"readiness":"ready"' in one.data for one in noted):
-                    return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{self.instance_id} has no standby after {ROUND_MAX_S} s")
-
-    async def _granted(self, method: str, path: str, body: Any) -> Any:
-        answer = await asyncio.to_thread(self.up.request, method, f"/api/v1{path}", body, key=True)
-        assert answer.json["success"], answer.text
-        return answer.json["data"]
-
-    async def _until(self, status: str) -> None:
-        """What was killed may still be coming back, so that an answer is late or a refusal."""
-        give_up_s, last = time.monotonic() + ROUND_MAX_S, ""
-        while time.monotonic() < give_up_s:
-            with suppress(OSError):
-                path = f"/api/v1/instances/{self.instance_id}"
-                answer = await asyncio.to_thread(self.up.request, "GET", path, key=True)
-                last = answer.text
-                if answer.status == 200 and answer.json["data"]["status"] == status:
-                    return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{self.instance_id} is not {status} after {ROUND_MAX_S} s: {last}")
+    async def _at_the_cloud(self, machines: int, volumes: int) -> list[str]:
+        """It has so many running machines and volumes, and no process of another one; an orphan takes some seconds."""
+        what = ""
+        async for _ in looks():
+            listed = (await self.patient.cloud("GET", "/v1/machines"))["machines"]
+            running = {one["machine_id"] for one in listed if one["status"] == "running"}
+            kept = (await self.patient.cloud("GET", "/v1/volumes"))["volumes"]
+            leading = self.patient.leaders()
+            if (len(listed), len(running), len(leading), len(kept)) == (machines, machines, machines, volumes):
+                return []
+            what = f"{listed}, {kept}, processes {leading}"
+        return [f"{machines} machines and {volumes} volumes expected: {what}"]
 
 
-@asynccontextmanager
-async def patient(up: Platform) -> AsyncIterator[Patient]:
-    """Admitted, protected, and failed over once for comparison."""
-    async with witness(up.nats_url) as heard:
-        admitted = Patient(up, heard)
-        await admitted.admit()
-        yield admitted
+def gist(fact: Fact) -> str:
+    """What of a fact is the same in every round: no ids, no instants."""
+    words = [f"{word}={fact.body[word]}" for word in WORDS if word in fact.body]
+    if fact.name in ("failover.completed", "failover.failed"):
+        words += [f"{one['rung']}:{one['outcome']}:{one.get('reason', '')}" for one in fact.body["attempts"]]
+    return " ".join((fact.name, *words))
 
 
-async def _rounds(up: Platform, rounds: Sequence[tuple[str, str]], say: Callable[[str], None]) -> list[str]:
+async def _rounds(up: Platform, rounds: Sequence[Round], say: Say) -> list[str]:
     found: list[str] = []
-    async with patient(up) as one:
-        say(f"undisturbed: {dict(one.usual)}")
-        for phase, victim in rounds:
-            began_s = time.monotonic()
-            try:
-                found += await one.complaints(phase, victim)
-            except AssertionError as failure:
-                return [*found, f"{victim} killed at {phase}: {failure}"]
-            say(f"{victim:9} killed at {phase:21} {time.monotonic() - began_s:5.1f} s")
-        found += await two_primaries(one.heard)
-    return found
+    async with witness(up.nats_url) as heard:
+        for way in WAYS:
+            mine = [each for each in rounds if each.way == way.name]
+            if mine:
+                found += await _on_one(Ward(up, heard, way), mine, say)
+        return [*found, *await two_primaries(heard)]
 
 
-def run(data_dir: Path, rounds: Sequence[tuple[str, str]], say: Callable[[str], None] = print) -> list[str]:
+async def _on_one(ward: Ward, rounds: Sequence[Round], say: Say) -> list[str]:
+    """All rounds of one way, on one instance."""
+    found = [f"{ward.way.name}, undisturbed: {complaint}" for complaint in await ward.admit()]
+    say(f"{ward.way.name}, undisturbed: {dict(ward.usual)}")
+    for each in rounds:
+        began_s = time.monotonic()
+        what = f"{each.way:15} {each.victim:9} killed {each.late_s * 1000:4.0f} ms after {each.boundary!s:27}"
+        try:
+            complaints = await ward.disturbed(each)
+        except AssertionError as failure:
+            say(f"{what}: {failure}")
+            return [*found, f"{what}: {failure}"]
+        found += [f"{what}: {complaint}" for complaint in complaints]
+        say(f"{what} {time.monotonic() - began_s:5.1f} s {complaints or ''}")
+    return [*found, *(f"{ward.way.name}, deleted: {complaint}" for complaint in await ward.discharge())]
+
+
+def run(data_dir: Path, rounds: Sequence[Round], say: Say = print) -> list[str]:
     """Complaints of these rounds, on a platform of their own."""
     with platform(data_dir, environment=AROUND) as up:
         return asyncio.run(_rounds(up, rounds, say))
 
 
-def main() -> int:
+def every_round(ways: Sequence[str], victims: Sequence[str], late_ms: int, seed: int) -> list[Round]:
+    """`late_ms`: each kill comes up to so long after its boundary, at random."""
+    chance = random.Random(seed)
+    return [
+        Round(way.name, boundary, victim, chance.uniform(0, late_ms) / 1_000)
+        for way in WAYS
+        if way.name in ways
+        for boundary in way.boundaries
+        for victim in victims
+        if victim != "agent" or boundary.name not in way.without_agents
+    ]
+
+
+def _chosen() -> list[Round]:
     options = argparse.ArgumentParser(prog="just phases", description=__doc__)
-    options.add_argument("--victim", choices=VICTIMS, action="append")
-    victims = options.parse_args().victim or VICTIMS
+    names = [way.name for way in WAYS]
+    options.add_argument("--way", choices=names, action="append", help="all")
+    options.add_argument("--victim", choices=VICTIMS, action="append", help="all")
+    options.add_argument("--late-ms", type=int, default=0, help="kill up to so long after each boundary, at random")
+    options.add_argument("--seed", type=int, default=1, help="of that chance")
+    chosen = options.parse_args()
+    return every_round(chosen.way or names, chosen.victim or VICTIMS, chosen.late_ms, chosen.seed)
+
+
+def main() -> int:
+    rounds = _chosen()
     folder = Path(tempfile.mkdtemp(prefix="dumont-phases-"))
-    found = run(folder / "data", [(phase, victim) for phase in PHASES for victim in victims])
+    began_s = time.monotonic()
+    found = run(folder / "data", rounds)
+    found += [*complaints_about_leftovers(folder / "data"), *complaints_about_bugs(folder / "data")]
     for complaint in found:
         print("COMPLAINT", complaint, file=sys.stderr)
+    print(f"{len(rounds)} rounds in {time.monotonic() - began_s:.0f} s")
     if found:
         print(f"everything is kept in {folder}")
         return 1
     wipe(folder / "data")
     folder.rmdir()
-    print("every failover ended once, as undisturbed")
+    print("every loss ended once, as undisturbed")
     return 0
 
 

@@ -61,9 +61,10 @@ def complaints_about_bugs(data_dir: Path) -> list[str]:
     """Who is killed leaves no last words; a process that ended by itself left a traceback in its log."""
     logs = sorted((data_dir / "logs").glob("*.log"))
     ended = [log for log in logs if TRACEBACK in log.read_bytes()]
-    return [f"{log.stem} ended by itself: {_last_words(log)}" for log in ended]
+    return [f"{log.stem} ended by itself: {last_words(log)}" for log in ended]
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """The newest traceback in a log that has one."""
     text = log.read_bytes()
     return text[text.rindex(TRACEBACK) :][:LAST_WORDS_MAX].decode(errors="replace")
