@@ -47,6 +47,7 @@ from libs.rpc import NatsBus
 from libs.runtime.codec import stream_of
 from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
+from libs.runtime.recent import Recent
 from libs.runtime.run import run
 from libs.runtime.service import Row, Service
 from libs.runtime.surroundings import Surroundings
@@ -99,6 +100,7 @@ class Ground:
     ids: Ids
     logger: telemetry.Logger
     metrics: telemetry.Metrics
+    recent: Recent
 
 
 # The service as values, and the world its effects and queries live in.
@@ -133,6 +135,7 @@ async def host(name: str, rooms: Path, build: Build, running: Running) -> None:
             world=world,
             pool=found.database,
             ready=running.ready,
+            recent=found.recent,
         )
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(bug.raised())
@@ -202,6 +205,7 @@ async def ground(name: str, *, on_bug: Callable[[BaseException], Any]) -> AsyncG
                 ids=SystemIds(),
                 logger=telemetry.logger(name),
                 metrics=metrics,
+                recent=Recent(),
             )
         finally:
             await database.close()

@@ -14,7 +14,7 @@ import msgspec
 
 from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
-from libs.runtime.projecting import Progress
+from libs.runtime.projecting import ANY_TIME, Progress
 from libs.runtime.service import Service
 from libs.runtime.store import Deadline
 from libs.runtime.surroundings import Surroundings
@@ -42,19 +42,24 @@ class Deadlines:
 
     async def run(self) -> None:
         while True:
-            self._progress.deadlines_changed.clear()
+            self._progress.looked_at_next = ANY_TIME  # what is set while we look, we may have missed
+            self._progress.sooner_deadline.clear()
+            is_all = False
             try:
-                await self._issue_due()
+                is_all = await self._issue_due()
                 pause_s = await self._pause_s()
             except Transient:
                 pause_s = RETRY_PAUSE_S
+            if is_all:
+                self._progress.looked_at_next = self._clock.now() + timedelta(seconds=pause_s)
             try:
                 async with asyncio.timeout(pause_s):
-                    await self._progress.deadlines_changed.wait()
+                    await self._progress.sooner_deadline.wait()
             except TimeoutError:
                 pass
 
-    async def _issue_due(self) -> None:
+    async def _issue_due(self) -> bool:
+        """Whether that was all; else the next page shows when the rows of this one have changed."""
         now = self._clock.now()
         due = await self._store.due(now, limit=PAGE_MAX)
         wanted = {(deadline.aggregate_id, deadline.name) for deadline in due}
@@ -70,6 +75,7 @@ class Deadlines:
                     group.create_task(self._issue_one(deadline, now, room))
         except* Transient as unwell:
             raise unwell.exceptions[0] from None
+        return len(due) < PAGE_MAX
 
     async def _issue_one(self, deadline: Deadline, now: datetime, room: asyncio.Semaphore) -> None:
         try:
@@ -84,9 +90,9 @@ class Deadlines:
         command: Command = msgspec.json.decode(msgspec.json.encode(fields), type=self._commands)
         intake = self._intake.get(type(command))  # as for a wish from the bus
         try:
-            if intake is not None:
-                command = await intake(command, self._world)
-            await self._aggregates.execute(command, cause=f"deadline.{deadline.name}")
+            filled = command if intake is None else await intake(command, self._world)
+            if filled is not None:
+                await self._aggregates.execute(filled, cause=f"deadline.{deadline.name}")
         except Refused as refused:
             self._logger.info("deadline.refused", name=deadline.name, id=deadline.aggregate_id, code=refused.code)
 

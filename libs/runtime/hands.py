@@ -256,12 +256,14 @@ class Hands:
     async def _execute(self, heard: Heard, commands: Sequence[Command]) -> Sequence[tuple[Command, Refused]]:
         for command in commands:
             self._instruments.reactions.add((type(command).__name__,))
-        filled = [await self._filled(command) for command in commands]
+        filled = [full for command in commands if (full := await self._filled(command)) is not None]
+        if not filled:
+            return ()
         return await self._aggregates.execute_together(
             filled, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
         )
 
-    async def _filled(self, command: Command) -> Command:
+    async def _filled(self, command: Command) -> Command | None:
         """A reaction is filled in with what the outside knows, as a wish from the bus is (`Service.intake`)."""
         intake = self._service.intake.get(type(command))
         return command if intake is None else await intake(command, self._world)

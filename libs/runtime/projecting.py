@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 from libs.clock import Clock
 from libs.refusal import Transient
@@ -20,18 +21,20 @@ from proto.base import Heard
 PROJECT_CURSOR = "project"
 ROWS_PER_TRANSACTION_MAX = 5_000  # one transaction stays under about 0.2 s, so readers waiting for it do too
 RETRY_PAUSE_S = 0.2
+ANY_TIME = datetime.max.replace(tzinfo=UTC)
 REPLICA_POLL_S = 0.005  # how often a replica that does not project looks at the checkpoint while a reader waits
 
 
 class Progress:
     """How far this process knows the projection to be; wakes those who wait for a position."""
 
-    def __init__(self) -> None:
+    def __init__(self, recent: Recent | None = None) -> None:
         self.seq = 0
         self.head_seq = 0  # newest sequence seen in the log, for the lag
         self.active = False  # this process is the one that projects
-        self.recent = Recent()
-        self.deadlines_changed = asyncio.Event()
+        self.recent = recent or Recent()
+        self.looked_at_next = ANY_TIME  # when deadlines are looked at again without being told
+        self.sooner_deadline = asyncio.Event()
         self._moved = asyncio.Event()
 
     def advance(self, seq: int) -> None:
@@ -39,6 +42,16 @@ class Progress:
         self.head_seq = max(self.head_seq, seq)
         self._moved.set()
         self._moved = asyncio.Event()
+
+    def deadline_set(self, rows: Iterable[Row]) -> None:
+        """Whoever keeps time must know of one that falls due before it looks again; of others it need not."""
+        for row in rows:
+            if row.table != DEADLINES_TABLE:
+                continue
+            due_at = None if row.columns is None else row.columns["due_at"]
+            if (due_at or ANY_TIME) < self.looked_at_next or self.looked_at_next == ANY_TIME:
+                self.sooner_deadline.set()
+                return
 
     async def wait_for(self, seq: int, *, timeout_s: float, store: Store, clock: Clock) -> bool:
         """True once everything up to `seq` is in the rows; False when `timeout_s` have passed first."""
@@ -102,9 +115,8 @@ class Projector:
                         changed.add(heard.aggregate_id)
                     if len(rows) >= ROWS_PER_TRANSACTION_MAX or index == len(batch) - 1:
                         await self._store.project(rows, after_seq=cursor, seq=seq)
-                        self._progress.recent.forget(changed)
+                        self._progress.recent.forget(changed | {row.table for row in rows})
                         cursor = seq
                         self._progress.advance(seq)
-                        if any(row.table == DEADLINES_TABLE for row in rows):
-                            self._progress.deadlines_changed.set()
+                        self._progress.deadline_set(rows)
                         rows, changed = [], set()

@@ -47,7 +47,7 @@ class _Bearer:
 
 async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Returns after everything has been cancelled; raises on a bug."""
-    progress = Progress()
+    progress = Progress(around.recent)
     instruments, courtesy = Instruments(around.metrics, progress), Courtesy()
     aggregates = Aggregates(service, around.log, around.clock, around.ids, instruments.appends)
     own = OwnStream(service, around.log, courtesy)

@@ -16,8 +16,8 @@ from proto.base import Command, Event, Heard, Position, Query, Signal
 
 # `Any` because a state is each decider's own union; the runtime only carries it from `evolve` to `decide`.
 State: TypeAlias = Any
-# (command, world) -> the command with what the outside knows filled in, before it is decided
-Intake: TypeAlias = Callable[[Any, Any], Awaitable[Command]]
+# (command, world) -> the command with what the outside knows filled in, before it is decided; None: it has no object
+Intake: TypeAlias = Callable[[Any, Any], Awaitable[Command | None]]
 # (question, libs.runtime.serving.QueryContext) -> the reply struct
 Answer: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 

@@ -117,7 +117,10 @@ class Serving:
         command = cast(Command, self._commands.decode(request.body))  # the union holds nothing else
         intake = self._service.intake.get(type(command))
         if intake is not None:
-            command = await intake(command, self._context.world)
+            filled = await intake(command, self._context.world)
+            if filled is None:
+                return Reply()
+            command = filled
         meta = request.meta
         position = await self._aggregates.execute(
             command, cause=meta.request_id, correlation=meta.correlation, trace=trace

@@ -13,6 +13,7 @@ from libs.clock import Clock
 from libs.eventlog import EventLog
 from libs.ids import Ids
 from libs.runtime.bus import Bus
+from libs.runtime.recent import Recent
 from libs.runtime.store import Store
 from libs.telemetry import Logger, Metrics
 
@@ -31,3 +32,4 @@ class Surroundings:
     world: Any = None
     pool: Any = None
     ready: Callable[[], None] = field(default=lambda: None)
+    recent: Recent = field(default_factory=Recent)

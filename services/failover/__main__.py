@@ -22,8 +22,8 @@ async def serve(running: process.Running) -> None:
     )
 
     async def build(ground: Ground) -> tuple[Service, World]:
-        choosers = partial(choosers_of, ground.database)
-        return SERVICE, World(partial(settings_of, ground.database), ground.clock, limits, choosers)
+        settings, choosers = partial(settings_of, ground.recent, ground.database), partial(choosers_of, ground.database)
+        return SERVICE, World(settings, ground.clock, limits, choosers)
 
     await host(SERVICE.name, ROOMS, build, running)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from libs.clock import Clock
+from libs.runtime.service import Intake
 from proto.base import Command
 from proto.failover.commands import (
     AnswerInterruption,
@@ -47,15 +48,21 @@ async def beside_settings(command: W, world: World) -> W:
     return replace(command, settings=await world.settings_of(command.account_id))
 
 
+async def where_protected(command: ProtectNew, world: World) -> ProtectNew | None:
+    """Most accounts want no standby by themselves: then a new instance need not even be loaded."""
+    filled = await beside_settings(command, world)
+    return filled if filled.settings.cpu_standby.auto_standby else None
+
+
 async def with_choosers(command: UpdateSettings, world: World) -> UpdateSettings:
     return replace(command, own_choice=await world.choosers_of(command.account_id))
 
 
-INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
+INTAKE: Mapping[type[Command], Intake] = {
     ExecuteFailover: with_settings,
     AnswerInterruption: with_settings,
     UpdateMachineSettings: beside_settings,
     ForgetMachineSettings: beside_settings,
-    ProtectNew: beside_settings,
+    ProtectNew: where_protected,
     UpdateSettings: with_choosers,
 }

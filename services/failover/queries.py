@@ -16,6 +16,7 @@ from asyncpg import Record
 from libs.clock import Clock
 from libs.postgres import Database
 from libs.refusal import Refused
+from libs.runtime.recent import Recent
 from proto.base import Query
 from proto.failover.queries import (
     LIST_LIMIT_MAX,
@@ -60,6 +61,9 @@ class Context(Protocol):
 
     @property
     def pool(self) -> Database: ...
+
+    @property
+    def recent(self) -> Recent: ...
 
     @property
     def world(self) -> World: ...
@@ -168,12 +172,17 @@ def _view(row: Record) -> FailoverView:
 
 
 async def get_settings(query: GetSettings, context: Context) -> GlobalSettings:
-    return await settings_of(context.pool, query.account_id)
+    return await settings_of(context.recent, context.pool, query.account_id)
 
 
-async def settings_of(pool: Database, account_id: str) -> GlobalSettings:
-    found = await pool.fetchval(_SETTINGS_SQL, account_id)
-    return GlobalSettings() if found is None else msgspec.json.decode(found, type=GlobalSettings)
+async def settings_of(recent: Recent, pool: Database, account_id: str) -> GlobalSettings:
+    """They change by the account's own facts alone, and every create asks for them."""
+
+    async def read() -> GlobalSettings:
+        found = await pool.fetchval(_SETTINGS_SQL, account_id)
+        return GlobalSettings() if found is None else msgspec.json.decode(found, type=GlobalSettings)
+
+    return await recent.answer(account_id, "settings", read)
 
 
 async def choosers_of(pool: Database, account_id: str) -> tuple[str, ...]:
@@ -182,17 +191,17 @@ async def choosers_of(pool: Database, account_id: str) -> tuple[str, ...]:
 
 
 async def get_new_machine_protection(query: GetNewMachineProtection, context: Context) -> NewMachineProtection:
-    return ladder.new_machine(query.strategy, await settings_of(context.pool, query.account_id))
+    return ladder.new_machine(query.strategy, await settings_of(context.recent, context.pool, query.account_id))
 
 
 async def list_protections(query: ListProtections, context: Context) -> list[MachineProtection]:
-    account = await settings_of(context.pool, query.account_id)
+    account = await settings_of(context.recent, context.pool, query.account_id)
     rows = await context.pool.fetch(_PROTECTIONS_SQL, query.account_id, "", PROTECTIONS_MAX)
     return [_protection(row, account) for row in rows]
 
 
 async def get_protection(query: GetProtection, context: Context) -> MachineProtection:
-    account = await settings_of(context.pool, query.account_id)
+    account = await settings_of(context.recent, context.pool, query.account_id)
     row = await context.pool.fetchrow(_PROTECTIONS_SQL, query.account_id, query.instance_id, 1)
     if row is not None:
         return _protection(row, account)
@@ -221,7 +230,7 @@ def _own(settings: str | None) -> MachineSettings:
 async def get_readiness(query: GetReadiness, context: Context) -> Readiness:
     """What would happen now: the ladder as a failover would climb it."""
     now = context.world.clock.now()
-    account = await settings_of(context.pool, query.account_id)
+    account = await settings_of(context.recent, context.pool, query.account_id)
     guard = await _guard(query, context, now)
     own = guard.settings
     strategy = query.strategy or ladder.effective_strategy(own, account)

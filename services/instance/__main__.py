@@ -25,9 +25,9 @@ async def serve(running: process.Running) -> None:
         async def build(ground: Ground) -> tuple[Service, World]:
             chance = random.Random(settings.secret.reveal())  # noqa: S311 - spreads retries, keeps no secret
             about = (ground.clock, chance, settings.secret, settings.gateway_url, http, ground.database, ground.logger)
-            pace = (settings.snapshot_interval_s, settings.hibernate_idle_s, settings.hibernate_notice_s)
+            more = (*settings.patience, storage_of(settings, http), *settings.pace)
             clouds = {sandbox.name: sandbox}
-            return SERVICE, World(clouds, *about, *settings.patience, storage_of(settings, http), *pace, bills=clouds)
+            return SERVICE, World(clouds, *about, *more, bills=clouds, recent=ground.recent)
 
         await host(SERVICE.name, ROOMS, build, running)
 

@@ -62,3 +62,8 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
         """How long the watches wait, in the order in which the World takes them."""
         clouds = (self.provider_poll_s, self.orphan_seen_s, self.orphan_grace_s)
         return (*clouds, self.heartbeat_s, self.heartbeat_misses_max, self.heartbeat_loss_s)
+
+    @property
+    def pace(self) -> tuple[float, float, float]:
+        """How often files are kept and when idleness ends, in the order in which the World takes them."""
+        return (self.snapshot_interval_s, self.hibernate_idle_s, self.hibernate_notice_s)

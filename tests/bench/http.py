@@ -114,7 +114,7 @@ async def _log_still(up: Platform) -> None:
         last = [0]
         while time.perf_counter() - since < STILL_S:
             assert time.perf_counter() - started < SETTLE_MAX_S, "the log is still growing"
-            now = [await log.last_seq(stream) for stream in ("EVT_INSTANCE", "PUB")]
+            now = [await log.last_seq(stream) for stream in ("EVT_INSTANCE", "EVT_BILLING", "PUB")]
             if now != last:
                 last, since = now, time.perf_counter()
             await asyncio.sleep(SETTLE_POLL_S)

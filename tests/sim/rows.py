@@ -110,13 +110,11 @@ def _orphans(store: MemoryStore, provider: str, kind: str) -> list[Row]:
 
 
 def _blocked(store: MemoryStore, accounts: list[str], now: Any) -> list[Row]:
-    return sorted(
-        {
-            (row["account_id"], row["provider"], row["host_id"])
-            for row in store.rows("blacklist")
-            if row["account_id"] in accounts and (row["expires_at"] is None or row["expires_at"] > now)
-        }
-    )
+    return [
+        (row["provider"], row["host_id"], row["expires_at"])
+        for row in store.rows("blacklist")
+        if row["account_id"] in accounts and (row["expires_at"] is None or row["expires_at"] > now)
+    ]
 
 
 def _without_cpu_standby(store: MemoryStore, limit: int) -> list[Row]:

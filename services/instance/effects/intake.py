@@ -184,11 +184,12 @@ async def _stock(world: World) -> Stock | None:
 
 
 async def _blocked(account_id: str, world: World) -> set[tuple[str, str]]:
-    """Hosts that an account's machines are not to be on."""
-    blocked = await world.blocked.get(
-        account_id, lambda accounts: contracts.blocked_hosts(world.pool, accounts, world.clock.now())
+    """Hosts that an account's machines are not to be on. A burst of creates asks for them over and over."""
+    now = world.clock.now()
+    entries = await world.recent.answer(
+        "blacklist", account_id, lambda: contracts.blocked_hosts(world.pool, account_id, now)
     )
-    return blocked or set()
+    return {entry.host for entry in entries if entry.expires_at is None or entry.expires_at > now}
 
 
 def _as_offered(spec: MachineSpec, offer: Offer) -> MachineSpec:

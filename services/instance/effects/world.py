@@ -17,12 +17,12 @@ from libs.clock import Clock
 from libs.config import Secret
 from libs.postgres import Database
 from libs.refusal import Transient
+from libs.runtime.recent import Recent
 from libs.s3 import Objects
 from libs.telemetry import Logger
 from proto.instance.words import Offer
 from services.instance.decider.market import Stock
 from services.instance.providers import Provider, TellsCharges
-from services.instance.queries.batching import Batches
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
 
@@ -60,9 +60,7 @@ class World:
     hibernate_idle_s: float = 0.0  # 0: only when asked for
     hibernate_notice_s: float = 0.0
     market: Market = field(default_factory=Market)
-    # By account. A burst of creates asks for one account over and over: one statement at a time serves more of them.
-    blocked: Batches[set[tuple[str, str]]] = field(default_factory=lambda: Batches[set[tuple[str, str]]](at_once=1))
-
+    recent: Recent = field(default_factory=Recent)
     bills: Mapping[str, TellsCharges] = field(default_factory=dict[str, TellsCharges])  # clouds that tell charges
     billed: dict[str, int] = field(default_factory=dict[str, int])  # the newest charge told, by cloud
 

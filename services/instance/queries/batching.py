@@ -18,11 +18,11 @@ Fetch = Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
 
 
 class Batches(Generic[T]):
-    """Coalesces lookups by key. `at_once`: statements that may run side by side."""
+    """Coalesces lookups by key."""
 
-    def __init__(self, at_once: int = BATCHES_AT_ONCE_MAX) -> None:
+    def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Future[T | None]] = {}
-        self._turns = asyncio.Semaphore(at_once)
+        self._turns = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
         self._has_asker = False
 
     async def get(self, key: str, fetch: Fetch[T]) -> T | None:

@@ -27,6 +27,13 @@ class Contract(Struct, frozen=True):
     rented_at: datetime
 
 
+class Blocked(NamedTuple):
+    """A host, by provider and id, and until when it is to be avoided; None: until somebody says otherwise."""
+
+    host: tuple[str, str]
+    expires_at: datetime | None
+
+
 class Wanted(Struct, frozen=True):
     """What an instance is to run on; `volume_host_id`, `volume_region`: the host, or the region, that has its files."""
 
@@ -140,7 +147,7 @@ select provider_machine_id from orphans where provider = $1 and coalesce(kind, '
 # $1 account, $2 now
 PLATFORM = ""  # the account of entries that everybody heeds
 _BLOCKED_SQL = """
-select distinct account_id, provider, host_id from blacklist
+select provider, host_id, expires_at from blacklist
 where account_id = any($1) and (expires_at is null or expires_at > $2)
 """
 
@@ -219,10 +226,7 @@ async def open_orphans(pool: Database, provider: str, kind: OrphanKind = "machin
     return {row[0] for row in await pool.fetch(_ORPHANS_SQL, provider, kind)}
 
 
-async def blocked_hosts(pool: Database, accounts: Sequence[str], now: datetime) -> dict[str, set[tuple[str, str]]]:
-    """Hosts to avoid, by account: the platform's entries and the account's own."""
-    blocked: dict[str, set[tuple[str, str]]] = {account_id: set() for account_id in accounts}
-    for account_id, provider, host_id in await pool.fetch(_BLOCKED_SQL, [*accounts, PLATFORM], now):
-        for concerned in accounts if account_id == PLATFORM else [account_id]:
-            blocked[concerned].add((provider, host_id))
-    return blocked
+async def blocked_hosts(pool: Database, account_id: str, now: datetime) -> Sequence[Blocked]:
+    """Hosts to avoid: the platform's entries and the account's own."""
+    rows = await pool.fetch(_BLOCKED_SQL, [account_id, PLATFORM], now)
+    return [Blocked((row[0], row[1]), row[2]) for row in rows]

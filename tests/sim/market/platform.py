@@ -77,7 +77,8 @@ class Member:
 
     async def filled(self, commands: Iterable[Command]) -> Sequence[Command]:
         intake = self.service.intake
-        return [await intake[type(c)](c, self.world) if type(c) in intake else c for c in commands]
+        full = [await intake[type(c)](c, self.world) if type(c) in intake else c for c in commands]
+        return [command for command in full if command is not None]
 
 
 class Platform:

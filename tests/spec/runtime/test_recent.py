@@ -13,7 +13,7 @@ from libs.eventlog.memory import MemoryLog
 from libs.refusal import Refused
 from libs.rpc_memory import MemoryBus
 from libs.runtime.memory_store import MemoryStore
-from libs.runtime.recent import KEPT_MAX, Recent
+from libs.runtime.recent import KEPT_MAX, QUESTIONS_MAX, Recent
 from libs.runtime.run import run
 from libs.runtime.serving import QueryContext
 from libs.runtime.surroundings import Surroundings
@@ -103,6 +103,15 @@ async def test_what_is_kept_is_bounded_and_the_oldest_goes() -> None:
         assert rows.asked == KEPT_MAX + 1
         await recent.answer("0", "q", rows.ask)
         assert rows.asked == KEPT_MAX + 2
+
+
+async def test_the_answers_about_one_thing_are_bounded() -> None:
+    recent, rows = Recent(), Rows()
+    with recent.following():
+        for number in range(QUESTIONS_MAX + 1):
+            await recent.answer("table", str(number), rows.ask)
+        await recent.answer("table", str(QUESTIONS_MAX), rows.ask)
+        assert rows.asked == QUESTIONS_MAX + 1
 
 
 # --- in a whole service -----------------------------------------------------------------------------------------------

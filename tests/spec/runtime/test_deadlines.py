@@ -1,0 +1,111 @@
+"""Keeping time: what falls due is wished, soon after it is set as well, and the table is not looked at for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import msgspec
+import pytest
+
+from libs.eventlog.memory import MemoryLog
+from libs.rpc_memory import MemoryBus
+from libs.runtime.aggregates import Aggregates
+from libs.runtime.memory_store import MemoryStore
+from libs.runtime.run import run
+from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.store import Deadline
+from libs.runtime.surroundings import Surroundings
+from libs.telemetry import Metrics, logger
+from proto.base import Heard
+from tests.spec.runtime.controls import CLOCK, IDS, Counted, count, steps_in, tally_service
+
+NEVER_S = 3_600.0
+WAIT_MAX_S = 30.0
+DUE = "due"
+
+
+class CountingStore(MemoryStore):
+    """Knows how often somebody asked what is due."""
+
+    looks = 0
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[Deadline]:
+        self.looks += 1
+        return await super().due(now, limit=limit)
+
+
+def project(heard: Heard) -> Sequence[Row]:
+    """`in <seconds>` sets a deadline; the wish that comes of it withdraws it."""
+    event = heard.event
+    assert isinstance(event, Counted)
+    if event.step_id == DUE:
+        return [no_deadline(event.tally_id, "ring")]
+    command = {"type": "count", "tally_id": event.tally_id, "step_id": DUE}
+    due_at = heard.at + timedelta(seconds=float(event.step_id.removeprefix("in ")))
+    return [deadline(event.tally_id, "ring", due_at, msgspec.json.encode(command).decode())]
+
+
+@asynccontextmanager
+async def keeping_time(log: MemoryLog, store: MemoryStore) -> AsyncIterator[Aggregates]:
+    stop, served = asyncio.Event(), asyncio.Event()
+    bus = MemoryBus(on_bug=lambda error: pytest.fail(repr(error)))
+    around = Surroundings(log, store, bus, CLOCK, IDS, logger("tally"), Metrics(), ready=served.set)
+    service = dataclasses.replace(tally_service(), project=project)
+    task = asyncio.create_task(run(service, around, stop))
+    try:
+        await served.wait()
+        yield Aggregates(service, log, CLOCK, IDS)
+    finally:
+        stop.set()
+        await task
+
+
+async def until_due(log: MemoryLog, *tally_ids: str) -> None:
+    async with asyncio.timeout(WAIT_MAX_S):
+        for tally_id in tally_ids:
+            while DUE not in await steps_in(log, tally_id):
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then only being told of a sooner one can be why it is looked for."""
+    monkeypatch.setattr("libs.runtime.deadlines.POLL_MAX_S", NEVER_S)
+
+
+async def test_one_that_falls_due_before_the_next_look_is_looked_for() -> None:
+    log, store = MemoryLog(), MemoryStore()
+    async with keeping_time(log, store) as aggregates:
+        await aggregates.execute(count("far", "in 3000"))
+        await aggregates.execute(count("near", "in 0.05"))
+        await until_due(log, "near")
+        await aggregates.execute(count("past", "in -5"))
+        await until_due(log, "past")
+        assert await steps_in(log, "far") == ["in 3000"]
+
+
+async def test_those_that_are_far_away_are_not_looked_at_one_by_one() -> None:
+    log, store = MemoryLog(), CountingStore()
+    async with keeping_time(log, store) as aggregates:
+        await aggregates.execute(count("first", "in 1"))
+        for number in range(50):
+            await aggregates.execute(count(f"far{number}", "in 3000"))
+            while (await store.cursor("project"))[0] < number + 2:
+                await asyncio.sleep(0.001)
+        looks = store.looks
+        await until_due(log, "first")
+    assert looks <= 4
+
+
+async def test_more_than_a_page_that_is_due_at_once_is_issued_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libs.runtime.deadlines.PAGE_MAX", 3)
+    log, store = MemoryLog(), MemoryStore()
+    names = [f"t{number}" for number in range(20)]
+    async with keeping_time(log, store) as aggregates:
+        for name in names:
+            await aggregates.execute(count(name, "in 0.3"))
+        await until_due(log, *names)
