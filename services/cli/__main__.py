@@ -53,8 +53,14 @@ def command_line(wanted: str) -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=verb)
         else:
-            app.command(verb, context_settings=PASSES_ARGUMENTS_ON if verb == "test" else None)(found)
+            context = PASSES_ARGUMENTS_ON if verb == "test" else None
+            app.command(verb, help=unwrapped(found.__doc__ or ""), context_settings=context)(found)
     return app
+
+
+def unwrapped(text: str) -> str:
+    """Each paragraph on a line: the terminal wraps it, and rich would keep our line breaks as well."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def main(arguments: list[str]) -> int:

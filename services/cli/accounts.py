@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from libs.embedded.state import State
 from libs.ids import derive_id
 from libs.money import format_micros, parse_micros
 from proto.billing.commands import AdjustLedger
+from proto.billing.queries import BalanceView, GetBalance
 from proto.gateway.commands import ChangePlan, OpenAccount
 from proto.gateway.queries import AccountView, ListAccounts
 from proto.gateway.words import ACCOUNT_PATTERN
@@ -18,7 +19,7 @@ from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 from services.cli.up import PlanName
 
-app = typer.Typer(no_args_is_help=True, help="Open accounts, set their plans, correct their balance.")
+app = typer.Typer(no_args_is_help=True, help="Open accounts, set their plans, see and correct their balance.")
 COLUMNS = ("account_id", "name", "plan", "opened_at")
 
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="acct_…, letters, digits and _.")]
@@ -71,6 +72,32 @@ def set_plan(
     )
     operator.carry_out(running_state(data_dir), wish)
     _tell(account, f"{account} is on {plan.value}", json=json)
+
+
+@app.command("balance")
+def show_balance(account: AccountId, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False) -> None:
+    """What an account has, what is held of it and how long it lasts. In dollars."""
+    state = running_state(data_dir)
+    known(state, account)
+    view: BalanceView = operator.answer_to(state, GetBalance(account_id=account))
+    amounts = {
+        "balance": view.balance_usd_micros,
+        "held": view.held_usd_micros,
+        "available": view.available_usd_micros,
+        "hourly_cost": view.hourly_cost_usd_micros,
+        "uncollected": -view.totals.get("uncollected", 0),
+    }
+    about: dict[str, Any] = {
+        "account_id": account,
+        "status": view.stage,
+        **{name: format_micros(micros) for name, micros in amounts.items()},
+        "runway_seconds": view.runway_s,
+        "storage_kept_until": view.storage_kept_until,
+    }
+    if json:
+        output.as_json(about)
+    else:
+        output.as_fields({name: value for name, value in about.items() if value is not None})
 
 
 @app.command("adjust")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -45,7 +45,7 @@ class Api:
     def ask(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         """The decoded body of a 2xx answer. Exits with the answer's own words otherwise."""
         chosen = {name: value for name, value in (query or {}).items() if value not in (None, "")}
-        target = self._path + path + ("?" + urlencode(chosen) if chosen else "")
+        target = self._path + quote(path) + ("?" + urlencode(chosen) if chosen else "")
         headers = dict(self._headers)
         payload = None
         if body is not None:

@@ -45,8 +45,9 @@ def tail(
 ) -> None:
     """Print events, one per line, until Ctrl-C; with --json each is an object.
 
-    With --key or --api those of one account, as its webhooks tell them; --events and --after are for these. Else all
-    of the platform running here, with subject, id, type, time and data.
+    With --key or --api those of one account, as its webhooks tell them; --events and --after are for these.
+
+    Else all of the platform running here, with subject, id, type, time and data.
     """
     if api or key:
         _tail_account(account_of(api, key, data_dir), events, "start" if from_start else after, count, json=json)

@@ -10,7 +10,7 @@ from services.cli import output
 from services.cli.api import data_of, platform_api
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
-app = typer.Typer(no_args_is_help=True, help="List, create, start, stop and delete instances.")
+app = typer.Typer(no_args_is_help=True, help="List, create, start, stop, hibernate and delete instances.")
 
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id (inst_…).")]
 Wait = Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait until the change is complete.")]
@@ -65,7 +65,7 @@ def create_instance(
 def start_instance(
     instance: InstanceId, wait: Wait = 0, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
 ) -> None:
-    """Start a stopped instance."""
+    """Start an instance that is stopped or hibernated."""
     api = platform_api(running_state(data_dir))
     _show(api.ask("POST", f"/instances/{instance}/start", query={"wait": wait}), json=json)
 
@@ -77,6 +77,15 @@ def stop_instance(
     """Stop an instance; its disk stays."""
     api = platform_api(running_state(data_dir))
     _show(api.ask("POST", f"/instances/{instance}/stop", query={"wait": wait}), json=json)
+
+
+@app.command("hibernate")
+def hibernate_instance(
+    instance: InstanceId, wait: Wait = 0, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
+) -> None:
+    """Put its files into storage and give its machine back; a start brings both again."""
+    api = platform_api(running_state(data_dir))
+    _show(api.ask("POST", f"/instances/{instance}/hibernate", query={"wait": wait}), json=json)
 
 
 @app.command("delete")

@@ -1,6 +1,7 @@
 """`keys …`: API keys of the account, through the HTTP API. The secret of a new key is shown once.
 
-With `--account` the operator makes a key for somebody else, over the bus: the first one of a new account.
+With `--account` the operator makes, lists and revokes keys of somebody else, over the bus: the first one of a new
+account, and one whose owner is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from libs.embedded.state import State
-from proto.gateway.commands import IssueKey
+from proto.gateway.commands import IssueKey, RevokeKey
+from proto.gateway.queries import KeyView, ListKeys
 from proto.gateway.words import KEY_PREFIX, KEY_SECRET_BYTES, Scope, fingerprint
 from services.cli import operator, output
 from services.cli.accounts import known
@@ -20,14 +22,16 @@ from services.cli.api import data_of, platform_api
 from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
+Account = Annotated[str, typer.Option(help="Of this account (acct_…) instead of the key's own; for the operator.")]
 SHOWN = ("id", "name", "key_prefix", "last4", "is_active", "scopes", "created_at", "expires_at", "last_used_at")
 
 
 @app.command("list")
-def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False) -> None:
+def list_keys(account: Account = "", data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False) -> None:
     """Keys of the account, revoked ones included."""
-    items: list[dict[str, Any]] = data_of(platform_api(running_state(data_dir)).ask("GET", "/api-keys"))
+    state = running_state(data_dir)
+    items = _keys_of(state, account) if account else data_of(platform_api(state).ask("GET", "/api-keys"))
     if json:
         output.as_json(items)
         return
@@ -37,10 +41,10 @@ def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False)
 
 @app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
     scope: Annotated[list[str] | None, typer.Option(help="Scope such as instances:read; several; default all.")] = None,
     days: Annotated[int, typer.Option(min=0, max=3650, help="Days until it expires; 0 never.")] = 0,
-    account: Annotated[str, typer.Option(help="For this account (acct_…) instead of the default one.")] = "",
+    account: Account = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
@@ -76,15 +80,42 @@ def rotate_key(
 @app.command("revoke")
 def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="Key id (key_…).")],
+    account: Account = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
     """Refuse a key from now on."""
-    done = data_of(platform_api(running_state(data_dir)).ask("DELETE", f"/api-keys/{key_id}"))
+    state = running_state(data_dir)
+    if account:
+        known(state, account)
+        wish = RevokeKey(now=operator.now(), key_id=key_id, account_id=account, actor=operator.ACTOR, reason="operator")
+        operator.carry_out(state, wish)
+    else:
+        platform_api(state).ask("DELETE", f"/api-keys/{key_id}")
     if json:
-        output.as_json(done)
+        output.as_json({"id": key_id, "revoked": True})
     else:
         output.tell(f"revoked {key_id}")
+
+
+def _keys_of(state: State, account: str) -> list[dict[str, Any]]:
+    known(state, account)
+    now = operator.now()
+    found: list[KeyView] = operator.answer_to(state, ListKeys(account_id=account))
+    return [
+        {
+            "id": key.key_id,
+            "name": key.name,
+            "key_prefix": key.prefix,
+            "last4": key.last4,
+            "is_active": key.revoked_at is None and (key.expires_at is None or now < key.expires_at),
+            "scopes": list(key.scopes),
+            "created_at": key.issued_at,
+            "expires_at": key.expires_at,
+            "last_used_at": key.last_used_at,
+        }
+        for key in found
+    ]
 
 
 def _made_for(state: State, account: str, name: str, scopes: tuple[str, ...], days: int) -> dict[str, Any]:

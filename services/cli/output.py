@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -29,7 +30,7 @@ def as_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else _text(cell) for cell in row))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 240  # a pipe has no width: lines are not folded for grep
@@ -39,7 +40,12 @@ def as_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty:
 def as_fields(fields: Mapping[str, object]) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
-        tell(f"{name:<{width}}  {value}")
+        tell(f"{name:<{width}}  {_text(value)}")
+
+
+def _text(value: object) -> str:
+    """Instants as the API writes them."""
+    return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else str(value)
 
 
 def tell(text: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import requests
 
-from services.cli.exits import ALREADY_RUNNING
+from services.cli.exits import ALREADY_RUNNING, FAILED
 from tests.integration.platform_here import DEADLINE_S, ROOT, dumont, surroundings
 
 
@@ -47,6 +49,9 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
         made = json.loads(dumont(data_dir, "keys", "create", "second", "--scope", "instances:read", "--json").stdout)
         assert made["scopes"] == ["instances:read"]
         assert len(json.loads(dumont(data_dir, "keys", "list", "--json").stdout)) == 2
+        assert _account_of_somebody_else(data_dir) == ("12.500000", [False])
+        blank = dumont(data_dir, "instances", "get", "a b?c")
+        assert (blank.returncode, "VALIDATION_ERROR" in blank.stderr) == (FAILED, True)
         assert json.loads(dumont(data_dir, "sandbox", "offers", "--json").stdout)
         assert json.loads(dumont(data_dir, "rebuild", "instance", "--json").stdout)["rows"] == 0
         assert dumont(data_dir, "up", "--port", "0").returncode == ALREADY_RUNNING
@@ -55,3 +60,23 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
         assert up.stdout.read() == ""
     assert up.wait(DEADLINE_S) == 0
     assert said["api_key"] not in "".join(path.read_text() for path in (data_dir / "logs").iterdir())
+
+
+def _account_of_somebody_else(data_dir: Path) -> tuple[str, list[bool]]:
+    """What an operator does for it: its balance after a gift, and whether its keys still work."""
+
+    def said(*words: str) -> Any:
+        done = dumont(data_dir, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    said("accounts", "open", "acct_else")
+    key_id = said("keys", "create", "first", "--account", "acct_else")["id"]
+    for _ in range(2):
+        said("accounts", "adjust", "acct_else", "--usd", "12.50", "--reason", "a gift", "--reference", "one")
+    assert [key["id"] for key in said("keys", "list", "--account", "acct_else")] == [key_id]
+    said("keys", "revoke", key_id, "--account", "acct_else")
+    give_up_s = time.monotonic() + DEADLINE_S
+    while (balance := said("accounts", "balance", "acct_else")["balance"]) == "0.000000":
+        assert time.monotonic() < give_up_s, "the gift is in no balance"
+    return balance, [key["is_active"] for key in said("keys", "list", "--account", "acct_else")]
