@@ -27,7 +27,7 @@ def test_every_act_of_the_demo_holds(own_data_dir: Path) -> None:
     assert process.returncode == 0, complaints
     show = json.loads(said)
     assert show["holds"]
-    assert [act["strategy"] for act in show["acts"]] == ["warm_pool", "cpu_standby", "cloud_storage"]
+    assert [act["strategy"] for act in show["acts"]] == ["warm_pool", "cpu_standby", "regional_volume", "cloud_storage"]
     for act in show["acts"]:
         assert act["files_written"] > 200
         assert [proof["promise"] for proof in act["proofs"] if not proof["holds"]] == []

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -74,13 +74,14 @@ class Audience(Protocol):
 class Act:
     """`prepare` brings the instance to where this rung is the one that helps; `title` says what is lost.
 
-    `at_work`: what to wait for while files are being written, before the loss.
+    `at_work`: what to wait for while files are being written, before the loss. `wish`: what the create says besides.
     """
 
     strategy: str
     title: str
     prepare: Callable[[Company], Awaitable[None]]
     at_work: Callable[[Company], Awaitable[None]] | None = None
+    wish: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -120,10 +121,10 @@ async def perform(stage: Stage, wanted: list[str], audience: Audience) -> Show:
     )
 
 
-async def _open(company: Company) -> None:
+async def _open(company: Company, more: dict[str, str]) -> None:
     """An instance with files in it."""
     began_s = time.monotonic()
-    wish = {"gpu": GPU, "ssh_key": company.workspace.public_key, "label": "demo"}
+    wish = {"gpu": GPU, "ssh_key": company.workspace.public_key, "label": "demo", **more}
     company.instance_id = (await company.stage.ask("POST", "/instances", wish))["id"]
     instance = await company.instance()
     company.audience.tell(
@@ -137,7 +138,7 @@ async def _open(company: Company) -> None:
 async def _play(company: Company, act: Act) -> Result:
     audience, stage = company.audience, company.stage
     audience.act(act.title)
-    await _open(company)
+    await _open(company, act.wish)
     await act.prepare(company)
     before = await company.instance()
     begun = asyncio.Event()
@@ -229,6 +230,12 @@ async def _some_unsynced(company: Company) -> None:
     await company.workspace.until_written(AFTER_COPY)
 
 
+async def _volume(company: Company) -> None:
+    """No standby of any kind: all that there is beside the machine is the volume that has its workspace."""
+    kept = (await company.instance())["volume"]
+    company.audience.tell(f"No standby. The workspace is on {kept['volume_id']}, a volume of {kept['region']}.")
+
+
 async def _nothing_but_storage(company: Company) -> None:
     """No standby of any kind, no volume: all that there is beside the machine are its snapshots."""
     stage, instance_id = company.stage, company.instance_id
@@ -262,6 +269,12 @@ ACTS: dict[str, Act] = {
     "warm-pool": Act("warm_pool", "The machine is taken; a warm pool stands by", _warm_pool),
     "cpu-standby": Act(
         "cpu_standby", "The machine is taken; a CPU machine elsewhere is in sync", _cpu_standby, _some_unsynced
+    ),
+    "regional-volume": Act(
+        "regional_volume",
+        "Everything is taken but a volume of the region",
+        _volume,
+        wish={"failover_strategy": "regional_volume"},
     ),
     "cloud-storage": Act(
         "cloud_storage", "Everything is taken; there are snapshots in storage", _nothing_but_storage, _next_snapshot
