@@ -333,6 +333,7 @@ class Cloud:
         self._give_back(record)
         self.volumes.detach(record.volume_id, record.machine_id)
         self._records.forget(record.machine_id)
+        self.bills.note(machine_item(record), self._now(), is_on=False)
         del self._machines[record.machine_id]
         if self._labels.get(record.label) == record.machine_id:
             del self._labels[record.label]
