@@ -99,7 +99,13 @@ def decide(
     for event in _opening(ledger, command):
         said.append(stamped(ledger, event))
         ledger = evolve(ledger, said[-1])
-    for event in _wished(ledger, command, UNCOLLECTED if prepaid else OWED):
+    beyond = UNCOLLECTED if prepaid else OWED
+    if isinstance(command, AddCredits | AdjustLedger | ExpireCredits) and _wished(ledger, command, beyond):
+        # What ran until now was covered by what there was until now, or was not.
+        for event in charging.tick(ledger, Tick(now=command.now, account_id=ledger.account_id), beyond):
+            said.append(stamped(ledger, event))
+            ledger = evolve(ledger, said[-1])
+    for event in _wished(ledger, command, beyond):
         said.append(stamped(ledger, event))
         ledger = evolve(ledger, said[-1])
     if said and prepaid:

@@ -204,7 +204,7 @@ def test_low_by_money_is_said_once_per_crossing():
     below = run([tick(11 * HOUR)], ledger)
     assert not [e for e in ACCOUNT.decide(below, tick(12 * HOUR)) if isinstance(e, BalanceLow)]
     refilled = ACCOUNT.decide(below, bought(10, "pay_2", seconds=12 * HOUR))
-    assert kinds(refilled) == [CreditsAdded, AlertRearmed]
+    assert kinds(refilled) == [UsageCharged, CreditsAdded, AlertRearmed]
 
 
 def test_low_by_runway_is_armed_again_only_well_above():
@@ -289,6 +289,17 @@ def test_what_was_not_collected_is_corrected_before_the_customers_money_until_mo
     assert (at_once.posted_usd_micros, at_once.totals["uncollected"]) == (0, -USD // 2)
     later = run([bought(10, seconds=2 * HOUR), stopped], ledger)
     assert (later.posted_usd_micros, later.totals["uncollected"]) == (10 * USD + USD // 2, -USD)
+
+
+def test_what_ran_before_money_moved_is_charged_before():
+    """An hour nobody ticked: paid from what there was, not from what came, and before an operator takes the rest."""
+    ledger = run([welcome(1), rate(0, 2 * USD)])
+    refilled = run([bought(10, seconds=HOUR)], ledger)
+    assert (refilled.posted_usd_micros, refilled.totals["uncollected"]) == (10 * USD, -USD)
+    taken = AdjustLedger(now=at(1_800), account_id=ACCOUNT_ID, adjustment_id="a", usd_micros=-USD, reason="x")
+    owing = run([taken], ledger)
+    assert (owing.totals["owed"], owing.totals.get("uncollected", 0)) == (-USD, 0)
+    assert not ACCOUNT.decide(refilled, bought(10, seconds=2 * HOUR)), "a purchase that is known charges nothing"
 
 
 def test_who_pays_afterwards_owes_and_debts_are_paid_first():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from libs.money import cost_micros
-from proto.billing.commands import AdjustLedger, NoteEnd, NoteRate
+from proto.billing.commands import AddCredits, AdjustLedger, NoteEnd, NoteRate
 from proto.billing.events import MeterChanged, UsageCharged
 from proto.billing.ledger import Ledger
 from proto.billing.words import LINES
@@ -84,13 +85,16 @@ moments = st.one_of(
 
 @FEW
 @given(st.lists(moments, max_size=25), st.lists(seconds, min_size=1, max_size=5))
-def test_whatever_happens_usage_never_takes_a_prepaid_balance_below_zero(
-    story: list[list[NoteRate | NoteEnd]], looks: list[int]
-):
-    """Late facts and late ticks included, and at any instant between two ticks: available is never negative."""
+def test_whatever_happens_usage_never_takes_a_prepaid_balance_below_zero(story: list[list[Any]], looks: list[int]):
+    """Late facts and late ticks included, and at any instant between two ticks: available is never negative. What is
+    bought is in the balance to the micro-unit, whatever ran before."""
     ledger = Ledger()
     for wish in (wish for wishes in story for wish in wishes):
+        before = standing(ledger, wish.now).posted_usd_micros
+        is_new = isinstance(wish, AddCredits) and wish.credit_id not in ledger.credit_ids
         ledger = run([wish], ledger)
+        if is_new:
+            assert standing(ledger, wish.now).posted_usd_micros == before + wish.usd_micros
         for now in (*looks, 20 * HOUR):
             stands = standing(ledger, at(now))
             assert 0 <= stands.available_usd_micros <= stands.posted_usd_micros
