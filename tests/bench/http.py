@@ -15,6 +15,7 @@ from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
 from libs.runtime.recent import KEPT_MAX
 from tests.bench.ceilings import ceiling_server, fill_ceiling_table
+from tests.bench.customers import instances_in_turn, open_accounts, unsettled
 from tests.bench.load import Call, Slice, run_load
 from tests.bench.report import Line
 from tests.journey.platform import Platform, platform
@@ -22,16 +23,16 @@ from tests.journey.platform import Platform, platform
 ROUNDS = 3
 SLICE_S = 2.0
 CONNECTIONS = 32
+ACCOUNTS = 25  # a burst comes from many customers, of whom each may run some thousand instances at most
 ANEW = KEPT_MAX + 500
 INSTANCES = 200  # in the product's table and in the ceiling's: both are read by primary key
 READY_RUNS = 100
 READY_MAX_S = 10.0
 SETTLE_MAX_S = 120.0
 SETTLE_POLL_S = 0.1
-UNSETTLED = ("creating", "starting")
 STILL_S = 1.0  # no new commit for so long: what a burst set going is over
 # No boot delay, machines without processes, and more of them than a bench can rent.
-# One account creates more than one account may run, so creates go without a hold; `metering` measures holds.
+# They create more than they have money for, so creates go without a hold; `metering` measures holds.
 ZERO_DELAY = {
     "DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000}),
     "DUMONT_PREPAID": "false",
@@ -44,7 +45,8 @@ def measure() -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         with platform(Path(folder) / "data", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
             lines = [ready_line(up)]
-            lines += [get_line(up), post_line(up), sustained_line(up), get_anew_line(up)]
+            keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS))
+            lines += [get_line(up), post_line(up, keys), sustained_line(up, keys), get_anew_line(up, keys)]
     return lines
 
 
@@ -59,34 +61,31 @@ def get_line(up: Platform) -> Line:
         return alternate("GET one instance", product, ceiling, 200, goal=0.70)
 
 
-def get_anew_line(up: Platform) -> Line:
+def get_anew_line(up: Platform, keys: dict[str, str]) -> Line:
     """Of more instances than answers are kept of, in turn: each is a statement (the bursts before made that many)."""
-    page = "/api/v1/instances?limit=100&offset="
     log_still(up)
-    ids = [each["id"] for n in range(0, ANEW, 100) for each in up.request("GET", page + str(n), key=True).json["data"]]
-    assert len(ids) == ANEW, f"there are only {len(ids)} instances"
-    key = (("Authorization", f"Bearer {up.api_key}"),)
-    product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), key)
+    ids = asyncio.run(instances_in_turn(up.postgres_url, list(keys), ANEW // ACCOUNTS))
+    product = Call(port_of(up), "GET", tuple(f"/api/v1/instances/{id_}" for id_ in ids), keys=tuple(keys.values()))
     with ceiling_server("get", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "GET", tuple(f"/api/instances/inst_{n:026d}" for n in range(INSTANCES)))
         return alternate("GET, no answer kept", product, ceiling, 200)
 
 
-def post_line(up: Platform) -> Line:
-    key = (("Authorization", f"Bearer {up.api_key}"),)
-    product = Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY)
+def creates(up: Platform, keys: dict[str, str]) -> Call:
+    return Call(port_of(up), "POST", ("/api/v1/instances",), body=BODY, keys=tuple(keys.values()))
+
+
+def post_line(up: Platform, keys: dict[str, str]) -> Line:
     with ceiling_server("post", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
+        product = creates(up, keys)
         return alternate("POST create, a burst", product, ceiling, 201, goal=0.50, after_ours=lambda: log_still(up))
 
 
-def sustained_line(up: Platform) -> Line:
+def sustained_line(up: Platform, keys: dict[str, str]) -> Line:
     """A burst of creates until the last of them is `ready`: what the platform keeps up with for ever."""
-    key = (("Authorization", f"Bearer {up.api_key}"),)
     started = time.perf_counter()
-    burst = run_load(
-        Call(port_of(up), "POST", ("/api/v1/instances",), key, BODY), connections=CONNECTIONS, seconds=SLICE_S
-    )
+    burst = run_load(creates(up, keys), connections=CONNECTIONS, seconds=SLICE_S)
     all_settled(up)
     per_second = sum(burst.statuses.values()) / (time.perf_counter() - started)
     return Line("POST create, until the last is ready", f"{per_second:,.0f}/s", "-", "-", "-", True)
@@ -95,10 +94,9 @@ def sustained_line(up: Platform) -> Line:
 def all_settled(up: Platform) -> None:
     """Every instance is `ready`, or has failed."""
     deadline = time.perf_counter() + SETTLE_MAX_S
-    for status in UNSETTLED:
-        while up.request("GET", f"/api/v1/instances?status={status}&limit=1", key=True).json["data"]:
-            assert time.perf_counter() < deadline, f"instances are still {status}"
-            time.sleep(SETTLE_POLL_S)
+    while left := asyncio.run(unsettled(up.postgres_url)):
+        assert time.perf_counter() < deadline, f"{left} instances are not ready"
+        time.sleep(SETTLE_POLL_S)
 
 
 def log_still(up: Platform) -> None:

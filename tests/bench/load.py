@@ -32,18 +32,21 @@ class Slice:
 
 @dataclass(frozen=True)
 class Call:
-    """What to send: the paths in turn; `{n}` in header or body is a number that never repeats within a process."""
+    """What to send: paths and keys in turn, each on its own; `{n}` in header or body is a number that never repeats
+    within a process."""
 
     port: int
     method: str
     paths: tuple[str, ...]
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
+    keys: tuple[str, ...] = ()
 
     def encode(self, number: int) -> bytes:
         body = self.body.replace("{n}", str(number)).encode()
         lines = [f"{self.method} {self.paths[number % len(self.paths)]} HTTP/1.1", "Host: 127.0.0.1"]
         lines += [f"{name}: {value.replace('{n}', str(number))}" for name, value in self.headers]
+        lines += [f"Authorization: Bearer {self.keys[number % len(self.keys)]}"] if self.keys else []
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
