@@ -64,23 +64,27 @@ class Deadlines:
         due = await self._store.due(now, limit=PAGE_MAX)
         wanted = {(deadline.aggregate_id, deadline.name) for deadline in due}
         self._issued = {key: memo for key, memo in self._issued.items() if key in wanted}
-        room = asyncio.Semaphore(SIDE_BY_SIDE_MAX)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for deadline in due:
-                    memo = self._issued.get((deadline.aggregate_id, deadline.name))
-                    if memo and memo[0] == deadline.due_at and now - memo[1] < timedelta(seconds=REISSUE_S):
-                        continue
-                    await room.acquire()
-                    group.create_task(self._issue_one(deadline, now, room))
-        except* Transient as unwell:
-            raise unwell.exceptions[0] from None
+        room, unwell = asyncio.Semaphore(SIDE_BY_SIDE_MAX), list[Transient]()
+        async with asyncio.TaskGroup() as group:
+            for deadline in due:
+                memo = self._issued.get((deadline.aggregate_id, deadline.name))
+                if memo and memo[0] == deadline.due_at and now - memo[1] < timedelta(seconds=REISSUE_S):
+                    continue
+                await room.acquire()
+                group.create_task(self._issue_one(deadline, now, room, unwell))
+        if unwell:
+            raise unwell[0]
         return len(due) < PAGE_MAX
 
-    async def _issue_one(self, deadline: Deadline, now: datetime, room: asyncio.Semaphore) -> None:
+    async def _issue_one(
+        self, deadline: Deadline, now: datetime, room: asyncio.Semaphore, unwell: list[Transient]
+    ) -> None:
+        """Never fails for an unwell world: a group whose member fails forgets that it was told to stop."""
         try:
             await self._issue(deadline, now)
             self._issued[deadline.aggregate_id, deadline.name] = (deadline.due_at, now)
+        except Transient as cause:
+            unwell.append(cause)
         finally:
             room.release()
 
