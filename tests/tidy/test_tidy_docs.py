@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from tests.tidy.tree import ROOT, report, sources
 
@@ -44,3 +45,9 @@ def test_every_decision_record_that_is_cited_was_written() -> None:
         if number not in written
     ]
     assert not missing, report(missing)
+
+
+def test_every_record_has_a_number_of_its_own() -> None:
+    """Two people may take the next free one in the same hour: who comes second takes another."""
+    numbers = Counter(path.name[:4] for path in (ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    assert [number for number, records in numbers.items() if records > 1] == []
