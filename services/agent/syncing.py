@@ -37,6 +37,7 @@ CYCLE_TIMEOUT_S = 300.0  # contract dumont 5
 # that is unknown, or known. A platform that says nothing for so long has long given this machine up.
 LAST_COPY_TIMEOUT_S, LAST_REPORT_TIMEOUT_S = 20.0, 20.0
 HELD_UNKNOWN_S, HELD_S_MAX = 60.0, 300
+RETRY_MIN_S = 2.0  # after a copy that failed, doubling up to the interval: a standby may just not be there yet
 LAST_PAUSE_S = 10.0  # before another try to hold still
 # The next copy begins so much before one interval is over that it is there when it is: what this one took and half of
 # that again, but never more than half the interval, or a large workspace would be copied all the time.
@@ -66,6 +67,7 @@ class Syncer:
         self._clock = clock
         self._known: Mapping[bytes, Known] = {}
         self._packs: tuple[Pack, ...] = ()
+        self._failures = 0  # in a row
         self._reporting: asyncio.Task[None] | None = None
         name_user()
 
@@ -108,7 +110,9 @@ class Syncer:
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report(facts))
         if captured_at is None:
-            return self.order.interval_s - took_s
+            self._failures += 1
+            return min(self.order.interval_s - took_s, RETRY_MIN_S * 2 ** min(self._failures - 1, 10))
+        self._failures = 0
         age_s = (self._clock.now() - captured_at).total_seconds()
         return self.order.interval_s - age_s - min(took_s * LEAD_RATIO, self.order.interval_s * LEAD_SHARE_MAX)
 

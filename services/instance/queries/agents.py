@@ -6,7 +6,8 @@ down, so that an old generation cannot go on serving (fencing, design 6).
 
 from __future__ import annotations
 
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 import msgspec
 from asyncpg import Record
@@ -26,15 +27,20 @@ from proto.instance.queries import (
 )
 from proto.instance.words import SSH_PORT, Endpoint
 from services.instance.decider.cpu_standby import SOURCE
+from services.instance.decider.machine_state import COMING_UP
 from services.instance.queries import cares
 from services.instance.queries.sync_keys import private_key
 
 IDLE_GPU_PERCENT = 5.0  # contract dumont 11-20; an agent without a GPU reading is never idle: unknown is not zero
 AGENTS_MAX = 1_000
-STANDBY_HEARTBEAT_S = 2  # a machine that is to take over, or to hand over, hears of it soon
+STANDBY_HEARTBEAT_S = 2  # of who is to hear something soon
 RETURN_INTERVAL_S = 1  # on the way back one copy follows the other
 FILLED_BY_SYNC = ("cpu_standby", "successor")
 STANDBY = "standby"  # of the warm pool
+CPU_STANDBY_SOON = timedelta(
+    seconds=60
+)  # it is looked for every 10 s and boots; later ones are not waited for like that
+STARTING = frozenset({"creating", "starting", "running", "health_checking"})
 ENDED = frozenset({"destroying", "destroyed", "failed", "cancelled"})
 
 
@@ -56,6 +62,12 @@ class _CpuWish(Struct, frozen=True):
     excludes: tuple[str, ...] = ()
 
 
+class Columns(Protocol):
+    """What is known of the machine that reports, by name."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
 class Context(Protocol):
     """What the runtime hands to a signal beside the message."""
 
@@ -74,13 +86,15 @@ class Context(Protocol):
 _REPORT_SQL = """
 with carried as (
     select m.status as machine_status, i.machine_id as current_machine_id, i.generation as current_generation,
-           i.status as instance_status, i.hibernate_at, s.snapshot_id, s.base_id, m.role, m.restore, m.restored_at,
-           i.cpu, c.machine_id as standby_machine_id, c.endpoints as standby_endpoints,
+           i.status as instance_status, i.ready_at, i.hibernate_at, s.snapshot_id, s.base_id,
+           m.role, m.restore, m.restored_at,
+           i.cpu, c.machine_id as standby_machine_id, c.status as standby_status, c.endpoints as standby_endpoints,
            e.health_check_s, r.stage as return_stage,
            g.machine_id as successor_machine_id, g.endpoints as successor_endpoints
     from instances i left join machines m on m.machine_id = $1
     left join snapshots s on s.machine_id = $1 and s.status = 'requested'
-    left join machines c on c.instance_id = i.instance_id and c.role = 'cpu_standby' and c.status = 'healthy'
+    left join machines c on c.instance_id = i.instance_id and c.role = 'cpu_standby'
+        and c.status in ('requested', 'rented', 'booted', 'healthy')
     left join gpu_returns r on r.instance_id = i.instance_id
     left join cares e on e.account_id = i.account_id
     left join machines g on g.machine_id = r.machine_id and g.role = 'successor' and g.status = 'healthy'
@@ -154,7 +168,7 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
     if reason or row is None:
         return AgentAnswer("shutdown" if reason else "none", reason, pace_s)
     receive = _receive(report, row)
-    if receive is not None or row["role"] == STANDBY or row["return_stage"] in ("filling", "handing_over"):
+    if receive is not None or is_to_hear_soon(row, report.received_at):
         pace_s = min(pace_s, STANDBY_HEARTBEAT_S)
     is_to_sleep = row["instance_status"] == "hibernating" and receive is None
     return AgentAnswer(
@@ -167,6 +181,17 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
         receive=receive,
         carries=row["current_machine_id"] == report.machine_id and _has_files(row),
     )
+
+
+def is_to_hear_soon(row: Columns, now: datetime) -> bool:
+    """A standby of the pool may carry the instance any moment; one that hands over is asked to; and a CPU standby that
+    comes up, or is looked for, has no copy until the primary hears of it."""
+    if row["role"] == STANDBY or row["return_stage"] in ("filling", "handing_over"):
+        return True
+    if row["cpu"] is None or row["standby_status"] is not None:
+        return row["standby_status"] in COMING_UP
+    is_new = row["ready_at"] is not None and now - row["ready_at"] < CPU_STANDBY_SOON
+    return is_new or row["instance_status"] in STARTING
 
 
 def _has_files(row: Record) -> bool:
@@ -190,7 +215,7 @@ def _sync(report: AgentReport, row: Record, secret: Secret) -> SyncOrder | None:
     if row["successor_machine_id"] is not None:
         wish = _CpuWish(RETURN_INTERVAL_S)  # all files go back: here is where work was done
         target, endpoints = row["successor_machine_id"], row["successor_endpoints"]
-    elif row["cpu"] is not None and row["standby_machine_id"] is not None:
+    elif row["cpu"] is not None and row["standby_status"] == "healthy":
         wish = msgspec.json.decode(row["cpu"], type=_CpuWish)
         target, endpoints = row["standby_machine_id"], row["standby_endpoints"]
     else:
