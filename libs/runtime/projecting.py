@@ -43,6 +43,10 @@ class Progress:
         self._moved.set()
         self._moved = asyncio.Event()
 
+    def forget(self) -> None:
+        """The database may be lost, and with it the rows of its last moments (they are replayed): only it knows now."""
+        self.seq = 0
+
     def deadline_set(self, rows: Iterable[Row]) -> None:
         """Whoever keeps time must know of one that falls due before it looks again; of others it need not."""
         for row in rows:
@@ -97,9 +101,11 @@ class Projector:
                 try:
                     await self._follow()
                 except (Transient, Overtaken):
+                    self._progress.forget()
                     await self._clock.sleep(RETRY_PAUSE_S)
         finally:
             self._progress.active = False
+            self._progress.forget()
 
     async def _follow(self) -> None:
         cursor, _ = await self._store.cursor(PROJECT_CURSOR)
