@@ -28,7 +28,7 @@ from proto.instance.words import MachineSpec, Offer
 from services.instance.decider.gpu_search import choose_preferred, choose_return
 from services.instance.decider.market import CANDIDATES_MAX, Choice, Stock, choose, is_in_region
 from services.instance.decider.volume import RUNG as REGIONAL_VOLUME
-from services.instance.effects.world import World
+from services.instance.effects.world import MARKET_AGE_FRESH_S, MARKET_AGE_MAX_S, World
 from services.instance.queries import cares, contracts
 
 S = TypeVar("S", RequestSnapshot, HibernateInstance, SuspendInstance)
@@ -80,7 +80,7 @@ async def with_offers_elsewhere(command: ReportStartRefused, world: World) -> Re
 
 async def _files_first(wanted: contracts.Wanted, choice: Choice, world: World) -> tuple[Offer, ...]:
     """The host that has the instance's volume before all others."""
-    beside_files = await _offers_on_host(wanted.spec, wanted.volume_host_id, world) if wanted.volume_host_id else ()
+    beside_files = await offers_on_host(wanted.spec, wanted.volume_host_id, world) if wanted.volume_host_id else ()
     return (*beside_files[:1], *(offer for offer in choice.offers if offer not in beside_files))
 
 
@@ -89,7 +89,7 @@ async def with_offers_on_host(command: RequestStandby, world: World) -> RequestS
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    return replace(command, offers=await _offers_on_host(wanted.spec, command.host_id, world))
+    return replace(command, offers=await offers_on_host(wanted.spec, command.host_id, world))
 
 
 async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> ReplaceMachine:
@@ -154,12 +154,16 @@ async def with_storage(command: S, world: World) -> S:
     return replace(command, has_storage=world.storage is not None)
 
 
-async def _offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple[Offer, ...]:
-    """Best first. The host may be blocked: the instance, or its files, are there already."""
-    stock = await _stock(world)
-    if stock is None:
-        return ()
-    return stock.ranked_on_host(spec, host_id)[:OFFERS_ON_HOST_MAX]
+async def offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple[Offer, ...]:
+    """Best first. The host may be blocked: the instance, or its files, are there already. It is the only one that will
+    do, and a loss has often just made room there: that it is full is believed of a fresh market only."""
+    for age_s_max in (MARKET_AGE_MAX_S, MARKET_AGE_FRESH_S):
+        stock = await _stock(world, age_s_max)
+        if stock is None:
+            return ()
+        if found := stock.ranked_on_host(spec, host_id):
+            return found[:OFFERS_ON_HOST_MAX]
+    return ()
 
 
 async def choose_offers(
@@ -174,10 +178,10 @@ async def choose_offers(
     return choose(spec, stock, blocked=blocked, known_models=models, offer_id=offer_id, host_gpus_min=host_gpus_min)
 
 
-async def _stock(world: World) -> Stock | None:
+async def _stock(world: World, age_s_max: float = MARKET_AGE_MAX_S) -> Stock | None:
     """The market as it stands; None while no cloud answers."""
     try:
-        return await world.offers()
+        return await world.offers(age_s_max)
     except Transient as unwell:
         world.logger.info("market.unreachable", cause=str(unwell))
         return None

@@ -25,6 +25,7 @@ from services.instance.decider.market import Stock
 from services.instance.providers import Provider, TellsCharges
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
+MARKET_AGE_FRESH_S = 0.25  # one not older than this is believed when it says that there is nothing
 
 
 @dataclass
@@ -64,11 +65,11 @@ class World:
     bills: Mapping[str, TellsCharges] = field(default_factory=dict[str, TellsCharges])  # clouds that tell charges
     billed: dict[str, int] = field(default_factory=dict[str, int])  # the newest charge told, by cloud
 
-    async def offers(self) -> Stock:
-        """Everything one could rent now at any cloud, at most MARKET_AGE_MAX_S old. Transient when no cloud answers."""
+    async def offers(self, age_s_max: float = MARKET_AGE_MAX_S) -> Stock:
+        """Everything one could rent now at any cloud, at most so old. Transient when no cloud answers."""
         async with self.market.lock:
             seen_at_s = self.market.seen_at_s
-            if seen_at_s is None or self.clock.monotonic_s() - seen_at_s > MARKET_AGE_MAX_S:
+            if seen_at_s is None or self.clock.monotonic_s() - seen_at_s > age_s_max:
                 self.market.stock = Stock(await _ask_all(self.providers))
                 self.market.seen_at_s = self.clock.monotonic_s()
                 self.market.models |= self.market.stock.models

@@ -220,7 +220,8 @@ class MarketCloud(FakeCloud):
 class MarketWorld(World):
     """The instance service's outside, with the market as it stands: a listing is laid out when there is another one."""
 
-    async def offers(self) -> Stock:
+    async def offers(self, age_s_max: float = 0.0) -> Stock:
+        del age_s_max  # it is as it is now
         provider = self.providers[NAME]
         assert isinstance(provider, SimProvider), "the market is simulated"
         offers = provider.cloud.offers()
