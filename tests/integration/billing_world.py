@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from libs.spec.hand_clock import HandClock
 from proto.base import Command, Event, Heard, Meta, Position, Query
 from proto.instance.events import InstanceHibernated, InstanceReady, InstanceStopping
 from services.billing.config import BillingSettings
+from services.billing.decider import aggregates
 from services.billing.effects import Instruments, World, settle_by_hand
 from services.billing.rooms import SERVICE
 
@@ -112,13 +113,15 @@ async def billing_world(database_url: str, **settings: Any) -> AsyncIterator[Bil
     await ensure_schema(pool, DEFINITION)
     bus = MemoryBus(clock=clock, on_bug=_raise)
     logger, metrics = telemetry.logger("test"), telemetry.Metrics()
-    world = World(clock, pool, BillingSettings(**settings), {"manual": settle_by_hand}, logger, Instruments(metrics))
+    chosen = BillingSettings(**settings)
+    rules = aggregates(prepaid=chosen.prepaid, storage_kept=timedelta(days=chosen.storage_kept_days))
+    world = World(clock, pool, chosen, {"manual": settle_by_hand}, logger, Instruments(metrics))
     around = Surroundings(
         log=log, store=PostgresStore(pool, fingerprint="test"), bus=bus, clock=clock, ids=ids,
         logger=logger, metrics=metrics, world=world, pool=pool, ready=is_up.set,
     )  # fmt: skip
     async with asyncio.TaskGroup() as group:
-        service = group.create_task(run(SERVICE, around, stop))
+        service = group.create_task(run(replace(SERVICE, aggregates=rules), around, stop))
         await is_up.wait()
         try:
             yield BillingWorld(bus, pool, log, clock, ids)

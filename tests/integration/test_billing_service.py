@@ -206,3 +206,19 @@ async def test_a_start_holds_what_the_instance_cost_last(database_url: str) -> N
         await running(world, 0)
         await world.ask(PlaceHold(now=start + 2 * HOUR, account_id=ACCOUNT, instance_id="inst_a"))
         assert (await balance(world)).held_usd_micros == cost_micros(600, 1_800_000)
+
+
+async def test_who_pays_afterwards_owes_it_in_every_view(database_url: str) -> None:
+    async with billing_world(database_url, prepaid=False) as world:
+        start = world.clock.now().replace(microsecond=0)  # instants of facts travel in milliseconds
+        await world.say(ready("inst_a", start, USD))
+        await running(world, 1)
+        world.clock.ahead = 30 * HOUR
+        for _ in range(2):
+            before = (await balance(world)).balance_usd_micros
+            history: EntryList = await world.ask(ListEntries(account_id=ACCOUNT))
+            owed = sum(entry.usd_micros for entry in history.items)
+            assert (await balance(world)).balance_usd_micros <= owed <= before < -29 * USD
+            await charged_until_now(world)
+        assert (await balance(world)).totals["owed"] < -29 * USD
+        assert (await balance(world)).stage == "ok"
