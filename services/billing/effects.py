@@ -32,7 +32,7 @@ from proto.billing.events import PaymentRequested
 from proto.billing.words import DriftKind
 from services.billing.config import BillingSettings
 from services.billing.decider.ladder import HOLD_S
-from services.billing.queries.reconciled import due_machines, summary
+from services.billing.queries.reconciled import due_machines, summary, uncollected
 
 PAYMENT_TRIES_MAX = 8
 MICROS = 1_000_000
@@ -62,6 +62,9 @@ class Instruments:
             "dumont_billing_drift_usd_micros",
             "What we charged for machines less what their provider charged.",
             ("kind",),
+        )
+        self.uncollected = metrics.gauge(
+            "dumont_billing_uncollected_usd_micros", "What was used beyond prepaid balances and is asked of nobody."
         )
 
 
@@ -148,6 +151,7 @@ async def reconcile(world: World, handle: Handle) -> None:
             for kind in get_args(DriftKind):
                 world.instruments.machines.set(found[kind]["machines"] if kind in found else 0, (kind,))
                 world.instruments.drift.set(found[kind]["drift"] if kind in found else 0, (kind,))
+            world.instruments.uncollected.set(await uncollected(world.database))
         except Transient as unwell:
             world.logger.info("reconcile.postponed", cause=str(unwell))
         await world.clock.sleep(world.settings.reconcile_every_s)

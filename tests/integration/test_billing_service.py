@@ -27,6 +27,8 @@ from proto.billing.queries import (
     ListUsage,
     UsageList,
 )
+from proto.instance.events import InstanceDeleting
+from services.billing.queries.reconciled import uncollected
 from services.billing.rooms import SERVICE
 from tests.integration.billing_world import (
     ACCOUNT,
@@ -175,6 +177,7 @@ async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datet
     assert (await balance(world)).totals["uncollected"] == -30 * USD
     (only,) = (await world.ask(ListEntries(account_id=ACCOUNT, types=("welcome_credit",)))).items
     assert only.usd_micros == USD
+    assert await uncollected(world.pool) == 30 * USD, "the operator's metric"
     await files_are_kept_and_then_given_up(world, start + 32 * HOUR)
     await rows_are_those_of_a_replay(world)
 
@@ -195,6 +198,12 @@ async def files_are_kept_and_then_given_up(world: BillingWorld, start: datetime)
         world.clock.ahead = timedelta(days=days)
         await world.until(lambda what=what: is_told(what))
     assert (await balance(world)).balance_usd_micros == 0
+    await world.say(InstanceDeleting(instance_id="inst_b", account_id=ACCOUNT, name="n", gpu="RTX 4090"))
+
+    async def costs_nothing() -> bool:
+        return (await balance(world)).hourly_cost_usd_micros == 0
+
+    await world.until(costs_nothing)  # so that nothing is written any more
 
 
 async def test_a_start_holds_what_the_instance_cost_last(database_url: str) -> None:

@@ -9,6 +9,7 @@ from libs.postgres import Database
 MACHINES_PER_ROUND_MAX = 1_000
 
 _SUMMARY_SQL = "select kind, count(*) as machines, sum(ours - theirs)::bigint as drift from reconciled group by kind"
+_UNCOLLECTED_SQL = "select coalesce(-sum((totals->>'uncollected')::bigint), 0)::bigint from accounts"
 # $1: closed before then, $2: how many. Machines whose books or bills have changed since they were compared, and ones
 # that were closed long enough ago for a late bill to have come.
 _DUE_SQL = """
@@ -35,6 +36,11 @@ order by machine_id limit $2
 async def summary(database: Database) -> list[Any]:
     """For the metrics: machines and the sum of differences by kind."""
     return await database.fetch(_SUMMARY_SQL)
+
+
+async def uncollected(database: Database) -> int:
+    """For the metrics: what was used beyond all prepaid balances."""
+    return await database.fetchval(_UNCOLLECTED_SQL)
 
 
 async def due_machines(database: Database, closed_before: Any) -> list[Any]:
