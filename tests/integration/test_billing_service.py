@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -10,9 +11,10 @@ import msgspec
 
 from libs.ids import derive_id
 from libs.money import cost_micros
-from libs.postgres import rebuild, table_hashes
+from libs.postgres import PostgresStore, rebuild, table_hashes
 from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
+from libs.runtime.projecting import PROJECT_CURSOR
 from proto.billing.commands import PlaceHold, RequestPayment
 from proto.billing.events import BalanceSuspended
 from proto.billing.queries import (
@@ -123,8 +125,28 @@ async def books_agree(world: BillingWorld, expected: int, *, credited: int = 115
 
 
 async def rows_are_those_of_a_replay(world: BillingWorld) -> None:
-    before = await table_hashes(world.pool, SERVICE.name)
-    target = await world.log.last_seq("EVT_BILLING")
+    """Asked again while the service still writes something down: then the two are of different moments."""
+
+    async def is_same_and_still() -> bool:
+        seq = await world.log.last_seq("EVT_BILLING")
+        served, replayed = await hashes_before_and_after_a_replay(world, seq)
+        is_still = await world.log.last_seq("EVT_BILLING") == seq
+        assert served == replayed or not is_still
+        return is_still
+
+    await world.until(is_same_and_still)
+
+
+async def hashes_before_and_after_a_replay(
+    world: BillingWorld, target: int
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    store = PostgresStore(world.pool, fingerprint=DEFINITION.fingerprint)
+
+    async def is_projected() -> bool:
+        return (await store.cursor(PROJECT_CURSOR))[0] >= target
+
+    await world.until(is_projected)
+    served = await table_hashes(world.pool, SERVICE.name)
     own = OwnStream(SERVICE, world.log, Courtesy())
 
     async def batches():
@@ -135,7 +157,7 @@ async def rows_are_those_of_a_replay(world: BillingWorld) -> None:
 
     async with aclosing(batches()) as replayed:
         await rebuild(world.pool, DEFINITION, replayed, target_seq=target, on_progress=lambda _: None)
-    assert await table_hashes(world.pool, SERVICE.name) == before
+    return served, await table_hashes(world.pool, SERVICE.name)
 
 
 async def test_an_empty_account_stops_what_runs_and_says_why(database_url: str) -> None:
