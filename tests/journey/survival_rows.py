@@ -70,7 +70,7 @@ GLOBAL = {
         "sync_interval_seconds": int, "health_check_interval_seconds": int, "failover_threshold": int,
         "auto_failover": bool, "auto_recovery": bool, "snapshot_to_cloud": bool,
     },
-    "summary": {"warm_pool_enabled": bool, "cpu_standby_enabled": bool, "description": str},
+    "summary": {"warm_pool_enabled": bool, "cpu_standby_enabled": bool, "description": str}, "warnings": list,
 }  # fmt: skip
 MACHINE = {
     "machine_id": str, "use_global_settings": bool, "effective_strategy": str, "warm_pool": {"enabled": bool},
@@ -99,7 +99,7 @@ STANDBY_CONFIG = {
 }  # fmt: skip
 CONFIGURED = {
     "success": bool, "message": str,
-    "config": {"gcp_zone": str, "gcp_machine_type": str, "estimated_cost_monthly_usd": NUMBER},
+    "config": {"gcp_zone": str, "gcp_machine_type": str, "estimated_cost_monthly_usd": NUMBER}, "warnings": list,
 }  # fmt: skip
 PRICING = {
     "machine_type": str, "disk_gb": int, "spot": bool, "estimated_hourly_usd": NUMBER,
@@ -132,7 +132,7 @@ SETTINGS_ROWS = (
     Row("GET", f"{SETTINGS}/global", 200, GLOBAL, holds=(("default_strategy", "both"),)),
     Row("PUT", f"{SETTINGS}/global", 200, GLOBAL, {"warm_pool": {"min_gpus_per_host": 3}},
         (("warm_pool.min_gpus_per_host", 3), ("warm_pool.volume_size_gb", 100), ("default_strategy", "both"))),
-    Row("PUT", f"{SETTINGS}/global", 200, GLOBAL, {"warm_pool": {"min_gpus_per_host": 2}}),
+    Row("PUT", f"{SETTINGS}/global", 200, GLOBAL, {"warm_pool": {"min_gpus_per_host": 2}}, (("warnings", []),)),
     Row("PUT", f"{SETTINGS}/global", 200, GLOBAL,
         {"warm_pool": {"preferred_gpu_names": ["A100_40GB"], "health_check_interval_seconds": 5},
          "cpu_standby": {"health_check_interval_seconds": 6, "failover_threshold": 4}},

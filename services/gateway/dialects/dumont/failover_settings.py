@@ -20,7 +20,7 @@ from proto.failover.words import (
 from proto.instance.queries import GetInstance
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
-from services.gateway.dialects.dumont import DIALECT, ok
+from services.gateway.dialects.dumont import DIALECT, ok, setting_warnings
 from services.gateway.dialects.dumont.instances import NoBody
 from services.gateway.routing import Route
 
@@ -55,6 +55,7 @@ class DumontGlobalSettings(Struct, frozen=True, kw_only=True):
     cpu_standby: DumontCpuStandbySettings
     regional_volume: DumontRegionalVolumeSettings
     summary: DumontSummary
+    warnings: list[str]  # settings that are kept, and do not do what one might expect
 
 
 class DumontMachineWarmPool(Struct, frozen=True):
@@ -173,6 +174,7 @@ def _global(settings: GlobalSettings) -> DumontGlobalSettings:
         cpu_standby=DumontCpuStandbySettings(**structs.asdict(settings.cpu_standby)),
         regional_volume=_volume(settings.regional_volume),
         summary=DumontSummary(warm_pool, cpu_standby, settings.regional_volume.enabled, _described(settings)),
+        warnings=setting_warnings.of_settings(settings),
     )
 
 

@@ -20,7 +20,7 @@ from proto.instance.queries import GetInstance
 from proto.instance.words import SYNC_EXCLUDES
 from services.gateway.call import Answer, Call
 from services.gateway.dialects import milliseconds_or_none
-from services.gateway.dialects.dumont import DIALECT, ok
+from services.gateway.dialects.dumont import DIALECT, ok, setting_warnings
 from services.gateway.dialects.dumont.instances import NoBody
 from services.gateway.routing import Route
 
@@ -121,6 +121,7 @@ class DumontConfigured(Struct, frozen=True):
     success: bool
     message: str
     config: DumontConfiguredPart
+    warnings: list[str]
 
 
 class DumontConfiguredPart(Struct, frozen=True):
@@ -185,7 +186,8 @@ async def configure(call: Call) -> Answer:
     price = monthly_micros(body.gcp_machine_type, spot=body.gcp_spot)
     message = "CPU standby configured" if body.enabled else "CPU standby switched off; associations are kept"
     part = DumontConfiguredPart(body.gcp_zone, body.gcp_machine_type, price / MICROS)
-    return ok(DumontConfigured(True, message, part))
+    settings: GlobalSettings = await call.ask(GetSettings(account_id=call.account_id))
+    return ok(DumontConfigured(True, message, part, setting_warnings.of_cpu_standby(settings.cpu_standby)))
 
 
 async def associations(call: Call) -> Answer:
