@@ -35,6 +35,7 @@ SIGNALS_RETRY_S = 1.0
 # announced is believed when it has lasted so long.
 GONE_CONFIRM_S = 1.0
 CHECKS_AT_ONCE_MAX = 32
+LOOKING_SHARE = 10  # of the time, one part is spent on a long list, however often an account wants it looked at
 
 _OFF: frozenset[ProviderStatus] = frozenset({"stopped", "exited", "failed"})
 _ON_THE_WAY: frozenset[ProviderStatus | None] = frozenset({"creating", "stopping"})  # what follows is what matters
@@ -94,7 +95,9 @@ class Watch:
                     next_poll_s = now_s + world.poll_s
                     await self._compare_all(has_census=now_s >= next_census_s)
                     next_census_s = now_s + world.poll_s if now_s >= next_census_s else next_census_s
-                    next_poll_s = now_s + await cares.shortest_check_s(world.pool, world.poll_s)
+                    pause_s = await cares.shortest_check_s(world.pool, world.poll_s)
+                    took_s = world.clock.monotonic_s() - now_s
+                    next_poll_s = now_s + max(pause_s, took_s * LOOKING_SHARE)
             except Transient as unwell:
                 world.logger.info("watch.postponed", provider=self._provider.name, cause=str(unwell))
             await self._pause(next_poll_s - world.clock.monotonic_s())
