@@ -61,6 +61,7 @@ EVENT_TYPES = (
     "webhook.recovered",
     "webhook.disabled",
     "failover.cloud_storage_success",
+    "failover.regional_volume_success",
     "snapshot.completed",
     "snapshot.failed",
     "balance.exhausted",
