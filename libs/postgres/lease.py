@@ -32,6 +32,7 @@ class Lease:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._holder: asyncio.Task[Any] | None = None
+        self._cancels_before = 0
         self._lost = False
 
     async def __aenter__(self) -> None:
@@ -44,6 +45,8 @@ class Lease:
             connection.terminate()
             raise
         self._holder = asyncio.current_task()
+        # Not 0 for ever: a TaskGroup of Python 3.11 whose member fails while it waits leaves its own cancel counted.
+        self._cancels_before = self._holder.cancelling() if self._holder is not None else 0
         self._watch = asyncio.create_task(self._ping(connection))
         connection.add_termination_listener(self._on_lost)
         if connection.is_closed():
@@ -59,7 +62,9 @@ class Lease:
         self._connection.terminate()  # closing the session is the unlock
         await asyncio.gather(self._watch, return_exceptions=True)
         # As in asyncio.timeout: our own cancel becomes our own error, a cancel from outside goes on.
-        if self._lost and self._holder is not None and self._holder.uncancel() <= 0 and kind is asyncio.CancelledError:
+        if not self._lost or self._holder is None:
+            return
+        if self._holder.uncancel() <= self._cancels_before and kind is asyncio.CancelledError:
             raise Transient(f"postgres: connection lost while holding the lease {self._key}") from error
 
     def _on_lost(self, *_: object) -> None:

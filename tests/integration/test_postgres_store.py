@@ -218,3 +218,26 @@ async def test_a_lease_whose_session_is_ended_is_lost(database: Database) -> Non
     await database.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
     with pytest.raises(Transient, match="lease"):
         await asyncio.wait_for(holding, DEADLINE_S)
+
+
+async def test_a_lease_is_lost_as_such_also_by_somebody_who_was_cancelled_before(database: Database) -> None:
+    """A task group whose member failed leaves a cancel counted. Taken for one from outside, the loss of the lease ended
+    whoever led for good: a service that had lost the log once and then the database did nothing any more."""
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise Transient("the log is away")
+
+    async def lead_twice(entered: asyncio.Event) -> None:
+        store = PostgresStore(database, fingerprint="one")
+        with pytest.raises(ExceptionGroup):
+            async with store.lease("hands"), asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        await hold_for_ever(store, entered)
+
+    entered = asyncio.Event()
+    leading = asyncio.create_task(lead_twice(entered))
+    await entered.wait()
+    await database.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+    with pytest.raises(Transient, match="lease"):
+        await asyncio.wait_for(leading, DEADLINE_S)
