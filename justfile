@@ -78,7 +78,7 @@ fairness *ARGS:
 storm *ARGS:
     {{ python }} -m tests.journey.storm {{ ARGS }}
 
-# kill -9 each service, server and agent at each phase of each way through a loss (158 rounds, twelve minutes; --way NAME)
+# kill -9 each service, server and agent at each phase of each way through a loss (158 rounds, 16 minutes; --way NAME)
 [group('check')]
 phases *ARGS:
     {{ python }} -m tests.journey.phases {{ ARGS }}
