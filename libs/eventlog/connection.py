@@ -241,7 +241,8 @@ class Connection(Client):
         self._flushing = False
         frames, self._frames = self._frames, []
         if frames and self.is_connected and self._transport is not None:
-            self._transport.write(b"".join(frames))
+            with suppress(RuntimeError):  # uvloop's word for a connection that has just ended; `_lose` says so next
+                self._transport.write(b"".join(frames))
 
     def _lose(self) -> None:
         """The connection is gone: whoever waits is told that the outcome is unknown."""

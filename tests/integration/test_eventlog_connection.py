@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from nats.errors import ProtocolError
@@ -161,3 +162,25 @@ async def test_whoever_is_cancelled_while_it_subscribes_ends_and_leaves_nothing(
             connection.forget(listening.result())
     assert (len(connection._subs), len(connection._routing.routes)) == before
     await connection.close()
+
+
+def test_a_connection_that_ends_under_a_request_is_no_bug(fresh_nats: NatsServer) -> None:
+    """uvloop takes no more for a socket it has closed, a moment before nats-py is told that it has ended."""
+    bugs: list[dict[str, Any]] = []
+
+    async def ask_while_it_ends(turns: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
+        connection = await open_connection(fresh_nats.url, name="test")
+        try:
+            await connection.listen("somebody.hears", lambda *_: None)
+            connection._transport._io_writer.transport.abort()  # pyright: ignore
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            with pytest.raises((NoAnswer, NotSent)):
+                await connection.ask("somebody.hears", b"", b"", 0.2)
+        finally:
+            await connection.close()
+
+    for turns in range(5):  # of the loop: before, while and after nats-py hears of it
+        uvloop.run(ask_while_it_ends(turns))
+    assert bugs == []

@@ -24,6 +24,7 @@ from services.instance.providers import (
     MachineOrder,
     News,
     OfferGone,
+    OrderRejected,
     ProviderMachine,
     ProviderStatus,
     ProviderVolume,
@@ -123,7 +124,8 @@ class FakeCloud:
         volume = self.volumes.get(order.volume_id)
         if not order.volume_id:
             return
-        assert volume is not None, f"{order.label} is ordered with {order.volume_id}, which is no more"
+        if volume is None:  # destroyed with its instance while the order was on its way
+            raise OrderRejected("volume_unknown", order.volume_id)
         assert volume.region in ("", order.offer.region), f"{volume.volume_id} is not in {order.offer.region}"
         if volume.region and any(machine.volume_id == volume.volume_id for machine in self.alive()):
             raise Transient(f"{volume.volume_id} is in use")
