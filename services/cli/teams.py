@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError, ServiceUnavailableError
@@ -39,7 +41,7 @@ PASSWORD_BYTES = 24
 ACK_WAIT_S = 30.0  # an event taken and not acknowledged within this is handed out again
 ACK_PENDING_MAX = 1000  # unacknowledged events handed out at once
 CONNECT_TIMEOUT_S = 2
-ADMITTED_WITHIN_S = 5.0  # a reload takes milliseconds
+ADMITTED_WITHIN_S = 15.0  # a reload takes milliseconds; a request that it swallowed is given up after 5 s
 PAUSE_S = 0.05
 
 T = TypeVar("T")
@@ -163,7 +165,7 @@ async def _asked(url: str, act: Callable[[JetStreamContext], Awaitable[T]], *, i
     """Connect and act, on a connection of its own.
 
     A server that is just reading its users again drops who comes in, does not know a new one yet, or has nobody to
-    answer for the log. In each case nothing was done: asked again, for as long as that may take.
+    answer for the log. Each `act` may be done twice: asked again, for as long as that may take.
     """
     give_up_s = time.monotonic() + ADMITTED_WITHIN_S
     while True:
@@ -182,7 +184,7 @@ async def _asked(url: str, act: Callable[[JetStreamContext], Awaitable[T]], *, i
         except NotFoundError as error:
             raise Exit(f"the stream {STREAM} is not there yet: {error.description}") from error
         except (NatsError, OSError) as error:
-            is_refused = is_connected and not isinstance(error, ServiceUnavailableError)
+            is_refused = is_connected and not isinstance(error, (ServiceUnavailableError, NatsTimeoutError))
             if is_refused or time.monotonic() >= give_up_s:
                 raise Exit(f"NATS: {error}") from error
         finally:
@@ -213,7 +215,8 @@ async def _create_consumer(log: Any, name: str, filters: list[str], since: Since
 
 
 async def _delete_consumer(log: JetStreamContext, name: str) -> None:
-    await log.delete_consumer(STREAM, consumer_of(name))
+    with suppress(NotFoundError):  # deleted by the request that nobody answered
+        await log.delete_consumer(STREAM, consumer_of(name))
 
 
 async def _progress(log: JetStreamContext, names: list[str]) -> list[dict[str, Any]]:
