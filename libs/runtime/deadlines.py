@@ -30,8 +30,7 @@ RETRY_PAUSE_S = 0.2
 class Deadlines:
     def __init__(self, service: Service, around: Surroundings, aggregates: Aggregates, progress: Progress) -> None:
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-        self._commands = service.commands
-        self._intake = service.intake
+        self._service = service
         self._world = around.world
         self._aggregates = aggregates
         self._store = around.store
@@ -91,10 +90,9 @@ class Deadlines:
     async def _issue(self, deadline: Deadline, now: datetime) -> None:
         fields = self._decoder.decode(deadline.command)
         fields["now"] = msgspec.Raw(msgspec.json.encode(now))
-        command: Command = msgspec.json.decode(msgspec.json.encode(fields), type=self._commands)
-        intake = self._intake.get(type(command))  # as for a wish from the bus
+        command: Command = msgspec.json.decode(msgspec.json.encode(fields), type=self._service.commands)
         try:
-            filled = command if intake is None else await intake(command, self._world)
+            filled = await self._service.filled(command, self._world)
             if filled is not None:
                 await self._aggregates.execute(filled, cause=f"deadline.{deadline.name}")
         except Refused as refused:

@@ -256,17 +256,13 @@ class Hands:
     async def _execute(self, heard: Heard, commands: Sequence[Command]) -> Sequence[tuple[Command, Refused]]:
         for command in commands:
             self._instruments.reactions.add((type(command).__name__,))
-        filled = [full for command in commands if (full := await self._filled(command)) is not None]
+        fill = self._service.filled
+        filled = [full for command in commands if (full := await fill(command, self._world)) is not None]
         if not filled:
             return ()
         return await self._aggregates.execute_together(
             filled, cause=heard.event_id, correlation=heard.correlation, trace=heard.trace
         )
-
-    async def _filled(self, command: Command) -> Command | None:
-        """A reaction is filled in with what the outside knows, as a wish from the bus is (`Service.intake`)."""
-        intake = self._service.intake.get(type(command))
-        return command if intake is None else await intake(command, self._world)
 
     # --- when something is wrong ----------------------------------------------------------------------------------
 

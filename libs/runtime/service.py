@@ -1,6 +1,6 @@
 """What a service is, as plain values: `run(Service(...))` takes the rooms themselves (design 2).
 
-Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no behaviour: `aggregates` loads, decides and
+Used by each service's `__main__`, by `libs.spec` and by `libs.sim`. Owns no state: `aggregates` loads, decides and
 appends, `listening` reacts, projects and relays, `hands` runs effects, `deadlines` turns due instants into commands.
 """
 
@@ -120,3 +120,8 @@ class Service:
     tasks: Sequence[Callable[[Any, Handle], Awaitable[None]]] = ()  # run by the one replica that holds the lease
     upcast: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # old event shape -> today's (proto.upcast)
     live_sql: str = ""  # tables of things that are not facts (last heartbeats); survive a rebuild, never replayed
+
+    async def filled(self, command: Command, world: Any) -> Command | None:
+        """The wish with what the outside knows filled in, wherever it came from; None: it has no object."""
+        intake = self.intake.get(type(command))
+        return command if intake is None else await intake(command, world)

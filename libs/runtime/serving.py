@@ -115,15 +115,12 @@ class Serving:
 
     async def _command(self, request: Request, trace: str) -> Reply:
         command = cast(Command, self._commands.decode(request.body))  # the union holds nothing else
-        intake = self._service.intake.get(type(command))
-        if intake is not None:
-            filled = await intake(command, self._context.world)
-            if filled is None:
-                return Reply()
-            command = filled
+        filled = await self._service.filled(command, self._context.world)
+        if filled is None:
+            return Reply()
         meta = request.meta
         position = await self._aggregates.execute(
-            command, cause=meta.request_id, correlation=meta.correlation, trace=trace
+            filled, cause=meta.request_id, correlation=meta.correlation, trace=trace
         )
         return Reply(position=position)
 

@@ -66,8 +66,7 @@ def start_instance(
     instance: InstanceId, wait: Wait = 0, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
 ) -> None:
     """Start an instance that is stopped or hibernated."""
-    api = platform_api(running_state(data_dir))
-    _show(api.ask("POST", f"/instances/{instance}/start", query={"wait": wait}), json=json)
+    _act("start", instance, wait, data_dir, json=json)
 
 
 @app.command("stop")
@@ -75,8 +74,7 @@ def stop_instance(
     instance: InstanceId, wait: Wait = 0, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
 ) -> None:
     """Stop an instance; its disk stays."""
-    api = platform_api(running_state(data_dir))
-    _show(api.ask("POST", f"/instances/{instance}/stop", query={"wait": wait}), json=json)
+    _act("stop", instance, wait, data_dir, json=json)
 
 
 @app.command("hibernate")
@@ -84,8 +82,7 @@ def hibernate_instance(
     instance: InstanceId, wait: Wait = 0, data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
 ) -> None:
     """Put its files into storage and give its machine back; a start brings both again."""
-    api = platform_api(running_state(data_dir))
-    _show(api.ask("POST", f"/instances/{instance}/hibernate", query={"wait": wait}), json=json)
+    _act("hibernate", instance, wait, data_dir, json=json)
 
 
 @app.command("delete")
@@ -95,6 +92,11 @@ def delete_instance(
     """Delete an instance and its disk."""
     api = platform_api(running_state(data_dir))
     _show(api.ask("DELETE", f"/instances/{instance}", query={"wait": wait}), json=json)
+
+
+def _act(verb: str, instance: str, wait: int, data_dir: DataDir, *, json: bool) -> None:
+    api = platform_api(running_state(data_dir))
+    _show(api.ask("POST", f"/instances/{instance}/{verb}", query={"wait": wait}), json=json)
 
 
 def _show(answer: Any, *, json: bool) -> None:

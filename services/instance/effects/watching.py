@@ -93,8 +93,10 @@ class Watch:
                 now_s = world.clock.monotonic_s()
                 if now_s >= next_poll_s:
                     next_poll_s = now_s + world.poll_s
-                    await self._compare_all(has_census=now_s >= next_census_s)
-                    next_census_s = now_s + world.poll_s if now_s >= next_census_s else next_census_s
+                    has_census = now_s >= next_census_s
+                    await self._compare_all(has_census=has_census)
+                    if has_census:
+                        next_census_s = now_s + world.poll_s
                     pause_s = await cares.shortest_check_s(world.pool, world.poll_s)
                     took_s = world.clock.monotonic_s() - now_s
                     next_poll_s = now_s + max(pause_s, took_s * LOOKING_SHARE)

@@ -76,9 +76,8 @@ class Member:
         return any(type(command) in self.service.intake for command in commands)
 
     async def filled(self, commands: Iterable[Command]) -> Sequence[Command]:
-        intake = self.service.intake
-        full = [await intake[type(c)](c, self.world) if type(c) in intake else c for c in commands]
-        return [command for command in full if command is not None]
+        fill = self.service.filled
+        return [full for command in commands if (full := await fill(command, self.world)) is not None]
 
 
 class Platform:

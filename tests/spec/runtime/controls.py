@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
 
 from libs.clock import SystemClock
 from libs.eventlog import EventLog
+from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
 from libs.refusal import Refused
+from libs.runtime.aggregates import Aggregates
+from libs.runtime.bus import Bus
+from libs.runtime.memory_store import MemoryStore
+from libs.runtime.run import run
 from libs.runtime.service import Aggregate, Row, Service
+from libs.runtime.surroundings import Surroundings
+from libs.telemetry import Metrics, logger
 from proto.base import Command, Event, Heard
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,3 +102,37 @@ async def steps_in(log: EventLog, tally_id: str) -> list[str]:
 
 CLOCK = SystemClock()
 IDS = SystemIds()
+
+
+class Silent:
+    """A bus nobody uses in these specs: commands go straight to the aggregates."""
+
+    async def ask(self, message: Any, meta: Any) -> Any:
+        raise AssertionError("these specs send nothing over the bus")
+
+    async def serve(self, service: str, handler: Any) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+@asynccontextmanager
+async def running(
+    service: Service, log: MemoryLog, store: MemoryStore, bus: Bus | None = None
+) -> AsyncIterator[Aggregates]:
+    """The whole service on memory adapters, leading, until the block ends. Yields aggregates on the same log."""
+    stop, leading = asyncio.Event(), asyncio.Event()
+
+    async def tell(_world: Any, _handle: Any) -> None:
+        leading.set()
+
+    service = dataclasses.replace(service, tasks=[tell])
+    around = Surroundings(log, store, bus or Silent(), CLOCK, IDS, logger("tally"), Metrics())
+    task = asyncio.create_task(run(service, around, stop))
+    try:
+        await leading.wait()
+        yield Aggregates(service, log, CLOCK, IDS)
+    finally:
+        stop.set()
+        await task

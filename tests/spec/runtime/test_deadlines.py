@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 import pytest
 
 from libs.eventlog.memory import MemoryLog
-from libs.rpc_memory import MemoryBus
+from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
+from libs.runtime.deadlines import Deadlines
 from libs.runtime.memory_store import MemoryStore
-from libs.runtime.run import run
+from libs.runtime.projecting import Progress
 from libs.runtime.service import Row, deadline, no_deadline
 from libs.runtime.store import Deadline
 from libs.runtime.surroundings import Surroundings
 from libs.telemetry import Metrics, logger
-from proto.base import Heard
-from tests.spec.runtime.controls import CLOCK, IDS, Counted, count, steps_in, tally_service
+from proto.base import Command, Heard
+from tests.spec.runtime.controls import CLOCK, IDS, NOW, Count, Counted, Silent, count, running, steps_in, tally_service
 
 NEVER_S = 3_600.0
 WAIT_MAX_S = 30.0
@@ -49,19 +49,7 @@ def project(heard: Heard) -> Sequence[Row]:
     return [deadline(event.tally_id, "ring", due_at, msgspec.json.encode(command).decode())]
 
 
-@asynccontextmanager
-async def keeping_time(log: MemoryLog, store: MemoryStore) -> AsyncIterator[Aggregates]:
-    stop, served = asyncio.Event(), asyncio.Event()
-    bus = MemoryBus(on_bug=lambda error: pytest.fail(repr(error)))
-    around = Surroundings(log, store, bus, CLOCK, IDS, logger("tally"), Metrics(), ready=served.set)
-    service = dataclasses.replace(tally_service(), project=project)
-    task = asyncio.create_task(run(service, around, stop))
-    try:
-        await served.wait()
-        yield Aggregates(service, log, CLOCK, IDS)
-    finally:
-        stop.set()
-        await task
+KEEPING_TIME = dataclasses.replace(tally_service(), project=project)
 
 
 async def until_due(log: MemoryLog, *tally_ids: str) -> None:
@@ -79,7 +67,7 @@ def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_one_that_falls_due_before_the_next_look_is_looked_for() -> None:
     log, store = MemoryLog(), MemoryStore()
-    async with keeping_time(log, store) as aggregates:
+    async with running(KEEPING_TIME, log, store) as aggregates:
         await aggregates.execute(count("far", "in 3000"))
         await aggregates.execute(count("near", "in 0.05"))
         await until_due(log, "near")
@@ -90,7 +78,7 @@ async def test_one_that_falls_due_before_the_next_look_is_looked_for() -> None:
 
 async def test_those_that_are_far_away_are_not_looked_at_one_by_one() -> None:
     log, store = MemoryLog(), CountingStore()
-    async with keeping_time(log, store) as aggregates:
+    async with running(KEEPING_TIME, log, store) as aggregates:
         await aggregates.execute(count("first", "in 1"))
         for number in range(50):
             await aggregates.execute(count(f"far{number}", "in 3000"))
@@ -105,7 +93,34 @@ async def test_more_than_a_page_that_is_due_at_once_is_issued_page_by_page(monke
     monkeypatch.setattr("libs.runtime.deadlines.PAGE_MAX", 3)
     log, store = MemoryLog(), MemoryStore()
     names = [f"t{number}" for number in range(20)]
-    async with keeping_time(log, store) as aggregates:
+    async with running(KEEPING_TIME, log, store) as aggregates:
         for name in names:
             await aggregates.execute(count(name, "in 0.3"))
         await until_due(log, *names)
+
+
+async def test_who_is_told_to_stop_while_a_deadline_meets_an_unwell_world_stops() -> None:
+    """The lease and the database go in one moment; who went on then would be waited for for ever."""
+    begun = asyncio.Event()
+
+    async def ask_the_database(command: Command, world: object) -> Command:
+        del world
+        if not begun.is_set():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise Transient("connection refused")  # what the loss of a connection makes of a cancel
+        return command
+
+    log, store = MemoryLog(), MemoryStore()
+    service = tally_service(intake={Count: ask_the_database})
+    due = deadline("t1", "count", NOW, '{"type":"count","tally_id":"t1","step_id":"s1"}')
+    await store.project([due], after_seq=0, seq=1)
+    around = Surroundings(log, store, Silent(), CLOCK, IDS, logger("tally"), Metrics())
+    deadlines = Deadlines(service, around, Aggregates(service, log, CLOCK, IDS), Progress())
+    task = asyncio.create_task(deadlines.run())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait((task,), timeout=WAIT_MAX_S)
+    assert task.cancelled()

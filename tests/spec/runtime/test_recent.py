@@ -14,12 +14,9 @@ from libs.refusal import Refused
 from libs.rpc_memory import MemoryBus
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.recent import KEPT_MAX, QUESTIONS_MAX, Recent
-from libs.runtime.run import run
 from libs.runtime.serving import QueryContext
-from libs.runtime.surroundings import Surroundings
-from libs.telemetry import Metrics, logger
 from proto.base import Meta, Position, Query
-from tests.spec.runtime.controls import CLOCK, IDS, count, tally_service
+from tests.spec.runtime.controls import CLOCK, count, running, tally_service
 
 ANSWER_MAX_S = 30.0
 WRITERS, STEPS = 5, 40
@@ -124,7 +121,7 @@ class GetTally(Query, tag="tally", frozen=True, kw_only=True):
 
 
 async def test_whoever_has_written_reads_it_though_answers_are_kept() -> None:
-    log, store, stop = MemoryLog(), MemoryStore(), asyncio.Event()
+    log, store = MemoryLog(), MemoryStore()
     bus = MemoryBus(on_bug=lambda error: pytest.fail(repr(error)))
     asked = 0
 
@@ -152,18 +149,10 @@ async def test_whoever_has_written_reads_it_though_answers_are_kept() -> None:
             for _ in range(chance.randrange(4)):
                 assert await ask(GetTally(tally_id=tally_id), position) == step
 
-    service = tally_service(queries={GetTally: get_tally})
-    served = asyncio.Event()
-    around = Surroundings(log, store, bus, CLOCK, IDS, logger("tally"), Metrics(), ready=served.set)
-    task = asyncio.create_task(run(service, around, stop))
-    try:
-        await served.wait()
+    async with running(tally_service(queries={GetTally: get_tally}), log, store, bus):
         async with asyncio.TaskGroup() as group:
             for writer in range(WRITERS):
                 group.create_task(write(f"t{writer}", random.Random(writer)))
         before = asked
         assert [await ask(GetTally(tally_id="t0")) for _ in range(10)] == [STEPS] * 10
         assert asked <= before + 1
-    finally:
-        stop.set()
-        await task

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -13,48 +12,13 @@ import pytest
 
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
-from libs.runtime.aggregates import Aggregates
 from libs.runtime.courtesy import BURST_COMMANDS, Courtesy
 from libs.runtime.memory_store import MemoryStore
-from libs.runtime.run import run
-from libs.runtime.service import Effect, Job, Service
-from libs.runtime.surroundings import Surroundings
-from libs.telemetry import Metrics, logger
+from libs.runtime.service import Effect, Job
 from proto.base import Command
-from tests.spec.runtime.controls import CLOCK, IDS, Counted, count, steps_in, tally_service
+from tests.spec.runtime.controls import Counted, count, running, steps_in, tally_service
 
 WAIT_MAX_S = 5.0
-
-
-class Silent:
-    """A bus nobody uses in these specs: commands go straight to the aggregates."""
-
-    async def ask(self, message: Any, meta: Any) -> Any:
-        raise AssertionError("these specs send nothing over the bus")
-
-    async def serve(self, service: str, handler: Any) -> None:
-        return
-
-    async def close(self) -> None:
-        return
-
-
-@asynccontextmanager
-async def running(service: Service, log: MemoryLog, store: MemoryStore) -> AsyncIterator[Aggregates]:
-    stop, leading = asyncio.Event(), asyncio.Event()
-
-    async def tell(_world: Any, _handle: Any) -> None:
-        leading.set()
-
-    service = dataclasses.replace(service, tasks=[tell])
-    around = Surroundings(log, store, Silent(), CLOCK, IDS, logger("tally"), Metrics())
-    task = asyncio.create_task(run(service, around, stop))
-    try:
-        await leading.wait()
-        yield Aggregates(service, log, CLOCK, IDS)
-    finally:
-        stop.set()
-        await task
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
