@@ -7,16 +7,15 @@ Called by `verb`. An act is only played when the platform says that its strategy
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from libs.clock import SystemClock
+from services.cli.demo.beside import beside
 from services.cli.demo.proofs import Evidence, Proof, prove
 from services.cli.demo.stage import WAIT_S_MAX, Stage
 from services.cli.demo.timeline import Moment, Timeline
@@ -111,7 +110,7 @@ async def perform(stage: Stage, wanted: list[str], audience: Audience) -> Show:
         raise Exit("this platform has none of the strategies that were asked for")
     audience.tell(f"A platform of its own at {stage.url}, ready in {stage.started_in_s:.1f} s.")
     timeline = Timeline(stage, audience.moment)
-    async with _running(timeline.follow):
+    async with beside(timeline.follow):
         results = [await _play(Company(stage, audience, Workspace(), timeline), act) for act in acts]
     return Show(
         started_in_s=round(stage.started_in_s, 3),
@@ -142,7 +141,7 @@ async def _play(company: Company, act: Act) -> Result:
     await act.prepare(company)
     before = await company.instance()
     begun = asyncio.Event()
-    async with _running(lambda ready: company.workspace.keep_writing(before, ready), started=begun):
+    async with beside(lambda ready: company.workspace.keep_writing(before, ready), started=begun):
         if act.at_work is not None:
             await act.at_work(company)
         taken_at_s = SystemClock().now().timestamp()
@@ -280,26 +279,3 @@ ACTS: dict[str, Act] = {
         "cloud_storage", "Everything is taken; there are snapshots in storage", _nothing_but_storage, _next_snapshot
     ),
 }
-
-
-@asynccontextmanager
-async def _running(
-    work: Callable[[asyncio.Event], Awaitable[None]], started: asyncio.Event | None = None
-) -> AsyncGenerator[None, None]:
-    """Something goes on beside the body: begun before it, ended after it. What it died of is raised at the end."""
-    ready = started or asyncio.Event()
-
-    async def act() -> None:
-        try:
-            await work(ready)
-        finally:
-            ready.set()
-
-    beside = asyncio.ensure_future(act())
-    try:
-        await ready.wait()
-        yield
-    finally:
-        beside.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beside
