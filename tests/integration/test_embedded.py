@@ -18,6 +18,7 @@ import nats
 import psutil
 import pytest
 
+from libs.embedded import files
 from libs.embedded.child import Child, ServerDied
 from libs.embedded.files import is_free
 from libs.embedded.nats import NatsServer
@@ -147,6 +148,16 @@ def test_servers_die_with_a_killed_starter(tmp_path: Path) -> None:
         server.start()
         server.stop()
         assert is_free(server.port)
+
+
+def test_no_port_is_given_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan picks the ports of several servers before the first of them listens."""
+    monkeypatch.setattr(files, "PORT_LAST", files.PORT_FIRST + 8)
+    given: list[int] = []
+    with pytest.raises(OSError, match="no free port"):
+        while True:
+            given.append(files.pick_port())
+    assert len(set(given)) == len(given) <= 8
 
 
 def test_a_server_that_ends_at_once_says_why(tmp_path: Path) -> None:
