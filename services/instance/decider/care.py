@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,7 +13,6 @@ from proto.instance.care import CareNoted, NoteCare
 
 class Account(Struct, frozen=True):
     care: CareNoted | None = None  # None: nothing was ever said
-    said_at: datetime | None = None
 
 
 UNHEARD = Account()
@@ -22,7 +20,7 @@ UNHEARD = Account()
 
 def decide(state: Account, command: NoteCare) -> Sequence[Event]:
     """A word that is heard again, after a newer one too, changes nothing."""
-    if state.said_at is not None and command.now <= state.said_at:
+    if state.care is not None and command.now <= state.care.said_at:
         return []
     noted = CareNoted(
         account_id=command.account_id,
@@ -36,4 +34,4 @@ def decide(state: Account, command: NoteCare) -> Sequence[Event]:
 
 
 def evolve(_state: Account, event: CareNoted) -> Account:
-    return Account(event, event.said_at)
+    return Account(event)
