@@ -13,9 +13,9 @@ from libs.refusal import Refused
 from libs.runtime.service import Aggregate
 from proto.base import Position, Reply, Request
 from proto.billing import commands, queries
-from proto.billing.ledger import Ledger
 from services.billing.decider import ACCOUNT, PAYMENT
 from services.billing.decider.ladder import HOLD_S, standing
+from services.billing.decider.state import Account
 
 PRICE_USD_MICROS_PER_HOUR = 400_000
 MICROS = 1_000_000
@@ -68,8 +68,8 @@ class BillingOwner:
                 )
             )
 
-    def ledger(self, account_id: str = "acct_default") -> Ledger:
-        return self.states.get(("account", account_id), Ledger())
+    def ledger(self, account_id: str = "acct_default") -> Account:
+        return self.states.get(("account", account_id), Account())
 
     def reply(self, question: Any) -> Any:
         now = datetime.now(UTC)

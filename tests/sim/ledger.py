@@ -22,11 +22,12 @@ from libs.refusal import Refused
 from proto.base import Command, Event, Heard
 from proto.billing.commands import AddCredits, NoteRate, PlaceHold, Tick
 from proto.billing.events import BalanceExhausted, BalanceSuspended, MeterChanged, UsageCharged
-from proto.billing.ledger import Ledger, Transaction
+from proto.billing.ledger import Transaction
 from proto.billing.words import LINES, REVENUE
 from services.billing.decider.account import ACCOUNT
 from services.billing.decider.ladder import TICK_SOON_S
 from services.billing.decider.metering import rate_of
+from services.billing.decider.state import Account
 from services.billing.policy import react
 from tests.sim.ledger_instance import PRICES, PROTECTIONS, STORAGE_PRICE, VOLUME_PRICE, Instance
 from tests.sim.ledger_oracle import START, at, closed_form
@@ -71,7 +72,7 @@ class Customer:
     def __init__(self, seed: int, number: int, outcome: Outcome) -> None:
         self.chance = Random(seed * 1_000_003 + number)
         self.account_id = f"acct_{number}"
-        self.ledger = Ledger()
+        self.ledger = Account()
         self.outcome = outcome
         self.is_poor = number % 5 == 0
         self.can_hibernate = number % 10 == 0
@@ -243,7 +244,7 @@ class Customer:
         self.outcome.uncollected_ticks = max(self.outcome.uncollected_ticks, machines / one_tick)
 
 
-def machines_burn(ledger: Ledger) -> int:
+def machines_burn(ledger: Account) -> int:
     return sum(rate_of(meter) for meter in ledger.meters.values() if meter.line != "volume")
 
 

@@ -24,10 +24,11 @@ from proto.billing.events import (
     MeterChanged,
     UsageCharged,
 )
-from proto.billing.ledger import Ledger, Transaction
+from proto.billing.ledger import Transaction
 from proto.billing.words import LINES
 from services.billing.decider.account import ACCOUNT, AccountCommand
 from services.billing.decider.grants import not_collected
+from services.billing.decider.state import Account, added_up, ledger_of
 from tests.sim.ledger_oracle import at
 
 METERS = 5
@@ -44,7 +45,7 @@ class Story:
         self.now_s = 0.0
         self.number = 0
 
-    def next(self, ledger: Ledger) -> AccountCommand:
+    def next(self, ledger: Account) -> AccountCommand:
         chance = self.chance
         self.number += 1
         self.now_s += chance.choice((1, 60, 3_600, 40_000)) * chance.random()
@@ -73,7 +74,7 @@ class Story:
             case _:
                 return Tick(now=now, account_id=self.account_id)
 
-    def _expiry(self, ledger: Ledger, now: datetime) -> AccountCommand:
+    def _expiry(self, ledger: Account, now: datetime) -> AccountCommand:
         expiring = [grant for grant in ledger.grants if grant.expires_at is not None and not grant.expired]
         if not expiring:
             return OpenAccount(now=now, account_id=self.account_id, welcome_usd_micros=7_000_000)
@@ -117,8 +118,9 @@ def moved(event: AccountEvent) -> int:
             return 0
 
 
-def check(ledger: Ledger, balance: int) -> None:
+def check(ledger: Account, balance: int) -> None:
     totals = ledger.totals
+    assert ledger == added_up(ledger_of(ledger))
     assert sum(totals.values()) == 0, totals
     assert ledger.posted_usd_micros == balance, (ledger.posted_usd_micros, balance)
     left = sum(grant.left_usd_micros for grant in ledger.grants)
@@ -135,7 +137,7 @@ def simulate_transfers(*, seed: int, transfers: int) -> Counter[str]:
     customers = 0
     while kinds.total() < transfers:
         customers += 1
-        story, ledger, balance = Story(chance, customers), Ledger(), 0
+        story, ledger, balance = Story(chance, customers), Account(), 0
         for _ in range(WISHES_EACH):
             before = sum(ledger.totals.values())
             for event in ACCOUNT.decide(ledger, story.next(ledger)):

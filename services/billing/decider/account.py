@@ -49,24 +49,26 @@ from proto.billing.events import (
     MeterChanged,
     TopUpFailed,
 )
-from proto.billing.ledger import Ledger
 from proto.billing.words import OWED, UNCOLLECTED, Beyond
 from services.billing.decider import charging
 from services.billing.decider.folding import WELCOME, evolve
 from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
-from services.billing.decider.ladder import standing, steps, warnings
+from services.billing.decider.ladder import bounds, standing, steps, warnings
 from services.billing.decider.metering import rate_of
 from services.billing.decider.packing import pack
 from services.billing.decider.postings import stamped
 from services.billing.decider.retention import KEPT
+from services.billing.decider.state import Account
 
 # A machine may take ten minutes to come up; then its hold lapses (or its meter has taken over long ago).
 HOLD_LIFETIME = timedelta(minutes=15)
 # Running things and things about to run: a start beyond is refused. Their standbys and volumes are metered beside them.
 RUNNING_MAX = 4_000
 TOP_UP_RETRY = timedelta(hours=1)
-# About a day of ticks: what is read to load an account stays below this many facts.
-BROUGHT_FORWARD_EVERY = 256
+# Facts that are read to load an account. Of a large one they are more, because telling it takes longer, but its ticks,
+# with a line for each meter, weigh more as well (`folding.LINES_PER_WEIGHT`).
+BROUGHT_FORWARD_EVERY_MIN = 256
+BROUGHT_FORWARD_SHARE = 4
 BROUGHT_FORWARD_BYTES_MAX = COMMIT_BYTES_MAX - 16 * 1024  # beside the facts of the same commit and their envelope
 REASON_CHARS_MAX = 200
 
@@ -87,7 +89,7 @@ AccountCommand = (
 
 
 def decide(
-    ledger: Ledger, command: AccountCommand, *, prepaid: bool = True, storage_kept: timedelta | None = KEPT
+    ledger: Account, command: AccountCommand, *, prepaid: bool = True, storage_kept: timedelta | None = KEPT
 ) -> Sequence[Event]:
     """What follows from a wish or a fact that was heard. Raises Refused. The same again gives nothing.
 
@@ -118,7 +120,7 @@ def decide(
     return _brought_forward(before, said)
 
 
-def _opening(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
+def _opening(ledger: Account, command: AccountCommand) -> Sequence[AccountEvent]:
     """An account opens with the first thing that happens to it."""
     said: list[AccountEvent] = []
     if not ledger.account_id and not isinstance(command, Tick | ExpireHold | ExpireCredits | NoteTopUpDeclined):
@@ -138,7 +140,7 @@ def _opening(ledger: Ledger, command: AccountCommand) -> Sequence[AccountEvent]:
     return said
 
 
-def _wished(ledger: Ledger, command: AccountCommand, beyond: Beyond) -> Sequence[AccountEvent]:
+def _wished(ledger: Account, command: AccountCommand, beyond: Beyond) -> Sequence[AccountEvent]:
     match command:
         case OpenAccount():
             return []
@@ -164,7 +166,7 @@ def _wished(ledger: Ledger, command: AccountCommand, beyond: Beyond) -> Sequence
 
 
 def _settled(
-    ledger: Ledger, command: ExpireCredits | SetAlerts | AdjustLedger | NoteTopUpDeclined
+    ledger: Account, command: ExpireCredits | SetAlerts | AdjustLedger | NoteTopUpDeclined
 ) -> Sequence[AccountEvent]:
     match command:
         case ExpireCredits():
@@ -187,24 +189,21 @@ def _settled(
 # --- holds --------------------------------------------------------------------------------------------------------
 
 
-def _hold(ledger: Ledger, command: PlaceHold) -> Sequence[AccountEvent]:
+def _hold(ledger: Account, command: PlaceHold) -> Sequence[AccountEvent]:
     """Once per instance: what runs, or is about to, needs no second one."""
-    if any(rate_of(m) for m in ledger.meters.values() if m.instance_id == command.instance_id and m.line == "gpu"):
+    if any(rate_of(meter) for meter in ledger.of_instance(command.instance_id) if meter.line == "gpu"):
         return []
     known = ledger.holds.get(command.instance_id)
     if known is not None and command.now < known.expires_at:
         return []
-    running = sum(1 for meter in ledger.meters.values() if rate_of(meter))
-    if len(ledger.holds) + running >= RUNNING_MAX and known is None:
+    if len(ledger.holds) + ledger.running >= RUNNING_MAX and known is None:
         raise Refused("QUOTA_EXCEEDED", instance_id=command.instance_id, limit=RUNNING_MAX)
-    stands = standing(ledger, command.now)
-    free = stands.posted_usd_micros - stands.wanted_usd_micros + (known.usd_micros if known else 0)
-    if free < command.usd_micros:
-        raise Refused(
-            "INSUFFICIENT_BALANCE",
-            needed_usd_micros=command.usd_micros,
-            available_usd_micros=max(free, 0),
-        )
+    needed = command.usd_micros - (known.usd_micros if known else 0)
+    if bounds(ledger, command.now).worst.free_usd_micros < needed:
+        short = standing(ledger, command.now).free_usd_micros - needed
+        if short < 0:
+            available = max(short + command.usd_micros, 0)
+            raise Refused("INSUFFICIENT_BALANCE", needed_usd_micros=command.usd_micros, available_usd_micros=available)
     return [
         HoldPlaced(
             account_id=ledger.account_id,
@@ -215,7 +214,7 @@ def _hold(ledger: Ledger, command: PlaceHold) -> Sequence[AccountEvent]:
     ]
 
 
-def _release(ledger: Ledger, instance_id: str, reason: str) -> Sequence[AccountEvent]:
+def _release(ledger: Account, instance_id: str, reason: str) -> Sequence[AccountEvent]:
     if instance_id not in ledger.holds:
         return []
     return [HoldReleased(account_id=ledger.account_id, instance_id=instance_id, reason=reason)]
@@ -224,7 +223,7 @@ def _release(ledger: Ledger, instance_id: str, reason: str) -> Sequence[AccountE
 # --- credits ------------------------------------------------------------------------------------------------------
 
 
-def _add_credits(ledger: Ledger, command: AddCredits) -> Sequence[AccountEvent]:
+def _add_credits(ledger: Account, command: AddCredits) -> Sequence[AccountEvent]:
     if command.credit_id in ledger.credit_ids:
         return []
     bonus = bonus_of(command.usd_micros)
@@ -243,7 +242,7 @@ def _add_credits(ledger: Ledger, command: AddCredits) -> Sequence[AccountEvent]:
     ]
 
 
-def _expire(ledger: Ledger, command: ExpireCredits) -> Sequence[AccountEvent]:
+def _expire(ledger: Account, command: ExpireCredits) -> Sequence[AccountEvent]:
     for grant in ledger.grants:
         if grant.grant_id != command.grant_id or grant.expired or grant.expires_at is None:
             continue
@@ -259,7 +258,7 @@ def _expire(ledger: Ledger, command: ExpireCredits) -> Sequence[AccountEvent]:
     return []
 
 
-def _adjust(ledger: Ledger, command: AdjustLedger) -> Sequence[AccountEvent]:
+def _adjust(ledger: Account, command: AdjustLedger) -> Sequence[AccountEvent]:
     if command.adjustment_id in ledger.credit_ids or not command.usd_micros:
         return []
     return [
@@ -278,12 +277,12 @@ def _adjust(ledger: Ledger, command: AdjustLedger) -> Sequence[AccountEvent]:
 # --- the account as a whole ---------------------------------------------------------------------------------------
 
 
-def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[Event]:
+def _brought_forward(ledger: Account, said: Sequence[AccountEvent]) -> Sequence[Event]:
     """Now and then a commit begins with the whole account, so that loading it does not take its whole life.
 
     It must be the first fact of its commit: `libs.runtime.aggregates` starts to fold there (docs/adr/0015).
     """
-    if not said or ledger.weight < BROUGHT_FORWARD_EVERY:
+    if not said or ledger.weight < max(BROUGHT_FORWARD_EVERY_MIN, len(ledger.meters) // BROUGHT_FORWARD_SHARE):
         return said
     whole = pack(replace(ledger, weight=0))
     beside = sum(len(msgspec.json.encode(event)) for event in said)
@@ -292,7 +291,7 @@ def _brought_forward(ledger: Ledger, said: Sequence[AccountEvent]) -> Sequence[E
     return [whole, *said]
 
 
-ACCOUNT = Aggregate("account", Ledger(), decide, evolve, AccountEvent, whole=BroughtForward)
+ACCOUNT = Aggregate("account", Account(), decide, evolve, AccountEvent, whole=BroughtForward)
 
 
 def account(*, prepaid: bool, storage_kept: timedelta | None) -> Aggregate:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from libs.refusal import Refused
 from proto.billing.commands import NoteEnd, NoteRate, Tick
 from proto.billing.events import InstanceEnded, MeterChanged, UsageCharged
-from proto.billing.ledger import Boundary, Ledger, Meter
+from proto.billing.ledger import Boundary, Meter
 from proto.billing.words import Beyond, Line, UsageLine
 from services.billing.decider.folding import evolve
 from services.billing.decider.grants import burn
@@ -27,11 +27,11 @@ from services.billing.decider.metering import (
     heard_since,
     is_live,
     paid_until,
-    rate_of,
     running_segment,
     usage_between,
     with_boundary,
 )
+from services.billing.decider.state import Account
 
 # What one account meters, with what ended within the hour: a line and a day's closing line of each, some 50 bytes, must
 # fit a commit (896 KB). Starts are refused far below it (`account.RUNNING_MAX`), so no running thing goes unmetered.
@@ -41,7 +41,7 @@ DAYS_PER_COMMIT_MAX = 62  # two months; a commit has room for 100 facts
 DAY = timedelta(days=1)
 
 
-def tick(ledger: Ledger, command: Tick, beyond: Beyond) -> Sequence[UsageCharged]:
+def tick(ledger: Account, command: Tick, beyond: Beyond) -> Sequence[UsageCharged]:
     """Charge up to now, a day at a time, because days and months are closed at midnight UTC.
 
     After a long outage one commit takes as many days as fit; the next tick is due at once.
@@ -62,17 +62,12 @@ def tick(ledger: Ledger, command: Tick, beyond: Beyond) -> Sequence[UsageCharged
         ledger = evolve(ledger, charged)
     if said:
         due_at = command.now if said[-1].until < command.now else next_tick_at(ledger, command.now, since=command.now)
-        said[-1] = replace(said[-1], next_tick_at=due_at if _runs(ledger) else None)
+        said[-1] = replace(said[-1], next_tick_at=due_at if ledger.is_metering else None)
     return said
 
 
-def _runs(ledger: Ledger) -> bool:
-    assert ledger.charged_until is not None
-    return any(is_live(meter, ledger.charged_until) for meter in ledger.meters.values())
-
-
 def _charge(
-    ledger: Ledger, live: Sequence[Meter], until: datetime, beyond: Beyond, *, is_day_end: bool
+    ledger: Account, live: Sequence[Meter], until: datetime, beyond: Beyond, *, is_day_end: bool
 ) -> UsageCharged:
     assert ledger.charged_until is not None
     lines: list[UsageLine] = []
@@ -99,7 +94,7 @@ def _charge(
     )
 
 
-def note_rate(ledger: Ledger, command: NoteRate, beyond: Beyond) -> Sequence[MeterChanged]:
+def note_rate(ledger: Account, command: NoteRate, beyond: Beyond) -> Sequence[MeterChanged]:
     """A rate that is known already, or too old to matter, changes nothing."""
     oldest = heard_since(ledger)
     if oldest is not None and command.at < oldest:
@@ -121,7 +116,7 @@ def note_rate(ledger: Ledger, command: NoteRate, beyond: Beyond) -> Sequence[Met
     return [_changed(ledger, before, after, command, beyond, is_new=known is None)]
 
 
-def note_end(ledger: Ledger, command: NoteEnd, beyond: Beyond) -> Sequence[InstanceEnded | MeterChanged]:
+def note_end(ledger: Account, command: NoteEnd, beyond: Beyond) -> Sequence[InstanceEnded | MeterChanged]:
     """Every meter of the instance ends; so will one that is heard of later."""
     oldest = heard_since(ledger)
     known = ledger.ended.get(command.instance_id)
@@ -130,24 +125,23 @@ def note_end(ledger: Ledger, command: NoteEnd, beyond: Beyond) -> Sequence[Insta
     said: list[InstanceEnded | MeterChanged] = [
         InstanceEnded(account_id=ledger.account_id, instance_id=command.instance_id, at=command.at)
     ]
-    for meter in ledger.meters.values():
-        if meter.instance_id == command.instance_id:
-            note = NoteRate(
-                now=command.now,
-                account_id=ledger.account_id,
-                meter_id=meter.meter_id,
-                instance_id=meter.instance_id,
-                line=meter.line,
-                at=command.at,
-            )
-            changed = _changed(ledger, meter, replace(meter, ended_at=command.at), note, beyond, is_new=False)
-            said.append(replace(changed, is_end=True))
-            ledger = evolve(ledger, said[-1])
+    for meter in ledger.of_instance(command.instance_id):
+        note = NoteRate(
+            now=command.now,
+            account_id=ledger.account_id,
+            meter_id=meter.meter_id,
+            instance_id=meter.instance_id,
+            line=meter.line,
+            at=command.at,
+        )
+        changed = _changed(ledger, meter, replace(meter, ended_at=command.at), note, beyond, is_new=False)
+        said.append(replace(changed, is_end=True))
+        ledger = evolve(ledger, said[-1])
     return said
 
 
 def _changed(
-    ledger: Ledger, before: Meter, after: Meter, note: NoteRate, beyond: Beyond, *, is_new: bool
+    ledger: Account, before: Meter, after: Meter, note: NoteRate, beyond: Beyond, *, is_new: bool
 ) -> MeterChanged:
     """Charge the one meter up to `at` when that is today; what is further back is a correction, further on a tick."""
     charged_until = _starting_point(ledger, note.at)
@@ -183,21 +177,20 @@ def _changed(
     return replace(changed, next_tick_at=_tick_after(ledger, changed, note.now))
 
 
-def _starting_point(ledger: Ledger, at: datetime) -> datetime:
+def _starting_point(ledger: Account, at: datetime) -> datetime:
     """Where charging goes on from. While nothing runs, time passes without being charged."""
     if ledger.charged_until is None:
         return at
-    is_idle = not any(is_live(meter, ledger.charged_until) for meter in ledger.meters.values())
-    return max(ledger.charged_until, at) if is_idle else ledger.charged_until
+    return ledger.charged_until if ledger.is_metering else max(ledger.charged_until, at)
 
 
-def _tick_after(ledger: Ledger, changed: MeterChanged, now: datetime) -> datetime | None:
+def _tick_after(ledger: Account, changed: MeterChanged, now: datetime) -> datetime | None:
     """A closed meter may need one more tick; a day that was not closed needs one at once."""
     after = evolve(ledger, changed)
     assert after.charged_until is not None
-    if not any(is_live(meter, after.charged_until) for meter in after.meters.values()):
+    if not after.is_metering:
         return None
     is_behind = day_start(max(now, changed.at)) > day_start(after.charged_until)
-    if is_behind or not any(rate_of(meter) for meter in after.meters.values()):
+    if is_behind or not after.running:
         return now
     return min(next_tick_at(after, now, since=after.charged_until) or now, after.charged_until + DAY)

@@ -36,42 +36,48 @@ from proto.billing.events import (
     TopUpWanted,
     UsageCharged,
 )
-from proto.billing.ledger import Boundary, Grant, Hold, Ledger, Meter
+from proto.billing.ledger import Boundary, Grant, Hold, Meter
 from proto.billing.words import Burn
 from services.billing.decider import grants
 from services.billing.decider.metering import folded, forgets_until, horizon, is_live, is_over, with_boundary
 from services.billing.decider.packing import unpack
 from services.billing.decider.postings import applied
+from services.billing.decider.state import Account, charged, with_hold, with_meter, with_only, without_hold
 
 # A payment is repeated within a redelivery; the payment's own stream knows its reference for ever.
 CREDIT_IDS_MAX = 256
 TOP_UP_PAUSE = timedelta(minutes=10)  # after a refill that did not suffice
-PRUNE_EVERY = 16  # facts: it looks at every meter
+# Pruning looks at every meter, so a large account waits for more facts: a fact pays for as many looks.
+PRUNE_EVERY_MIN = 16
+PRUNE_SHARE = 16
+LINES_PER_WEIGHT = 64  # a tick's line is read as fast as a 64th of a fact of its own
 WELCOME = "welcome"
 
 
-def evolve(ledger: Ledger, event: AccountEvent) -> Ledger:
+def evolve(ledger: Account, event: AccountEvent) -> Account:
     """The account after one fact. Raises Unbalanced."""
-    if isinstance(event, BroughtForward):
+    if isinstance(event, BroughtForward):  # tells all of it, how much it weighs included
         return unpack(event)
-    totals = applied(ledger, event)
-    return _evolve(replace(ledger, totals=totals, weight=ledger.weight + 1), ledger, event)
+    weight = ledger.weight + 1
+    if isinstance(event, UsageCharged):
+        weight += len(event.lines) // LINES_PER_WEIGHT
+    after = _evolve(replace(ledger, totals=applied(ledger, event), weight=weight), event)
+    step = max(PRUNE_EVERY_MIN, len(after.meters) // PRUNE_SHARE)
+    return _pruned(after) if weight // step > ledger.weight // step else after
 
 
-def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
+def _evolve(ledger: Account, event: AccountEvent) -> Account:
     match event:
         case UsageCharged():
-            charged = replace(_burnt(ledger, event.burns), charged_until=event.until)
-            return _pruned(charged) if ledger.weight % PRUNE_EVERY == 0 else charged
+            return charged(_burnt(ledger, event.burns), event.until)
         case MeterChanged():
             return _meter_changed(ledger, event)
         case InstanceEnded():
             return _with_facts_until(replace(ledger, ended={**ledger.ended, event.instance_id: event.at}), event)
         case HoldPlaced():
-            hold = Hold(event.usd_micros, event.expires_at)
-            return replace(ledger, holds={**ledger.holds, event.instance_id: hold})
+            return with_hold(ledger, event.instance_id, Hold(event.usd_micros, event.expires_at))
         case HoldReleased():
-            return replace(ledger, holds=_without(ledger.holds, event.instance_id))
+            return without_hold(ledger, event.instance_id)
         case LedgerOpened():
             return replace(ledger, account_id=event.account_id)
         case AlertsSet():
@@ -88,12 +94,12 @@ def _evolve(ledger: Ledger, before: Ledger, event: AccountEvent) -> Ledger:
         case BalanceStorageExpired():
             return ledger
         case BroughtForward():
-            return before
+            return unpack(event)
         case _:
             assert_never(event)
 
 
-def _meter_changed(ledger: Ledger, event: MeterChanged) -> Ledger:
+def _meter_changed(ledger: Account, event: MeterChanged) -> Account:
     known = ledger.meters.get(event.meter_id) or Meter(
         event.meter_id, event.instance_id, event.line, ended_at=ledger.ended.get(event.instance_id)
     )
@@ -105,55 +111,44 @@ def _meter_changed(ledger: Ledger, event: MeterChanged) -> Ledger:
     if event.meter_until > event.charged_until:
         changed = replace(changed, paid_until=event.meter_until)
     is_running = event.line == "gpu" and event.rate_usd_micros_per_hour > 0
-    ledger = replace(
-        _burnt(ledger, event.burns),
-        meters={**ledger.meters, event.meter_id: changed},
-        holds=_without(ledger.holds, event.instance_id) if is_running or event.is_end else ledger.holds,
-        charged_until=event.charged_until,
-    )
+    if is_running or event.is_end:
+        ledger = without_hold(ledger, event.instance_id)
+    ledger = with_meter(_burnt(ledger, event.burns), changed, charged_until=event.charged_until)
     return _with_facts_until(ledger, event)
 
 
-def _burnt(ledger: Ledger, burns: Sequence[Burn]) -> Ledger:
+def _burnt(ledger: Account, burns: Sequence[Burn]) -> Account:
     """After a charge: what is left of the grants, and what they did not suffice for."""
     uncollected = ledger.uncollected_usd_micros + grants.not_collected(burns)
     return replace(ledger, grants=grants.burnt(ledger.grants, burns), uncollected_usd_micros=uncollected)
 
 
-def _with_facts_until(ledger: Ledger, event: MeterChanged | InstanceEnded) -> Ledger:
-    """Remember how far facts have come. Pruning looks at every meter, so it is done now and then."""
+def _with_facts_until(ledger: Account, event: MeterChanged | InstanceEnded) -> Account:
     newest = event.at if ledger.newest_fact_at is None else max(ledger.newest_fact_at, event.at)
-    ledger = replace(ledger, newest_fact_at=newest)
-    return _pruned(ledger) if ledger.weight % PRUNE_EVERY == 0 else ledger
+    return replace(ledger, newest_fact_at=newest)
 
 
-def _pruned(ledger: Ledger) -> Ledger:
+def _pruned(ledger: Account) -> Account:
     """Without what is too old for a late fact to change."""
     oldest, forgets = horizon(ledger), forgets_until(ledger)
     if oldest is None or forgets is None:
         return ledger
+    meters = {
+        key: folded(meter, oldest) for key, meter in ledger.meters.items() if not _is_done(ledger, meter, forgets)
+    }
     return replace(
-        ledger,
-        meters={
-            key: folded(meter, oldest) for key, meter in ledger.meters.items() if not _is_done(ledger, meter, forgets)
-        },
+        with_only(ledger, meters),
         ended={key: at for key, at in ledger.ended.items() if at >= forgets},
         forgotten_until=forgets if forgets > oldest else ledger.forgotten_until,
     )
 
 
-def _is_done(ledger: Ledger, meter: Meter, before: datetime) -> bool:
+def _is_done(ledger: Account, meter: Meter, before: datetime) -> bool:
     """It ended before then, and has been charged to its end."""
     return is_over(meter, before) and (ledger.charged_until is None or not is_live(meter, ledger.charged_until))
 
 
-def _without(holds: dict[str, Hold], instance_id: str) -> dict[str, Hold]:
-    if instance_id not in holds:
-        return holds
-    return {key: hold for key, hold in holds.items() if key != instance_id}
-
-
-def _credited(ledger: Ledger, event: CreditsAdded | CreditsGranted | CreditsExpired | LedgerAdjusted) -> Ledger:
+def _credited(ledger: Account, event: CreditsAdded | CreditsGranted | CreditsExpired | LedgerAdjusted) -> Account:
     if not isinstance(event, CreditsExpired) and event.usd_micros > 0:  # money came: what was not collected is past
         ledger = replace(ledger, uncollected_usd_micros=0)
     match event:
@@ -186,7 +181,7 @@ def _credited(ledger: Ledger, event: CreditsAdded | CreditsGranted | CreditsExpi
             return _purchased(ledger, event)
 
 
-def _purchased(ledger: Ledger, event: CreditsAdded) -> Ledger:
+def _purchased(ledger: Account, event: CreditsAdded) -> Account:
     held = grants.with_grant(
         ledger.grants,
         Grant(
@@ -217,11 +212,11 @@ def bonus_id(credit_id: str) -> str:
     return f"{credit_id}_bonus"
 
 
-def _known(ledger: Ledger, credit_id: str) -> Ledger:
+def _known(ledger: Account, credit_id: str) -> Account:
     return replace(ledger, credit_ids=(*ledger.credit_ids, credit_id)[-CREDIT_IDS_MAX:])
 
 
-def _topped_up(ledger: Ledger, event: TopUpWanted | TopUpFailed) -> Ledger:
+def _topped_up(ledger: Account, event: TopUpWanted | TopUpFailed) -> Account:
     if isinstance(event, TopUpWanted):
         day = event.wanted_at.date().isoformat() if event.wanted_at is not None else ""
         before = ledger.top_up_day_usd_micros if day == ledger.top_up_day else 0
@@ -236,8 +231,8 @@ def _topped_up(ledger: Ledger, event: TopUpWanted | TopUpFailed) -> Ledger:
 
 
 def _warned(
-    ledger: Ledger, event: AlertRearmed | BalanceLow | BalanceExhausted | BalanceSuspended | BalanceRestored
-) -> Ledger:
+    ledger: Account, event: AlertRearmed | BalanceLow | BalanceExhausted | BalanceSuspended | BalanceRestored
+) -> Account:
     match event:
         case AlertRearmed(reason="money"):
             return replace(ledger, is_money_armed=True)

@@ -8,9 +8,9 @@ that, and the storage that is kept, is not collected: usage never takes a prepai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,10 +28,11 @@ from proto.billing.events import (
     TopUpFailed,
     TopUpWanted,
 )
-from proto.billing.ledger import Ledger
+from proto.billing.ledger import Meter
 from proto.billing.words import LowReason
 from services.billing.decider import retention
-from services.billing.decider.metering import day_start, is_live, paid_until, rate_of, usage_between
+from services.billing.decider.metering import day_start, paid_until, rate_of, usage_between, whole_seconds
+from services.billing.decider.state import Account
 
 Step: TypeAlias = (
     AlertRearmed
@@ -73,6 +74,11 @@ class Standing(Struct, frozen=True, kw_only=True):
         return self.posted_usd_micros - self.held_usd_micros
 
     @property
+    def free_usd_micros(self) -> int:
+        """What may be set aside for more; below zero, when not even what runs is covered."""
+        return self.posted_usd_micros - self.wanted_usd_micros
+
+    @property
     def runway_s(self) -> int | None:
         """Seconds until nothing is left; None: nothing runs."""
         if self.burn_usd_micros_per_hour == 0:
@@ -80,31 +86,63 @@ class Standing(Struct, frozen=True, kw_only=True):
         return max(0, self.posted_usd_micros * SECONDS_PER_HOUR // self.burn_usd_micros_per_hour)
 
 
-def standing(ledger: Ledger, now: datetime, *, prepaid: bool = True) -> Standing:
-    """With what has run since the last tick, whether it is charged yet or not. A prepaid account is not asked for more
-    than it has."""
-    accrued = burn = 0
-    charged_until = ledger.charged_until
-    for meter in ledger.meters.values():
-        rate = rate_of(meter)
-        burn += rate
-        if charged_until is None or now <= charged_until or not (rate or is_live(meter, charged_until)):
-            continue
-        since = paid_until(meter, charged_until)
-        if now > since:
-            accrued += usage_between(meter, since, now)[1]
-    pending = sum(hold.usd_micros for hold in ledger.holds.values())
+class Bounds(NamedTuple):
+    """An account stands somewhere between these two."""
+
+    worst: Standing
+    best: Standing
+
+
+def bounds(ledger: Account, now: datetime, *, prepaid: bool = True) -> Bounds:
+    """Without a look at each meter: what has run since the last tick is at least nothing, and at most what all that
+    runs would have cost since. Where both lead to the same, that is what follows."""
+    most = _accrued_at_most(ledger, now)
+    best = _standing(ledger, 0, prepaid)
+    return Bounds(_standing(ledger, most, prepaid) if most else best, best)
+
+
+def _accrued_at_most(ledger: Account, now: datetime) -> int:
+    """An even meter rounds its time up by less than a second and its cost by less than a micro."""
+    if ledger.charged_until is None or now <= ledger.charged_until:
+        return 0
+    seconds = whole_seconds(ledger.charged_until, now) + 1
+    most = cost_micros(seconds, ledger.burn_usd_micros_per_hour) + ledger.running + 1
+    return most + sum(_accrued(ledger.meters[key], ledger.charged_until, now) for key in ledger.uneven)
+
+
+def standing(ledger: Account, now: datetime, *, prepaid: bool = True) -> Standing:
+    """With what has run since the last tick, whether it is charged yet or not, to the micro-unit: it looks at every
+    meter. A prepaid account is not asked for more than it has."""
+    accrued = 0
+    if ledger.charged_until is not None and now > ledger.charged_until:
+        accrued = sum(_accrued(meter, ledger.charged_until, now) for meter in ledger.meters.values())
+    return _standing(ledger, accrued, prepaid)
+
+
+def _accrued(meter: Meter, charged_until: datetime, now: datetime) -> int:
+    since = paid_until(meter, charged_until)
+    return usage_between(meter, since, now)[1] if now > since else 0
+
+
+def _standing(ledger: Account, accrued: int, prepaid: bool) -> Standing:
     posted = ledger.posted_usd_micros
     return Standing(
         posted_usd_micros=max(posted - accrued, min(posted, 0)) if prepaid else posted - accrued,
-        wanted_usd_micros=cost_micros(HOLD_S, burn) + pending,
-        burn_usd_micros_per_hour=burn,
+        wanted_usd_micros=cost_micros(HOLD_S, ledger.burn_usd_micros_per_hour) + ledger.pending_usd_micros,
+        burn_usd_micros_per_hour=ledger.burn_usd_micros_per_hour,
     )
 
 
-def next_tick_at(ledger: Ledger, now: datetime, *, since: datetime) -> datetime | None:
+def next_tick_at(ledger: Account, now: datetime, *, since: datetime) -> datetime | None:
     """When to charge next, `since` having charged last; None: nothing runs. Facts in between do not put it off."""
-    stands = standing(ledger, now)
+    worst, best = bounds(ledger, now)
+    due_at = _due_at(ledger, worst, now, since)
+    if worst.posted_usd_micros > 0 and due_at == _due_at(ledger, best, now, since):
+        return due_at
+    return _due_at(ledger, standing(ledger, now), now, since)
+
+
+def _due_at(ledger: Account, stands: Standing, now: datetime, since: datetime) -> datetime | None:
     if stands.runway_s is None:
         return None
     is_soon = stands.runway_s < SOON_S and (ledger.stage != "suspended" or running(ledger))
@@ -118,7 +156,7 @@ def next_tick_at(ledger: Ledger, now: datetime, *, since: datetime) -> datetime 
 
 
 def steps(
-    ledger: Ledger,
+    ledger: Account,
     now: datetime,
     *,
     is_refilled: bool = False,
@@ -130,21 +168,45 @@ def steps(
     Asked again at once, it says no more but a suspension. Of a suspended account only the instances that have
     `started` just now are named (None: all that run): each is told once, and again at the next tick if it runs on.
     """
-    stands = standing(ledger, now)
+
+    def said(stands: Standing) -> Sequence[Step]:
+        return _steps(ledger, stands, now, is_refilled=is_refilled, started=started, storage_kept=storage_kept)
+
+    return _said(said, bounds(ledger, now), lambda: standing(ledger, now))
+
+
+def _said(
+    said: Callable[[Standing], Sequence[Step]], between: Bounds, exactly: Callable[[], Standing]
+) -> Sequence[Step]:
+    """Each step has a threshold: who says nothing at worst and nothing at best says nothing in between."""
+    if not said(between.worst) and not said(between.best):
+        return []
+    return said(exactly())
+
+
+def _steps(
+    ledger: Account,
+    stands: Standing,
+    now: datetime,
+    *,
+    is_refilled: bool,
+    started: Collection[str] | None,
+    storage_kept: timedelta | None,
+) -> Sequence[Step]:
     stage = [_with_storage(ledger, one, now, storage_kept) for one in _stage(ledger, stands, now, is_refilled, started)]
     if started is None and ledger.stage == "suspended" and not any(isinstance(one, BalanceRestored) for one in stage):
         stage += _storage(ledger, stands, now, storage_kept)
     return [*_alerts(ledger, stands), *stage, *_top_up(ledger, stands, now)]
 
 
-def _with_storage(ledger: Ledger, said: Step, now: datetime, storage_kept: timedelta | None) -> Step:
+def _with_storage(ledger: Account, said: Step, now: datetime, storage_kept: timedelta | None) -> Step:
     """A suspension says until when the files are kept; said again, it says the same."""
     if not isinstance(said, BalanceSuspended) or storage_kept is None:
         return said
     return replace(said, storage_kept_until=ledger.storage_kept_until or now + storage_kept)
 
 
-def _storage(ledger: Ledger, stands: Standing, now: datetime, storage_kept: timedelta | None) -> Sequence[Step]:
+def _storage(ledger: Account, stands: Standing, now: datetime, storage_kept: timedelta | None) -> Sequence[Step]:
     if storage_kept is None:
         return []
     if ledger.storage_kept_until is None and retention.stored(ledger):  # suspended before there was such a time
@@ -152,12 +214,13 @@ def _storage(ledger: Ledger, stands: Standing, now: datetime, storage_kept: time
     return retention.steps(ledger, now, REASON)
 
 
-def warnings(ledger: Ledger, now: datetime) -> Sequence[Step]:
+def warnings(ledger: Account, now: datetime) -> Sequence[Step]:
     """As `steps`, for who pays afterwards: nothing is stopped."""
-    return _alerts(ledger, standing(ledger, now, prepaid=False))
+    between = bounds(ledger, now, prepaid=False)
+    return _said(lambda stands: _alerts(ledger, stands), between, lambda: standing(ledger, now, prepaid=False))
 
 
-def _alerts(ledger: Ledger, stands: Standing) -> Sequence[Step]:
+def _alerts(ledger: Account, stands: Standing) -> Sequence[Step]:
     said: list[Step] = []
     threshold = ledger.alerts.low_usd_micros
     if stands.posted_usd_micros >= threshold:
@@ -176,7 +239,7 @@ def _alerts(ledger: Ledger, stands: Standing) -> Sequence[Step]:
     return said
 
 
-def _low(ledger: Ledger, stands: Standing, reason: LowReason, threshold: int) -> BalanceLow:
+def _low(ledger: Account, stands: Standing, reason: LowReason, threshold: int) -> BalanceLow:
     return BalanceLow(
         account_id=ledger.account_id,
         reason=reason,
@@ -188,7 +251,7 @@ def _low(ledger: Ledger, stands: Standing, reason: LowReason, threshold: int) ->
 
 
 def _stage(
-    ledger: Ledger, stands: Standing, now: datetime, is_refilled: bool, started: Collection[str] | None
+    ledger: Account, stands: Standing, now: datetime, is_refilled: bool, started: Collection[str] | None
 ) -> Sequence[Step]:
     is_covered = stands.posted_usd_micros >= stands.wanted_usd_micros and stands.posted_usd_micros > 0
     runway_s = stands.runway_s
@@ -209,7 +272,7 @@ def _stage(
     return [_suspended(ledger, stands, now, named)] if named or ledger.stage == "grace" else []
 
 
-def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRestored:
+def _restored(ledger: Account, stands: Standing, is_refilled: bool) -> BalanceRestored:
     return BalanceRestored(
         account_id=ledger.account_id,
         reason="credits_added" if is_refilled else "less_is_running",
@@ -217,7 +280,7 @@ def _restored(ledger: Ledger, stands: Standing, is_refilled: bool) -> BalanceRes
     )
 
 
-def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, now: datetime, grace_s: int) -> BalanceExhausted:
+def _exhausted(ledger: Account, stands: Standing, runway_s: int, now: datetime, grace_s: int) -> BalanceExhausted:
     """Said by a tick or by whatever else took the money: the next tick is due as if a tick had said it."""
     return BalanceExhausted(
         account_id=ledger.account_id,
@@ -230,12 +293,12 @@ def _exhausted(ledger: Ledger, stands: Standing, runway_s: int, now: datetime, g
     )
 
 
-def running(ledger: Ledger) -> set[str]:
+def running(ledger: Account) -> set[str]:
     """Instances of which a machine costs money now."""
     return {meter.instance_id for meter in ledger.meters.values() if meter.line != "volume" and rate_of(meter)}
 
 
-def _suspended(ledger: Ledger, stands: Standing, now: datetime, instance_ids: Collection[str]) -> BalanceSuspended:
+def _suspended(ledger: Account, stands: Standing, now: datetime, instance_ids: Collection[str]) -> BalanceSuspended:
     wait_s = TICK_SOON_S
     if stands.posted_usd_micros > 0 and stands.runway_s is not None:
         wait_s = min(wait_s, stands.runway_s + JUST_AFTER_S)
@@ -248,7 +311,7 @@ def _suspended(ledger: Ledger, stands: Standing, now: datetime, instance_ids: Co
     )
 
 
-def _top_up(ledger: Ledger, stands: Standing, now: datetime) -> Sequence[Step]:
+def _top_up(ledger: Account, stands: Standing, now: datetime) -> Sequence[Step]:
     """One at a time, after a refusal or a refill not at once again, and no more on a day than the customer allows."""
     wish = ledger.alerts.auto_top_up
     is_waiting = ledger.top_up_id or (ledger.top_up_after is not None and now < ledger.top_up_after)

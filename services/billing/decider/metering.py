@@ -128,6 +128,12 @@ def is_live(meter: Meter, charged_until: datetime) -> bool:
     return last > charged_until and (meter.paid_until is None or last > meter.paid_until)
 
 
+def has_run_evenly(meter: Meter, charged_until: datetime) -> bool:
+    """Whether nothing but its present rate has run since it was paid last."""
+    boundaries = meter.boundaries
+    return len(boundaries) == 1 or _first_after(boundaries, paid_until(meter, charged_until)) == len(boundaries) - 1
+
+
 def paid_until(meter: Meter, charged_until: datetime) -> datetime:
     return charged_until if meter.paid_until is None else max(meter.paid_until, charged_until)
 

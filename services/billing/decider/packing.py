@@ -13,6 +13,7 @@ import msgspec
 
 from proto.billing.events import BroughtForward
 from proto.billing.ledger import Ledger
+from services.billing.decider.state import Account, added_up, ledger_of
 
 PLAIN_BYTES_MAX = 128 * 1024  # about 500 meters: until then the log can be read by eye
 UNPACKED_BYTES_MAX = 16 * 1024 * 1024  # many times what METERS_MAX comes to: more is not ours
@@ -24,7 +25,8 @@ class NotALedger(Exception):
     """A packed account that is no such thing: a bug, and never folded."""
 
 
-def pack(ledger: Ledger) -> BroughtForward:
+def pack(account: Account) -> BroughtForward:
+    ledger = ledger_of(account)
     plain = msgspec.json.encode(ledger)
     if len(plain) <= PLAIN_BYTES_MAX:
         return BroughtForward(ledger=ledger)
@@ -33,12 +35,12 @@ def pack(ledger: Ledger) -> BroughtForward:
     )
 
 
-def unpack(event: BroughtForward) -> Ledger:
+def unpack(event: BroughtForward) -> Account:
     """Raises NotALedger."""
     if not event.packed:
-        return event.ledger
+        return added_up(event.ledger)
     inflate = zlib.decompressobj()
     plain = inflate.decompress(b64decode(event.packed), UNPACKED_BYTES_MAX)
     if inflate.unconsumed_tail or not inflate.eof:
         raise NotALedger(f"{event.ledger.account_id}: over {UNPACKED_BYTES_MAX} bytes, or cut off")
-    return _decoder.decode(plain)
+    return added_up(_decoder.decode(plain))

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from libs.refusal import Refused
 from proto.base import Command
 from proto.billing.commands import AddCredits, NoteEnd, NoteRate, OpenAccount, PlaceHold, Tick
-from proto.billing.ledger import Ledger
 from proto.billing.words import Line
 from services.billing.decider.account import ACCOUNT
+from services.billing.decider.ladder import bounds, standing
+from services.billing.decider.state import Account, added_up, ledger_of
 
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 ACCOUNT_ID = "acct_7"
@@ -64,9 +65,9 @@ def hold(micros: int, instance_id: str = "inst_a", seconds: float = 0) -> PlaceH
     return PlaceHold(now=at(seconds), account_id=ACCOUNT_ID, instance_id=instance_id, usd_micros=micros)
 
 
-def run(commands: Iterable[Command], ledger: Ledger | None = None) -> Ledger:
+def run(commands: Iterable[Command], ledger: Account | None = None) -> Account:
     """Carry out wishes, whatever they are refused, and check the ledger after every fact."""
-    state = ledger or Ledger()
+    state = ledger or Account()
     for command in commands:
         try:
             events = ACCOUNT.decide(state, command)
@@ -78,8 +79,17 @@ def run(commands: Iterable[Command], ledger: Ledger | None = None) -> Ledger:
     return state
 
 
-def check(ledger: Ledger) -> None:
-    """Double entry: totals sum to zero, and the grants are what the customer's accounts say."""
+def check(ledger: Account) -> None:
+    """Double entry: totals sum to zero, and the grants are what the customer's accounts say. What was added up step by
+    step is what a look at everything finds, and bounds what the account comes to."""
+    assert ledger == added_up(ledger_of(ledger))
+    for later_s in (0, 1, 59.5, 600, 100_000):
+        now = (ledger.charged_until or NOW) + timedelta(seconds=later_s)
+        for prepaid in (True, False):
+            worst, best = bounds(ledger, now, prepaid=prepaid)
+            exact = standing(ledger, now, prepaid=prepaid)
+            assert worst.posted_usd_micros <= exact.posted_usd_micros <= best.posted_usd_micros
+            assert worst.wanted_usd_micros == exact.wanted_usd_micros == best.wanted_usd_micros
     assert sum(ledger.totals.values()) == 0, ledger.totals
     left = sum(grant.left_usd_micros for grant in ledger.grants)
     credit = ledger.totals.get("credits:paid", 0) + ledger.totals.get("credits:bonus", 0)
@@ -88,5 +98,5 @@ def check(ledger: Ledger) -> None:
     assert ledger.totals.get("owed", 0) <= 0
 
 
-def revenue(ledger: Ledger, line: Line = "gpu") -> int:
+def revenue(ledger: Account, line: Line = "gpu") -> int:
     return ledger.totals.get(f"revenue:{line}", 0)  # type: ignore[call-overload]

@@ -36,10 +36,10 @@ from proto.billing.events import (
     TopUpWanted,
     UsageCharged,
 )
-from proto.billing.ledger import Ledger
 from proto.billing.words import AlertSettings, AutoTopUp
 from services.billing.decider.account import ACCOUNT, account
 from services.billing.decider.ladder import HOLD_S, standing
+from services.billing.decider.state import Account
 from tests.spec.billing.ledgers import (
     ACCOUNT_ID,
     GPU_PRICE,
@@ -135,7 +135,7 @@ def test_a_bonus_expires_into_breakage_and_money_does_not():
 
 
 def test_welcome_credit_comes_once_with_whatever_comes_first():
-    assert kinds(ACCOUNT.decide(Ledger(), welcome(5))) == [LedgerOpened, CreditsGranted]
+    assert kinds(ACCOUNT.decide(Account(), welcome(5))) == [LedgerOpened, CreditsGranted]
     assert not ACCOUNT.decide(run([welcome(5)]), welcome(5))
     late = run([rate(0, GPU_PRICE), welcome(5)])
     assert late.posted_usd_micros == 5 * USD
@@ -154,7 +154,7 @@ def test_an_adjustment_is_an_entry_of_its_own():
 
 def test_a_hold_needs_money_that_nothing_else_has():
     ledger = run([welcome(1), hold(700_000, "inst_a")])
-    spec(ACCOUNT).given(*ACCOUNT.decide(Ledger(), welcome(1))).when(hold(700_000, "inst_a")).then_kinds(
+    spec(ACCOUNT).given(*ACCOUNT.decide(Account(), welcome(1))).when(hold(700_000, "inst_a")).then_kinds(
         HoldPlaced
     ).when(hold(700_000, "inst_b")).refused(
         "INSUFFICIENT_BALANCE", needed_usd_micros=700_000, available_usd_micros=300_000
@@ -169,7 +169,7 @@ def test_a_hold_sees_what_has_run_since_the_last_tick():
     assert kinds(spec_ledger)[0] is HoldPlaced
     free = USD - GPU_PRICE - TEN_MINUTES
     assert kinds(ACCOUNT.decide(ledger, hold(free, "inst_b", seconds=HOUR)))[0] is HoldPlaced
-    after = spec(ACCOUNT).given(*ACCOUNT.decide(Ledger(), welcome(1)))
+    after = spec(ACCOUNT).given(*ACCOUNT.decide(Account(), welcome(1)))
     after.when(rate(0, GPU_PRICE)).then_kinds(MeterChanged, BalanceLow).when(
         hold(free + 1, "inst_b", seconds=HOUR)
     ).refused("INSUFFICIENT_BALANCE", available_usd_micros=free)
@@ -303,7 +303,7 @@ def test_what_ran_before_money_moved_is_charged_before():
 
 
 def test_who_pays_afterwards_owes_and_debts_are_paid_first():
-    ledger = Ledger()
+    ledger = Account()
     wishes = [welcome(1), rate(0, USD), tick(2 * HOUR), rate(2 * HOUR, 0), bought(10, seconds=2 * HOUR + 1)]
     owed: list[int] = []
     for wish in wishes:

@@ -8,13 +8,12 @@ from libs.eventlog.memory import MemoryLog
 from libs.ids import SystemIds
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import EventDecoder, decode_commit
-from proto.billing.ledger import Ledger
-from services.billing.decider.account import ACCOUNT, BROUGHT_FORWARD_EVERY
+from services.billing.decider.account import ACCOUNT, BROUGHT_FORWARD_EVERY_MIN
 from services.billing.rooms import SERVICE
 from tests.spec.billing.ledgers import ACCOUNT_ID, GPU_PRICE, bought, rate, tick
 
 SUBJECT = f"evt.billing.account.{ACCOUNT_ID}"
-TICKS = 3 * BROUGHT_FORWARD_EVERY
+TICKS = 3 * BROUGHT_FORWARD_EVERY_MIN
 
 
 class Counting(MemoryLog):
@@ -41,10 +40,10 @@ async def test_a_long_life_loads_as_fast_as_a_short_one_and_as_the_same_account(
         await ledgers.execute(tick(number * 60))
     log.read_messages = 0
     loaded = await over(log).state("account", ACCOUNT_ID)
-    assert 0 < log.read_messages <= BROUGHT_FORWARD_EVERY + 1
+    assert 0 < log.read_messages <= BROUGHT_FORWARD_EVERY_MIN + 1
     stored = await log.read("EVT_BILLING", SUBJECT)
     decoder = EventDecoder(ACCOUNT.events)
-    folded = Ledger()
+    folded = ACCOUNT.initial
     facts = [decoder.decode(raw) for message in stored for raw in decode_commit(message.data).events]
     for fact in facts:
         if type(fact) is not ACCOUNT.whole:

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from libs.money import cost_micros
 from proto.billing.commands import AddCredits, AdjustLedger, NoteEnd, NoteRate
 from proto.billing.events import MeterChanged, UsageCharged
-from proto.billing.ledger import Ledger
 from proto.billing.words import LINES
 from services.billing.decider.account import ACCOUNT
 from services.billing.decider.charging import LINES_PER_COMMIT_MAX
 from services.billing.decider.ladder import standing
+from services.billing.decider.state import Account
 from tests.spec.billing.ledgers import GPU_PRICE, at, bought, end, hold, rate, revenue, run, tick
 
 HOUR = 3_600
@@ -53,7 +53,7 @@ facts = st.lists(
 )  # fmt: skip
 
 
-def settled(ledger: Ledger) -> tuple[object, ...]:
+def settled(ledger: Account) -> tuple[object, ...]:
     """What the customer is left with, once everything up to a common instant is charged."""
     totals = {account: micros for account, micros in ledger.totals.items() if micros}
     return totals, sorted(ledger.grants, key=lambda grant: grant.grant_id)
@@ -88,7 +88,7 @@ moments = st.one_of(
 def test_whatever_happens_usage_never_takes_a_prepaid_balance_below_zero(story: list[list[Any]], looks: list[int]):
     """Late facts and late ticks included, and at any instant between two ticks: available is never negative. What is
     bought is in the balance to the micro-unit, whatever ran before."""
-    ledger = Ledger()
+    ledger = Account()
     for wish in (wish for wishes in story for wish in wishes):
         before = standing(ledger, wish.now).posted_usd_micros
         is_new = isinstance(wish, AddCredits) and wish.credit_id not in ledger.credit_ids

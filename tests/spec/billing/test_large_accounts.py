@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -9,13 +11,15 @@ from msgspec.structs import replace
 from libs.money import cost_micros
 from libs.refusal import Refused
 from libs.runtime.codec import encode_commit
-from proto.base import COMMIT_BYTES_MAX, Event
+from proto.base import COMMIT_BYTES_MAX, Command, Event
 from proto.billing.events import BroughtForward
-from proto.billing.ledger import Boundary, Ledger, Meter
-from services.billing.decider.account import ACCOUNT, BROUGHT_FORWARD_EVERY, RUNNING_MAX
+from proto.billing.ledger import Boundary, Meter
+from services.billing.decider.account import ACCOUNT, RUNNING_MAX
 from services.billing.decider.charging import METERS_MAX
+from services.billing.decider.folding import PRUNE_SHARE
 from services.billing.decider.metering import CROWDED_METERS
 from services.billing.decider.packing import NotALedger, pack, unpack
+from services.billing.decider.state import Account, added_up
 from tests.spec.billing.ledgers import GPU_PRICE, at, bought, end, hold, rate, revenue, run, tick
 
 HOUR = 3_600
@@ -31,7 +35,7 @@ def runs(number: int) -> Boundary:
     return Boundary(at(number % 60), GPU_PRICE, f"mach{name(number)}")
 
 
-def with_meters(count: int) -> Ledger:
+def with_meters(count: int) -> Account:
     meters = {
         name(number): Meter(
             name(number),
@@ -42,7 +46,7 @@ def with_meters(count: int) -> Ledger:
         )
         for number in range(count)
     }
-    return replace(RICH, meters=meters, charged_until=at(60), newest_fact_at=at(60))
+    return added_up(replace(RICH, meters=meters, charged_until=at(60), newest_fact_at=at(60)))
 
 
 def commit_bytes(events: list[Event]) -> int:
@@ -51,11 +55,11 @@ def commit_bytes(events: list[Event]) -> int:
 
 def test_the_end_of_a_day_with_all_that_may_run_fits_a_commit_with_the_whole_account():
     """14:00 UTC is the end of the stories' day."""
-    for weight in (0, BROUGHT_FORWARD_EVERY):
+    for weight in (0, METERS_MAX):
         full = replace(with_meters(METERS_MAX), weight=weight)
         events = list(ACCOUNT.decide(full, tick(14 * HOUR)))
         assert commit_bytes(events) < COMMIT_BYTES_MAX
-    half = replace(with_meters(RUNNING_MAX), weight=BROUGHT_FORWARD_EVERY)
+    half = replace(with_meters(RUNNING_MAX), weight=RUNNING_MAX)
     events = list(ACCOUNT.decide(half, tick(HOUR)))
     assert isinstance(events[0], BroughtForward)
     assert commit_bytes(events) < COMMIT_BYTES_MAX
@@ -66,7 +70,7 @@ def test_an_account_is_packed_when_it_is_large_and_comes_back_as_it_was():
     assert not pack(small).packed
     for ledger in (small, large):
         read_back = msgspec.json.decode(msgspec.json.encode(pack(ledger)), type=BroughtForward)
-        assert ACCOUNT.evolve(Ledger(), read_back) == ledger
+        assert ACCOUNT.evolve(Account(), read_back) == ledger
     with pytest.raises(NotALedger):
         unpack(replace(pack(large), packed=pack(large).packed[:-8]))
 
@@ -86,11 +90,38 @@ def test_where_thousands_come_and_go_what_has_ended_is_forgotten_within_the_hour
         key: replace(meter, boundaries=(*meter.boundaries, Boundary(at(100), 0)))
         for key, meter in with_meters(CROWDED_METERS + 1).meters.items()
     }
-    ledger = replace(RICH, meters=ended, charged_until=at(200), newest_fact_at=at(200))
-    ledger = run([rate(2 * HOUR + n, GPU_PRICE, instance_id=f"inst_{n}") for n in range(32)], ledger)
-    assert len(ledger.meters) <= 32 + 16
+    ledger = added_up(replace(RICH, meters=ended, charged_until=at(200), newest_fact_at=at(200)))
+    starts = CROWDED_METERS // PRUNE_SHARE + 16  # facts that pay for a look at all that have ended, and at themselves
+    ledger = run([rate(2 * HOUR + n, GPU_PRICE, instance_id=f"inst_{n}") for n in range(starts)], ledger)
+    assert len(ledger.meters) <= starts
     assert ledger.forgotten_until is not None
     again = [rate(number % 60, GPU_PRICE, instance_id=name(number), now=3 * HOUR) for number in range(50)]
-    stops = [rate(3 * HOUR, 0, instance_id=f"inst_{n}") for n in range(32)]
+    stops = [rate(3 * HOUR, 0, instance_id=f"inst_{n}") for n in range(starts)]
     ledger = run([*again, *stops, *again, tick(4 * HOUR)], ledger)
-    assert revenue(ledger) == sum(cost_micros(HOUR - n, GPU_PRICE) for n in range(32))
+    assert revenue(ledger) == sum(cost_micros(HOUR - n, GPU_PRICE) for n in range(starts))
+
+
+def calls_of(ledger: Account, wish: Command) -> int:
+    """How many calls it takes to decide and fold, on any machine. A copy of a dict is none."""
+    calls = 0
+
+    def count(_frame: object, what: str, _argument: object) -> None:
+        nonlocal calls
+        calls += what == "call"
+
+    sys.setprofile(count)
+    try:
+        for event in ACCOUNT.decide(ledger, wish):
+            ledger = ACCOUNT.evolve(ledger, event)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_a_wish_takes_as_many_steps_whether_ten_things_run_or_thousands():
+    started = rate(61, GPU_PRICE, instance_id="inst_more")
+    wishes = [hold(1, "inst_more", seconds=61), started, rate(90, 0, instance_id=name(1)), end(90, name(2))]
+    few, many = (run([tick(60.5)], with_meters(count)) for count in (10, 3_000))
+    assert many.stage == "ok"
+    for wish in wishes:
+        assert calls_of(many, wish) == calls_of(few, wish) > 0

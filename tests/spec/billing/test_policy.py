@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from proto.base import Event, Heard
 from proto.billing.commands import NoteRate
-from proto.billing.ledger import Ledger
 from proto.instance.events import (
     InstanceDeleted,
     InstanceHibernated,
@@ -26,6 +25,7 @@ from proto.instance.events import (
 )
 from proto.instance.return_events import HandedOver
 from proto.warmpool.events import StandbyReleased
+from services.billing.decider.state import Account
 from services.billing.policy import react
 from tests.spec.billing.ledgers import ACCOUNT_ID, GPU_PRICE, at, bought, revenue, run, tick
 
@@ -70,11 +70,11 @@ def heard(event: Event, when: datetime) -> Heard:
     return Heard(event, "cmt_1.0", "inst_a", when, "PUB", 1)
 
 
-def ledger(*said: tuple[float, Event], until: float) -> Ledger:
+def ledger(*said: tuple[float, Event], until: float) -> Account:
     return run([bought(100), *wishes(said), tick(until)])
 
 
-def lines(found: Ledger) -> tuple[int, int, int, int]:
+def lines(found: Account) -> tuple[int, int, int, int]:
     """What was charged for GPU, CPU standby, volume and warm pool."""
     return revenue(found), revenue(found, "cpu_standby"), revenue(found, "volume"), revenue(found, "warm_pool")
 

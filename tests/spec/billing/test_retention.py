@@ -15,8 +15,8 @@ from proto.billing.events import (
     BalanceSuspended,
     UsageCharged,
 )
-from proto.billing.ledger import Ledger
 from services.billing.decider.account import ACCOUNT, account
+from services.billing.decider.state import Account
 from tests.spec.billing.ledgers import ACCOUNT_ID, USD, at, bought, end, rate, run, tick, welcome
 
 DAY = 86_400
@@ -26,11 +26,11 @@ ASLEEP = [welcome(1), rate(0, USD // 240, meter_id="inst_a.files", line="volume"
 EMPTY_S = 10 * DAY
 
 
-def said(ledger: Ledger, seconds: float) -> Sequence[Event]:
+def said(ledger: Account, seconds: float) -> Sequence[Event]:
     return [event for event in ACCOUNT.decide(ledger, tick(seconds)) if not isinstance(event, UsageCharged)]
 
 
-def emptied() -> Ledger:
+def emptied() -> Account:
     """Suspended, by ticks as they come."""
     return run([*ASLEEP, *(tick(EMPTY_S - left_s) for left_s in range(1_200, -60, -60))])
 
