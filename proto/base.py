@@ -38,6 +38,8 @@ class Command(Struct, frozen=True, tag_field="type", omit_defaults=True):
     """A wish, addressed to one aggregate of one service. Deciding it twice must equal deciding it once.
 
     `now` is the instant at which the wish was uttered: deciders have no clock of their own.
+    `request_id`: for wishes that mean another thing once something else has happened ("start", "set this to that").
+    One that carries it takes effect once, however late it comes again (docs/adr/0021); empty: its own ids see to that.
     Every subclass names its `service` and `aggregate` kind and says which field is the aggregate id.
     """
 
@@ -45,6 +47,7 @@ class Command(Struct, frozen=True, tag_field="type", omit_defaults=True):
     aggregate: ClassVar[str]
 
     now: datetime
+    request_id: str = ""
 
     @property
     def aggregate_id(self) -> str:
@@ -67,10 +70,12 @@ class Signal(Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One stored message of a private stream: 1..N events of one aggregate, written at once.
+    """One stored message of a private stream: events of one aggregate, written at once.
 
     `version` counts the aggregate's events before this commit. `cause` is the id of the event or
     request that led here; `correlation` is shared by everything one outside request set in motion.
+    `heeded`: the `request_id` of each wish that is done with this commit. One that needed nothing to happen is
+    remembered by a commit without events. A commit that `is_whole` repeats those of the commits before it.
     `whole_seq`: sequence of the aggregate's newest earlier commit that begins with its whole state (0: none), where
     folding may begin; such a commit says `is_whole`.
     """
@@ -84,6 +89,7 @@ class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
     trace: str = ""
     whole_seq: int = 0
     is_whole: bool = False
+    heeded: tuple[str, ...] = ()
 
 
 class Heard(Struct, frozen=True, gc=False):

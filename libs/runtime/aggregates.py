@@ -10,6 +10,8 @@ Ground rules (design 3):
 - An unknown outcome is settled by looking for our own commit id in the subject's tail. Publishing again is safe: the
   first message, should it still arrive, and the second carry the same expectation, so at most one of them is stored.
 - Commands of one aggregate queue up inside the process; across replicas the expectation decides.
+- A wish that carries a `request_id` is decided once: its id stands in the commit it led to, and is remembered with the
+  folded state (docs/adr/0021). Deciders need not know of it.
 """
 
 from __future__ import annotations
@@ -35,10 +37,8 @@ DECIDE_TRIES_MAX = (
 CACHE_ENTRIES_MAX = 50_000  # about 2 KB each with its state: 100 MB at the very most
 CONTENDED_PAUSE_S = 0.003  # the other write is in flight; it lands within a flush or two
 UNKNOWN_PAUSE_S = 0.05  # the connection is coming back; reading sooner would fail as well
-
-
-# What a wish (or several) comes to on a state; raises Refused. May be asked again on a newer state.
-Decide: TypeAlias = Callable[[Any], Sequence[Event]]
+# Per aggregate, newest last, 40 bytes each: a caller who asks again does so before he has wished 64 other things.
+HEEDED_REMEMBERED_MAX = 64
 
 
 class TooContended(Transient):
@@ -53,8 +53,20 @@ class _Folded:
     seq: int = 0
     version: int = 0
     whole_seq: int = 0  # of the newest commit that begins with the whole state
+    heeded: tuple[str, ...] = ()  # request ids, newest last
     users: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class _Decided(NamedTuple):
+    """What wishes come to: facts, and the request ids of those that are done with them."""
+
+    events: Sequence[Event]
+    heeded: tuple[str, ...]
+
+
+# What a wish (or several) comes to on what was folded; raises Refused. May be asked again on a newer state.
+Decide: TypeAlias = Callable[[_Folded], _Decided]
 
 
 @dataclass
@@ -94,8 +106,16 @@ class Aggregates:
         Raises Refused, or Transient when the log is unwell.
         """
         kind = self._kinds[command.aggregate]
+
+        def decide(folded: _Folded) -> _Decided:
+            refusals: list[tuple[Command, Refused]] = []
+            decided = _decide(kind, folded, [command], refusals)
+            if refusals:
+                raise refusals[0][1]
+            return decided
+
         origin = {"cause": cause, "correlation": correlation, "trace": trace}
-        return await self._execute(kind, command.aggregate_id, lambda state: kind.decide(state, command), origin)
+        return await self._execute(kind, command.aggregate_id, decide, origin)
 
     async def execute_together(
         self, commands: Sequence[Command], *, cause: str = "", correlation: str = "", trace: str = ""
@@ -106,23 +126,10 @@ class Aggregates:
         """
         kind = self._kinds[commands[0].aggregate]
         refusals: list[tuple[Command, Refused]] = []
-
-        def decide(state: Any) -> Sequence[Event]:
-            refusals.clear()
-            said: list[Event] = []
-            for command in commands:
-                try:
-                    events = kind.decide(state, command)
-                except Refused as refused:
-                    refusals.append((command, refused))
-                    continue
-                for event in events:
-                    state = kind.evolve(state, event)
-                said += events
-            return said
-
         origin = {"cause": cause, "correlation": correlation, "trace": trace}
-        await self._execute(kind, commands[0].aggregate_id, decide, origin)
+        await self._execute(
+            kind, commands[0].aggregate_id, lambda folded: _decide(kind, folded, commands, refusals), origin
+        )
         return refusals
 
     async def _execute(self, kind: Aggregate, aggregate_id: str, decide: Decide, origin: dict[str, str]) -> Position:
@@ -155,14 +162,14 @@ class Aggregates:
         attempt = _Attempt(origin)
         for _ in range(DECIDE_TRIES_MAX):
             try:
-                events = decide(folded.state)
+                decided = decide(folded)
             except Refused:
                 if fresh or not (await self._catch_up(kind, aggregate_id, folded)).moved:
                     raise
                 fresh = True
                 continue
-            if events:
-                position = await self._append(kind, aggregate_id, folded, events, attempt)
+            if decided.events or decided.heeded:
+                position = await self._append(kind, aggregate_id, folded, decided, attempt)
                 if position is not None:
                     return position
             elif fresh or not (await self._catch_up(kind, aggregate_id, folded)).moved:
@@ -175,13 +182,16 @@ class Aggregates:
         kind: Aggregate,
         aggregate_id: str,
         folded: _Folded,
-        events: Sequence[Event],
+        decided: _Decided,
         attempt: _Attempt,
     ) -> Position | None:
         """One attempt. None: not stored, but the state may have moved, so decide again."""
         commit_id = self._ids.fresh("cmt")
         attempt.commit_ids.add(commit_id)
-        is_whole = kind.whole is not None and isinstance(events[0], kind.whole)
+        events, heeded = decided
+        is_whole = kind.whole is not None and bool(events) and isinstance(events[0], kind.whole)
+        if is_whole:
+            heeded = _remembered(folded.heeded, heeded)
         data = encode_commit(
             commit_id,
             folded.version,
@@ -189,6 +199,7 @@ class Aggregates:
             events,
             whole_seq=folded.whole_seq,
             is_whole=is_whole,
+            heeded=heeded,
             **attempt.origin,
         )
         subject = subject_of(self._service, kind.kind, aggregate_id)
@@ -204,7 +215,7 @@ class Aggregates:
         else:
             if self._append_seconds is not None:
                 self._append_seconds.observe(self._clock.monotonic_s() - started_s, (kind.kind,))
-            self._fold(kind, folded, events, seq)
+            self._fold(kind, folded, decided, seq)
             folded.whole_seq = seq if is_whole else folded.whole_seq
             return Position(self._stream, seq)
         mine = (await self._catch_up(kind, aggregate_id, folded, looking_for=attempt.commit_ids)).mine
@@ -222,7 +233,8 @@ class Aggregates:
             decoder = self._decoders[kind.kind]
             if folded.seq == 0:
                 folded.version = commit.version
-            self._fold(kind, folded, [decoder.decode(raw) for raw in commit.events], stored.seq)
+            events = [decoder.decode(raw) for raw in commit.events]
+            self._fold(kind, folded, _Decided(events, commit.heeded), stored.seq)
             folded.whole_seq = stored.seq if commit.is_whole else commit.whole_seq
             mine = stored.seq if commit.id in looking_for else mine
         return _Caught(folded.seq != before, mine)
@@ -236,10 +248,11 @@ class Aggregates:
         return max(0, (newest.seq if commit.is_whole else commit.whole_seq) - 1)
 
     @staticmethod
-    def _fold(kind: Aggregate, folded: _Folded, events: Sequence[Event], seq: int) -> None:
-        for event in events:
+    def _fold(kind: Aggregate, folded: _Folded, decided: _Decided, seq: int) -> None:
+        for event in decided.events:
             folded.state = kind.evolve(folded.state, event)
-        folded.version += len(events)
+        folded.heeded = _remembered(folded.heeded, decided.heeded)
+        folded.version += len(decided.events)
         folded.seq = seq
 
     def _entry(self, kind: Aggregate, aggregate_id: str) -> _Folded:
@@ -258,3 +271,35 @@ class Aggregates:
             if folded.users == 0:
                 del self._cache[key]
                 return
+
+
+def _decide(
+    kind: Aggregate, folded: _Folded, commands: Sequence[Command], refusals: list[tuple[Command, Refused]]
+) -> _Decided:
+    """What wishes come to, each on what the ones before it left. Those that are refused go into `refusals`: they are
+    not done, and may be granted when they come again."""
+    refusals.clear()
+    said, heeded = list[Event](), list[str]()
+    state, events = folded.state, list[Event]()
+    for command in commands:
+        if command.request_id and (command.request_id in folded.heeded or command.request_id in heeded):
+            continue
+        for event in events:
+            state = kind.evolve(state, event)
+        try:
+            events = list(kind.decide(state, command))
+        except Refused as refused:
+            refusals.append((command, refused))
+            events = []
+            continue
+        said += events
+        if command.request_id:
+            heeded.append(command.request_id)
+    return _Decided(said, tuple(heeded))
+
+
+def _remembered(before: tuple[str, ...], heeded: tuple[str, ...]) -> tuple[str, ...]:
+    """A whole commit names again what was named before it."""
+    if not heeded:
+        return before
+    return (*(each for each in before if each not in heeded), *heeded)[-HEEDED_REMEMBERED_MAX:]

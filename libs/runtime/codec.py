@@ -42,13 +42,23 @@ def encode_commit(
     *,
     whole_seq: int = 0,
     is_whole: bool = False,
+    heeded: tuple[str, ...] = (),
     **origin: str,
 ) -> bytes:
     """One message. `origin` is cause, correlation and trace. Raises ValueError over the named limits."""
     if len(events) > EVENTS_PER_COMMIT_MAX:
         raise ValueError(f"{len(events)} events in one commit, the limit is {EVENTS_PER_COMMIT_MAX}")
     raws = [msgspec.Raw(_encoder.encode(event)) for event in events]
-    commit = Commit(id=commit_id, version=version, at=at, events=raws, whole_seq=whole_seq, is_whole=is_whole, **origin)
+    commit = Commit(
+        id=commit_id,
+        version=version,
+        at=at,
+        events=raws,
+        whole_seq=whole_seq,
+        is_whole=is_whole,
+        heeded=heeded,
+        **origin,
+    )
     data = _encoder.encode(commit)
     if len(data) > COMMIT_BYTES_MAX:
         raise ValueError(f"commit of {len(data)} bytes, the limit is {COMMIT_BYTES_MAX}")

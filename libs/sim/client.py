@@ -33,7 +33,7 @@ class Client:
     async def wish(self, command: Command, *, account_id: str = "") -> Reply:
         """Send until answered, each time as the same request. Raises Refused."""
         self._count += 1
-        request_id = f"req_{self.name}_{self._count}"
+        request_id = command.request_id or f"req_{self.name}_{self._count}"
         reply = await self._until_answered(command, request_id, account_id)
         assert reply.position is not None, f"{command!r} was answered without a position: {reply!r}"
         self.acknowledged.append(Acknowledged(request_id, command, reply.position))

@@ -63,13 +63,9 @@ async def versions_have_no_gaps(log: EventLog, service: Service) -> None:
 
 
 async def acknowledged_wishes_are_stored_once(
-    log: EventLog, service: Service, acknowledged: Sequence[Acknowledged], repeatable: tuple[type[Command], ...] = ()
+    log: EventLog, service: Service, acknowledged: Sequence[Acknowledged]
 ) -> None:
-    """What a caller was told is in the log, and no request, however often it was sent, made two commits.
-
-    A late copy of a `repeatable` wish ("start") may take effect again once other facts ("interrupted") have come
-    between: it asks for a state, not for an act. Two commits of it in a row are an error all the same.
-    """
+    """What a caller was told is in the log, and no request, however often and late it was sent, made two commits."""
     stored_by_seq = {stored.seq: stored for stored in await messages(log, stream_of(service.name))}
     causes: defaultdict[str, list[str]] = defaultdict(list)
     for stored in stored_by_seq.values():
@@ -79,13 +75,8 @@ async def acknowledged_wishes_are_stored_once(
         assert stored is not None, f"{wish.request_id} was acknowledged at {wish.position}, where nothing is stored"
         subject = subject_of(service.name, wish.command.aggregate, wish.command.aggregate_id)
         assert stored.subject == subject, f"{wish.request_id} was acknowledged at {wish.position}, but {stored.subject}"
-        made = causes[subject]
-        if isinstance(wish.command, repeatable):
-            made = [cause for cause, before in zip(made, ["", *made], strict=False) if cause == before]
-            assert wish.request_id not in made, f"{wish.request_id} made 2 commits in a row: {wish.command!r}"
-        else:
-            count = made.count(wish.request_id)
-            assert count <= 1, f"{wish.request_id} made {count} commits: {wish.command!r}"
+        count = causes[subject].count(wish.request_id)
+        assert count <= 1, f"{wish.request_id} made {count} commits: {wish.command!r}"
 
 
 async def rows_are_the_fold_of_the_log(

@@ -41,7 +41,6 @@ from libs.sim.loop import VirtualLoop, run_virtual
 from libs.sim.store import SimStore
 from libs.sim.trace import Trace
 from libs.telemetry import Metrics, logger
-from proto.base import Command
 
 # Nothing was written for this long: longer than any pause between two steps of one piece of work in calm weather.
 QUIET_S = 5.0
@@ -137,8 +136,8 @@ class World:
                 return
             assert now_s < give_up_s, f"not at rest {within_s} virtual seconds after the last fault"
 
-    async def check(self, *, repeatable: tuple[type[Command], ...] = ()) -> None:
-        """The invariants of every service; `repeatable` as in `acknowledged_wishes_are_stored_once`."""
+    async def check(self) -> None:
+        """The invariants of every service."""
         seen: set[str] = set()
         acknowledged = [wish for client in self.clients for wish in client.acknowledged]
         for process in self.processes:
@@ -148,7 +147,7 @@ class World:
             seen.add(service.name)
             mine = [wish for wish in acknowledged if wish.command.service == service.name]
             await invariants.versions_have_no_gaps(self.log, service)
-            await invariants.acknowledged_wishes_are_stored_once(self.log, service, mine, repeatable)
+            await invariants.acknowledged_wishes_are_stored_once(self.log, service, mine)
             await invariants.rows_are_the_fold_of_the_log(self.log, service, process.store, process.empty_store())
             await invariants.public_facts_are_told_once(self.log, service)
 

@@ -58,35 +58,6 @@ def every_command_twice_is_once(
     check()
 
 
-def a_wish_with_an_id_is_heeded_once(
-    aggregate: Aggregate, commands: SearchStrategy[Command], *, steps_max: int = STEPS_MAX
-) -> None:
-    """Whatever has happened since, a wish that was accepted under its `request_id` does nothing when it comes again."""
-    steps = st.lists(st.tuples(st.sampled_from(GAPS), commands), min_size=1, max_size=steps_max)
-
-    @settings(max_examples=EXAMPLES_MAX, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(steps)
-    def check(steps: list[tuple[timedelta, Command]]) -> None:
-        state, now = aggregate.initial, START
-        heeded: list[Command] = []
-        for number, (gap, command) in enumerate(steps):
-            now += gap
-            said = msgspec.structs.replace(command, now=now)
-            if "request_id" in said.__struct_fields__:
-                said = msgspec.structs.replace(said, request_id=f"req_{number}")
-            events = _decided(aggregate, state, said)
-            if isinstance(events, Refused):
-                continue
-            state = fold(aggregate, state, events)
-            if "request_id" in said.__struct_fields__:
-                heeded.append(said)
-            for wish in heeded:
-                late = _decided(aggregate, state, msgspec.structs.replace(wish, now=now))
-                assert late == [], f"late repeat of {wish!r} after {said!r}: {late!r}"
-
-    check()
-
-
 def twice_is_once(aggregate: Aggregate, state: Any, command: Command) -> Any:
     """One step of the property: the state after `command`, having checked that a repeat adds nothing."""
     first = _decided(aggregate, state, command)

@@ -76,14 +76,10 @@ class CreateInstance(InstanceCommand, tag="create", frozen=True, kw_only=True):
 
 
 class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
-    """Bring it up again. From stopped: the same machine. From failed or interrupted: a new one (`machine_id`).
-
-    `request_id`, here and in other wishes: heeded once, also when it comes again after much else has happened.
-    """
+    """Bring it up again. From stopped: the same machine. From failed or interrupted: a new one (`machine_id`)."""
 
     account_id: str
     machine_id: str
-    request_id: str = ""
     health_check: HealthCheck | None = None
     webhook_url: str = ""
     offers: tuple[Offer, ...] = ()
@@ -93,7 +89,6 @@ class StartInstance(InstanceCommand, tag="start", frozen=True, kw_only=True):
 class StopInstance(InstanceCommand, tag="stop", frozen=True, kw_only=True):
     account_id: str
     reason: str = "user_request"
-    request_id: str = ""
 
 
 class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=True):
@@ -101,7 +96,6 @@ class HibernateInstance(InstanceCommand, tag="hibernate", frozen=True, kw_only=T
 
     account_id: str
     has_storage: bool = False
-    request_id: str = ""
 
 
 class SuspendInstance(InstanceCommand, tag="suspend", frozen=True, kw_only=True):

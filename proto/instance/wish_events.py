@@ -1,4 +1,4 @@
-"""Private facts about what customers said of an instance that runs, and about wishes that were heeded.
+"""Private facts about what customers said of an instance that runs.
 
 Part of the `instance` aggregate (see `events`, whose union has them).
 """
@@ -11,7 +11,7 @@ from proto.base import Event
 
 
 class InstanceWishHeeded(Event, tag="instance.wish_heeded", kw_only=True, frozen=True):
-    """A customer's wish (`request_id`) has had its effect, or needed none: a late repeat of it does nothing."""
+    """Said by older releases of a wish that was done. Since docs/adr/0021 the commit itself says so, for every wish."""
 
     instance_id: str
     request_id: str

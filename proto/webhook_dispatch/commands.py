@@ -71,12 +71,10 @@ class DeleteEndpoint(EndpointCommand, tag="delete_endpoint", frozen=True, kw_onl
 
 class RequestResend(EndpointCommand, tag="request_resend", frozen=True, kw_only=True):
     delivery_id: str
-    request_id: str
 
 
 class RequestRecovery(EndpointCommand, tag="request_recovery", frozen=True, kw_only=True):
     since: datetime
-    request_id: str
 
 
 class SetDefaultSecret(Command, tag="set_default_secret", frozen=True, kw_only=True):

@@ -168,7 +168,13 @@ def _react_to_copies(heard: Heard) -> Iterator[Command]:
 
 def _chosen(heard: Heard, event: InstanceCreated, protection: Protection) -> UpdateMachineSettings:
     patch = MachinePatch(use_global_settings=False, strategy=as_strategy(protection.strategy))
-    return UpdateMachineSettings(now=heard.at, instance_id=event.instance_id, account_id=event.account_id, patch=patch)
+    return UpdateMachineSettings(
+        now=heard.at,
+        request_id=heard.event_id,
+        instance_id=event.instance_id,
+        account_id=event.account_id,
+        patch=patch,
+    )
 
 
 def _note_cpu(heard: Heard, instance_id: str, account_id: str, machine_id: str, *, is_lost: bool) -> NoteCpuStandby:

@@ -122,10 +122,11 @@ class Call:
         return derive_id("mach", self.account_id, instance_id, self.idempotency_key)
 
     def wish_id(self, verb: str) -> str:
-        """Of a wish whose late repeat must have no effect. Keys are an account's, so what is wished is part of it."""
+        """For the `request_id` of a wish whose late repeat must have no effect. Keys are an account's, so what is
+        wished is part of it: with another body it is another wish."""
         if not self.idempotency_key:
             return self.gateway.ids.fresh("req")
-        return derive_id("req", self.account_id, verb, self.idempotency_key)
+        return derive_id("req", self.account_id, verb, self.idempotency_key, self.request_hash())
 
     def request_hash(self) -> str:
         """Of the body's meaning, not its bytes: key order and blanks do not count. Empty without an Idempotency-Key.

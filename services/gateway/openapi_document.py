@@ -81,8 +81,8 @@ def _operation(route: Route, of: dict[int, Json], components: Json) -> Json:
     parameters = [_path_parameter(name, pattern.pattern) for name, pattern in route.parameters]
     if route.query is not None:
         parameters += _query_parameters(route.query, components)
-    if route.method == "POST":
-        parameters.append(_header("Idempotency-Key", "A repeat with the same key meets its own first result."))
+    if route.method != "GET":
+        parameters.append(_header("Idempotency-Key", "A repeat with the same key is done once."))
     operation: Json = {
         "operationId": _operation_id(route),
         "summary": route.summary,

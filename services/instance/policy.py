@@ -89,6 +89,7 @@ def _react_to_others(heard: Heard) -> Iterator[Command]:
             for instance_id in event.instance_ids:
                 yield SuspendInstance(
                     now=heard.at,
+                    request_id=heard.event_id,
                     instance_id=instance_id,
                     account_id=event.account_id,
                     reason=event.reason,
@@ -143,6 +144,7 @@ def _react_to_rungs(heard: Heard) -> Iterator[Command]:
         case CpuStandbyWanted() as event:
             yield EnableCpuStandby(
                 now=heard.at,
+                request_id=heard.event_id,
                 instance_id=event.instance_id,
                 account_id=event.account_id,
                 sync_interval_s=event.sync_interval_s,

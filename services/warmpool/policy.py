@@ -88,6 +88,7 @@ def react(heard: Heard) -> Iterator[Command]:
         case InstanceCreated(protection=Protection(pool_mode="hot" | "stopped" as mode) as wanted) as event:
             yield ProvisionPool(
                 now=heard.at,
+                request_id=heard.event_id,
                 instance_id=event.instance_id,
                 account_id=event.account_id,
                 mode=mode,

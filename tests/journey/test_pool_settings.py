@@ -66,3 +66,17 @@ def test_changed_settings_reach_a_pool_that_is_there(up: Platform) -> None:
     pool_is(up, instance_id, state="disabled")
     machines_are(up, {primary})
     assert kept["primary_gpu_id"] == primary
+
+
+def test_a_change_that_comes_again_after_another_one_changes_nothing(up: Platform) -> None:
+    instance_id = running_instance(up)["id"]
+    own, account = f"/api/v1/failover/settings/machines/{instance_id}", "/api/v1/failover/settings/global"
+    for path, wish in ((own, {"strategy": "warm_pool"}), (account, {"default_strategy": "cpu_standby"})):
+        first = up.request("PUT", path, wish, headers={"Idempotency-Key": "first"}, key=True)
+        name = next(iter(wish))
+        assert first.json["data"][name] == wish[name]
+        changed = up.request("PUT", path, {name: "all"}, headers={"Idempotency-Key": "second"}, key=True)
+        late = up.request("PUT", path, wish, headers={"Idempotency-Key": "first"}, key=True)
+        assert (late.status, changed.json["data"][name], late.json["data"][name]) == (200, "all", "all")
+        again = up.request("PUT", path, wish, headers={"Idempotency-Key": "third"}, key=True)
+        assert again.json["data"][name] == wish[name]

@@ -148,7 +148,7 @@ def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
 
 
 def _no_care(_store: MemoryStore, *_arguments: Any) -> list[Row]:
-    """Nobody has changed how machines are watched and replaced."""
+    """How often an account wants its machines looked at, and what will do in their place, is not simulated."""
     return []
 
 

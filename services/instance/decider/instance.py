@@ -92,8 +92,6 @@ from services.instance.decider.way_back import NO_WAY_BACK, WayBack
 HIBERNATION = "hibernation"
 # A repeat of a wish that was answered with "no" comes within moments: more are not remembered.
 REFUSALS_REMEMBERED_MAX = 16
-# A late repeat comes within minutes; a customer starts and stops a few times an hour.
-WISHES_REMEMBERED_MAX = 64
 # A claim is repeated within a redelivery; five failovers of at most four rungs are a day's worth.
 RUNGS_REMEMBERED_MAX = 64
 
@@ -135,7 +133,6 @@ class Instance(Struct, frozen=True):
     interrupted_id: str = ""  # the machine whose loss is being answered
     interrupted_by: InterruptionReason | None = None
     sleep: Sleep = Sleep()
-    wishes_heeded: tuple[str, ...] = ()  # newest last
     way_back: WayBack = NO_WAY_BACK
 
     def machine(self, machine_id: str) -> Machine | None:
@@ -218,7 +215,7 @@ def evolve(state: InstanceState, event: InstanceEvent) -> InstanceState:
     if isinstance(event, HIBERNATION_EVENTS):
         return _evolve_sleep(state, event)
     if isinstance(event, InstanceWishHeeded):
-        return replace(state, wishes_heeded=(*state.wishes_heeded, event.request_id)[-WISHES_REMEMBERED_MAX:])
+        return state
     if isinstance(event, _StandbyEvent):
         return _evolve_standby(state, event)
     return _evolve_instance(state, event)

@@ -53,7 +53,7 @@ from proto.instance.commands import (
     WantGpu,
     WishVolume,
 )
-from proto.instance.events import InstanceEvent, InstanceWishHeeded
+from proto.instance.events import InstanceEvent
 from services.instance.decider import (
     cpu_standby,
     gpu_return,
@@ -105,8 +105,12 @@ def decide(state: InstanceState, command: InstanceCommand) -> Sequence[Event]:
 
 def _decide(state: Instance, command: InstanceCommand) -> Sequence[Event]:
     match command:
-        case StartInstance() | StopInstance() | HibernateInstance():
-            return _once(_owned(state, command.account_id), command)
+        case StartInstance():
+            return lifecycle.start(_owned(state, command.account_id), command)
+        case StopInstance():
+            return lifecycle.stop(_owned(state, command.account_id), command)
+        case HibernateInstance():
+            return hibernation.decide(_owned(state, command.account_id), command)
         case SuspendInstance():
             return suspension.decide(_owned(state, command.account_id), command)
         case ExpireInstance():
@@ -176,22 +180,6 @@ def _decide_report(state: Instance, command: MachineReport) -> Sequence[Event]:
             return machines.stopped(state, command)
         case ReportDestroyed():
             return machines.destroyed(state, command)
-
-
-def _once(state: Instance, command: StartInstance | StopInstance | HibernateInstance) -> Sequence[Event]:
-    """What such a wish means depends on the state, so a late repeat would mean another thing: it is known by its id."""
-    if command.request_id in state.wishes_heeded:
-        return []
-    match command:
-        case StartInstance():
-            events = lifecycle.start(state, command)
-        case StopInstance():
-            events = lifecycle.stop(state, command)
-        case HibernateInstance():
-            events = hibernation.decide(state, command)
-    if not command.request_id:
-        return events
-    return [*events, InstanceWishHeeded(instance_id=state.instance_id, request_id=command.request_id)]
 
 
 def _decide_volume(state: Instance, command: ReportVolumeShared | ReportVolumeReleased | WishVolume) -> Sequence[Event]:

@@ -13,7 +13,6 @@ from proto.instance.events import (
     InstanceFailed,
     InstanceReady,
     InstanceStarting,
-    InstanceWishHeeded,
     MachineDestroyRequested,
     MachineFailed,
     MachineLost,
@@ -24,18 +23,15 @@ from proto.instance.words import Offer
 from services.instance.decider import INSTANCE
 from services.instance.decider.instance import InstanceState
 from tests.spec.instance.controls import (
-    ACCOUNT,
     BOOTED,
     CREATE,
     DELETE,
     HEALTHY,
     INSTANCE_ID,
     MACHINE,
-    MACHINE_2,
     NOW,
     OFFER,
     OFFER_2,
-    PREEMPTED,
     RENTED,
     START,
     STOP,
@@ -133,27 +129,3 @@ def test_a_refusal_that_comes_late_changes_nothing(late: tuple[object, ...]) -> 
 
 def test_a_refusal_of_an_earlier_start_is_not_one_of_this_start() -> None:
     spec(INSTANCE).given(*after(*WITH_COPY)).when(replace(REFUSED, requested_at=minutes(-5))).then_nothing()
-
-
-def test_a_stop_repeated_after_a_start_does_not_stop_again() -> None:
-    first = replace(STOP, request_id="req_1")
-    past = (CREATE, RENTED, BOOTED, HEALTHY, first, STOPPED, START, BOOTED, HEALTHY)
-    spec(INSTANCE).given(*after(*past)).when(first).then_nothing()
-    assert said(past, replace(STOP, request_id="req_2")), "another wish is heeded"
-
-
-def test_a_start_of_what_runs_is_heeded_too_and_does_not_start_after_a_loss() -> None:
-    first = replace(START, request_id="req_1")
-    past = (CREATE, RENTED, BOOTED, HEALTHY)
-    heeded = InstanceWishHeeded(instance_id=INSTANCE_ID, request_id="req_1")
-    spec(INSTANCE).given(*after(*past)).when(first).then(heeded)
-    assert said((*past, first, PREEMPTED), first) == []
-    assert said((*past, first, PREEMPTED), replace(first, request_id="req_2", machine_id=MACHINE_2))
-
-
-def test_wishes_of_another_account_stay_refused() -> None:
-    mine = replace(STOP, request_id="req_1")
-    past = (CREATE, RENTED, BOOTED, HEALTHY, mine)
-    theirs = replace(mine, account_id="acct_7")
-    spec(INSTANCE).given(*after(*past)).when(theirs).refused("INSTANCE_NOT_FOUND")
-    assert mine.account_id == ACCOUNT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from libs.ids import derive_id
-from libs.spec.properties import a_wish_with_an_id_is_heeded_once, every_command_twice_is_once
+from libs.spec.properties import every_command_twice_is_once
 from proto.instance.commands import (
     AbandonHibernation,
     CreateInstance,
@@ -364,7 +364,3 @@ def test_every_wish_for_an_instance_twice_is_once() -> None:
         invariant=one_primary_and_no_contract_forgotten,
         steps_max=30,
     )
-
-
-def test_a_wish_for_an_instance_that_comes_again_late_has_no_effect() -> None:
-    a_wish_with_an_id_is_heeded_once(INSTANCE, USUAL | TAKEOVER | REFILLED | ASLEEP | INSTANCE_COMMANDS, steps_max=30)

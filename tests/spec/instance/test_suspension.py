@@ -68,7 +68,7 @@ def test_a_suspended_account_makes_a_wish_of_each_instance_it_names() -> None:
         account_id=ACCOUNT, reason=REASON, balance_usd_micros=30_000, instance_ids=(INSTANCE_ID, "inst_2")
     )
     wishes = list(react(Heard(said, "cmt_1.0", ACCOUNT, NOW, "PUB", 1)))
-    wished = replace(SUSPEND, now=NOW, has_storage=False)
+    wished = replace(SUSPEND, now=NOW, has_storage=False, request_id="cmt_1.0")
     assert wishes == [wished, replace(wished, instance_id="inst_2")]
 
 

@@ -244,7 +244,8 @@ async def set_alerts(call: Call) -> Answer:
     if 0 < top_up.day_usd_micros_max < top_up.amount_usd_micros:
         refuse("auto_top_up_daily_max", "auto_top_up_daily_max must be 0 or at least auto_top_up_amount")
     wanted = AlertSettings(low_usd_micros=_or(body.low_balance_threshold, known.low_usd_micros), auto_top_up=top_up)
-    await call.command(SetAlerts(now=call.now, account_id=call.account_id, alerts=wanted))
+    wish_id = call.wish_id("alerts")
+    await call.command(SetAlerts(now=call.now, request_id=wish_id, account_id=call.account_id, alerts=wanted))
     return ok(alerts(await _account(call)))
 
 

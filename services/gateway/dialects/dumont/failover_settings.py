@@ -94,7 +94,8 @@ async def get_global(call: Call) -> Answer:
 
 
 async def put_global(call: Call) -> Answer:
-    await call.command(UpdateSettings(now=call.now, account_id=call.account_id, patch=call.body))
+    wish_id = call.wish_id("settings")
+    await call.command(UpdateSettings(now=call.now, request_id=wish_id, account_id=call.account_id, patch=call.body))
     call.gateway.protections.forget(call.account_id)
     return await get_global(call)
 
@@ -117,7 +118,13 @@ async def put_machine(call: Call) -> Answer:
 async def delete_machine(call: Call) -> Answer:
     """Back to the account's defaults."""
     await _must_exist(call)
-    await call.command(ForgetMachineSettings(now=call.now, instance_id=call.path["id"], account_id=call.account_id))
+    wish = ForgetMachineSettings(
+        now=call.now,
+        request_id=call.wish_id("forget_settings"),
+        instance_id=call.path["id"],
+        account_id=call.account_id,
+    )
+    await call.command(wish)
     return await _answer(call)
 
 
@@ -148,7 +155,13 @@ async def disable_failover(call: Call) -> Answer:
 
 async def _change(call: Call, patch: MachinePatch) -> Answer:
     await _must_exist(call)
-    wish = UpdateMachineSettings(now=call.now, instance_id=call.path["id"], account_id=call.account_id, patch=patch)
+    wish = UpdateMachineSettings(
+        now=call.now,
+        request_id=call.wish_id(f"machine_settings {patch}"),  # a route may say it without a body
+        instance_id=call.path["id"],
+        account_id=call.account_id,
+        patch=patch,
+    )
     await call.command(wish)
     return await _answer(call)
 

@@ -109,6 +109,7 @@ async def add_to_blacklist(call: Call) -> Answer:
     await call.command(
         Blacklist(
             now=call.now,
+            request_id=call.wish_id("blacklist"),
             provider=body.provider,
             host_id=body.machine_id,
             account_id=call.account_id,
@@ -129,7 +130,14 @@ async def check_blacklist(call: Call) -> Answer:
 
 async def remove_from_blacklist(call: Call) -> Answer:
     provider, host_id = call.path["provider"], call.path["machine_id"]
-    await call.command(Unblacklist(now=call.now, provider=provider, host_id=host_id, account_id=call.account_id))
+    wish = Unblacklist(
+        now=call.now,
+        request_id=call.wish_id("unblacklist"),
+        provider=provider,
+        host_id=host_id,
+        account_id=call.account_id,
+    )
+    await call.command(wish)
     return ok(DumontUnblacklisted(provider, host_id, removed=True))
 
 

@@ -181,7 +181,12 @@ async def configure(call: Call) -> Answer:
         auto_failover=body.auto_failover,
         auto_recovery=body.auto_recovery,
     )
-    wish = UpdateSettings(now=call.now, account_id=call.account_id, patch=GlobalPatch(cpu_standby=patch))
+    wish = UpdateSettings(
+        now=call.now,
+        request_id=call.wish_id("configure_standby"),
+        account_id=call.account_id,
+        patch=GlobalPatch(cpu_standby=patch),
+    )
     await call.command(wish)
     price = monthly_micros(body.gcp_machine_type, spot=body.gcp_spot)
     message = "CPU standby configured" if body.enabled else "CPU standby switched off; associations are kept"
@@ -209,6 +214,7 @@ async def provision(call: Call) -> Answer:
     await call.command(
         EnableCpuStandby(
             now=call.now,
+            request_id=call.wish_id("enable_standby"),
             instance_id=instance_id,
             account_id=call.account_id,
             sync_interval_s=settings.cpu_standby.sync_interval_seconds,
@@ -222,7 +228,8 @@ async def provision(call: Call) -> Answer:
 async def recover(call: Call) -> Answer:
     """202: a GPU is looked for now and for as long as it takes, as auto_recovery does; the files go with it."""
     instance_id = call.path["id"]
-    await call.command(WantGpu(now=call.now, instance_id=instance_id, account_id=call.account_id))
+    wish_id = call.wish_id("want_gpu")
+    await call.command(WantGpu(now=call.now, request_id=wish_id, instance_id=instance_id, account_id=call.account_id))
     found: CpuStandbyList = await call.ask(ListCpuStandbys(account_id=call.account_id, instance_id=instance_id))
     shown = _association(found.items[0]) if found.items else None
     return ok(DumontProvisioning(True, "A GPU is being looked for", shown), status=202)
@@ -231,7 +238,13 @@ async def recover(call: Call) -> Answer:
 async def release(call: Call) -> Answer:
     """The machine is given back with its copy."""
     view = await _view(call)
-    await call.command(DisableCpuStandby(now=call.now, instance_id=view.instance_id, account_id=call.account_id))
+    wish = DisableCpuStandby(
+        now=call.now,
+        request_id=call.wish_id("disable_standby"),
+        instance_id=view.instance_id,
+        account_id=call.account_id,
+    )
+    await call.command(wish)
     return ok(DumontProvisioning(True, "CPU standby released", None))
 
 

@@ -181,7 +181,10 @@ async def disable(call: Call) -> Answer:
         advice = "leave release out: a disabled pool has no use for its standby"
         raise Refused("INVALID_STATE", instance_id=call.path["machine_id"], status="release", advice=advice)
     instance = await _instance(call, call.path["machine_id"])
-    await call.command(DisablePool(now=call.now, instance_id=instance.instance_id, account_id=call.account_id))
+    wish_id = call.wish_id("disable_pool")
+    await call.command(
+        DisablePool(now=call.now, request_id=wish_id, instance_id=instance.instance_id, account_id=call.account_id)
+    )
     return ok(DumontDisabled("disabled", "The standby is given back; the machine goes on", "cpu_standby"))
 
 
@@ -202,6 +205,7 @@ def _wish(
     machine = primary_of(instance) if instance.status == "ready" else None
     return ProvisionPool(
         now=call.now,
+        request_id=call.wish_id(f"provision_pool {call.query}"),
         instance_id=instance.instance_id,
         account_id=call.account_id,
         machine_id=machine.machine_id if machine else "",

@@ -185,6 +185,7 @@ async def change_webhook(call: Call) -> Answer:
     webhook_id = call.path["id"]
     wish = ChangeEndpoint(
         now=call.now,
+        request_id=call.wish_id("change_webhook"),
         endpoint_id=webhook_id,
         account_id=call.account_id,
         name=body.name,
@@ -257,7 +258,8 @@ async def set_default_secret(call: Call) -> Answer:
 
 
 async def clear_default_secret(call: Call) -> Answer:
-    await call.command(ClearDefaultSecret(now=call.now, account_id=call.account_id))
+    wish_id = call.wish_id("clear_default_secret")
+    await call.command(ClearDefaultSecret(now=call.now, request_id=wish_id, account_id=call.account_id))
     return ok(DefaultSecret(is_set=False))
 
 
@@ -266,7 +268,8 @@ async def _view(call: Call, webhook_id: str) -> EndpointView:
 
 
 async def _wish(call: Call, kind: type[EndpointCommand]) -> None:
-    await call.command(kind(now=call.now, endpoint_id=call.path["id"], account_id=call.account_id))
+    wish_id = call.wish_id(kind.__name__)
+    await call.command(kind(now=call.now, request_id=wish_id, endpoint_id=call.path["id"], account_id=call.account_id))
 
 
 def _check_events(events: tuple[str, ...]) -> None:
