@@ -10,7 +10,7 @@ defaults are left out, so a new optional field never changes the bytes of an old
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,8 @@ from msgspec import Struct
 # message with its headers is 1 MiB; the largest commit is a day's end of an account with thousands of running things.
 COMMIT_BYTES_MAX = 896 * 1024
 EVENTS_PER_COMMIT_MAX = 100
+
+E = TypeVar("E")
 
 
 class Event(Struct, frozen=True, tag_field="type", omit_defaults=True, gc=False):
@@ -69,8 +71,10 @@ class Signal(Struct, frozen=True, tag_field="type", omit_defaults=True):
     reply: ClassVar[Any]
 
 
-class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
+class Commit(Struct, Generic[E], frozen=True, omit_defaults=True, gc=False):
     """One stored message of a private stream: events of one aggregate, written at once.
+
+    `E` is the union of events its reader knows, or `msgspec.Raw` for who leaves them undecoded.
 
     `version` counts the aggregate's events before this commit. `cause` is the id of the event or
     request that led here; `correlation` is shared by everything one outside request set in motion.
@@ -83,7 +87,7 @@ class Commit(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     version: int
     at: datetime
-    events: list[msgspec.Raw]
+    events: list[E]
     cause: str = ""
     correlation: str = ""
     trace: str = ""

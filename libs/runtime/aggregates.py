@@ -229,12 +229,10 @@ class Aggregates:
         subject = subject_of(self._service, kind.kind, aggregate_id)
         after_seq = folded.seq or await self._before_whole(kind, subject)
         for stored in await self._log.read(self._stream, subject, after_seq=after_seq):
-            commit = decode_commit(stored.data)
-            decoder = self._decoders[kind.kind]
+            commit = self._decoders[kind.kind].commit(stored.data)
             if folded.seq == 0:
                 folded.version = commit.version
-            events = [decoder.decode(raw) for raw in commit.events]
-            self._fold(kind, folded, _Decided(events, commit.heeded), stored.seq)
+            self._fold(kind, folded, _Decided(commit.events, commit.heeded), stored.seq)
             folded.whole_seq = stored.seq if commit.is_whole else commit.whole_seq
             mine = stored.seq if commit.id in looking_for else mine
         return _Caught(folded.seq != before, mine)

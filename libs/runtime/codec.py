@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from libs.eventlog import Stored
 from proto.base import COMMIT_BYTES_MAX, EVENTS_PER_COMMIT_MAX, Commit, Event, Heard
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
-_commit_decoder = msgspec.json.Decoder(Commit)
+_raw_decoder = msgspec.json.Decoder(Commit[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
@@ -65,17 +66,27 @@ def encode_commit(
     return data
 
 
-def decode_commit(data: bytes) -> Commit:
-    return _commit_decoder.decode(data)
+def decode_commit(data: bytes) -> Commit[msgspec.Raw]:
+    """Everything but the events."""
+    return _raw_decoder.decode(data)
 
 
 class EventDecoder:
     """Decodes one aggregate's (or one listener's) events, through the upcasters when the present shape does not fit."""
 
     def __init__(self, events: Any, upcast: Upcast | None = None) -> None:
+        self._commit_decoder = msgspec.json.Decoder(Commit[events])
         self._decoder = msgspec.json.Decoder(events)
         self._events = events
         self._upcast = upcast
+
+    def commit(self, data: bytes) -> Commit[Event]:
+        """A whole commit; in one pass (a third faster than by event) unless one of its events has an old shape."""
+        try:
+            return self._commit_decoder.decode(data)
+        except msgspec.ValidationError:
+            old: Commit[Any] = decode_commit(data)
+            return replace(old, events=[self.decode(raw) for raw in old.events])
 
     def decode(self, raw: msgspec.Raw | bytes) -> Event:
         try:
@@ -92,11 +103,12 @@ class EventDecoder:
         except msgspec.ValidationError as error:
             raise UnknownEvent(f"{misfit}; after upcasting: {error}") from error
 
-    def heard(self, stored: Stored, commit: Commit, aggregate_id: str, stream: str) -> list[Heard]:
+    def heard(self, stored: Stored, aggregate_id: str, stream: str) -> list[Heard]:
         """Every event of a commit, with where it stands."""
+        commit = self.commit(stored.data)
         return [
             Heard(
-                event=self.decode(raw),
+                event=event,
                 event_id=f"{commit.id}.{index}",
                 aggregate_id=aggregate_id,
                 at=commit.at,
@@ -105,5 +117,5 @@ class EventDecoder:
                 correlation=commit.correlation,
                 trace=commit.trace,
             )
-            for index, raw in enumerate(commit.events)
+            for index, event in enumerate(commit.events)
         ]

@@ -61,7 +61,7 @@ class Accounts:
                 known = requests if noted.day == day else 0
                 self._noted[use.account_id] = (noted.day, max(known, use.requests))
 
-    def apply(self, event: Event, commit: Commit) -> None:
+    def apply(self, event: Event, commit: Commit[Event]) -> None:
         """A fact of a key or an account."""
         match event:
             case AccountOpened():
@@ -86,7 +86,7 @@ class Accounts:
                 raise TypeError(f"no fact of an account or key: {event!r}")
 
     def _remember(
-        self, account_id: str, subject_id: str, event: Event, commit: Commit, facts: dict[str, object]
+        self, account_id: str, subject_id: str, event: Event, commit: Commit[Event], facts: dict[str, object]
     ) -> None:
         said = str(type(event).__struct_config__.tag)
         actor = str(getattr(event, "actor", ""))

@@ -20,7 +20,7 @@ from libs.eventlog import EventLog, Stored
 from libs.ids import Ids
 from libs.refusal import OutcomeUnknown, Transient
 from libs.runtime.aggregates import Aggregates
-from libs.runtime.codec import EventDecoder, decode_commit, stream_of
+from libs.runtime.codec import EventDecoder, stream_of
 from libs.runtime.service import Service
 from libs.telemetry import logger
 from proto.base import Command, Commit, Event, Heard, Position
@@ -190,12 +190,12 @@ class Keys:
 
     def _fold(self, batch: Sequence[Stored]) -> None:
         for stored in batch:
-            commit = decode_commit(stored.data)
-            for raw in commit.events:
-                self._apply(self._decoder.decode(raw), commit)
+            commit = self._decoder.commit(stored.data)
+            for event in commit.events:
+                self._apply(event, commit)
             self._seq = stored.seq
 
-    def _apply(self, event: Event, commit: Commit) -> None:
+    def _apply(self, event: Event, commit: Commit[Event]) -> None:
         match event:
             case KeyIssued():
                 self.issued += 1

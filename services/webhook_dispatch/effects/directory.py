@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.eventlog import EventLog
-from libs.runtime.codec import EventDecoder, decode_commit, stream_of
+from libs.runtime.codec import EventDecoder, stream_of
 from proto.base import Event
 from proto.webhook_dispatch.events import (
     AccountEvent,
@@ -95,9 +95,9 @@ class Directory:
             for stored in batch:
                 _, _, kind, aggregate_id = stored.subject.split(".", 3)
                 if kind in KINDS:  # mailboxes, which are nearly all, are not even decoded
-                    commit = decode_commit(stored.data)
-                    for raw in commit.events:
-                        self.apply(decoders[kind].decode(raw), commit.at)
+                    commit = decoders[kind].commit(stored.data)
+                    for event in commit.events:
+                        self.apply(event, commit.at)
                     if aggregate_id in self.targets:
                         changed(self.targets[aggregate_id])
                     self._forget_deleted(aggregate_id)

@@ -44,7 +44,7 @@ async def test_a_long_life_loads_as_fast_as_a_short_one_and_as_the_same_account(
     stored = await log.read("EVT_BILLING", SUBJECT)
     decoder = EventDecoder(ACCOUNT.events)
     folded = ACCOUNT.initial
-    facts = [decoder.decode(raw) for message in stored for raw in decode_commit(message.data).events]
+    facts = [fact for message in stored for fact in decoder.commit(message.data).events]
     for fact in facts:
         if type(fact) is not ACCOUNT.whole:
             folded = ACCOUNT.evolve(folded, fact)
