@@ -100,6 +100,7 @@ class _Build:
         self.writer = RowWriter(self.schema)
         self.seq = 0
         self.rows = 0
+        self.taken: tuple[list[Row], int] | None = None  # from the log, and not yet in the tables
         self.report: Callable[[Literal["fold", "copy", "index", "catch_up", "switched"]], None] = lambda _: None
 
 
@@ -206,12 +207,16 @@ def _records(fold: TableFold) -> Iterator[tuple[Any, ...]]:
 
 
 async def _catch_up(build: _Build, batches: AsyncIterator[Batch]) -> None:
-    """Project one more batch into the version being built."""
-    rows, seq = await _next(batches)
+    """Project one more batch into the version being built; if that was interrupted, the next call tries it again."""
+    if build.taken is None:
+        rows, seq = await _next(batches)
+        build.taken = list(rows), seq
+    rows, seq = build.taken
     async with build.connection.transaction():
         await build.connection.execute(BY_PRIMARY_KEY)
         await _checkpoint(build, build.seq, seq)
         await build.writer.write(build.connection, rows)
+    build.taken = None
     build.seq = seq
     build.rows += len(rows)
     build.report("catch_up")

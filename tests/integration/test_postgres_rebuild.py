@@ -181,6 +181,46 @@ async def test_more_rows_than_fit_in_memory(database: Database, monkeypatch: pyt
     assert await table_hashes(database, "depot") == before
 
 
+async def test_a_switch_that_ran_out_of_time_loses_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live projection moves in the last moment, and writing what it wrote takes longer than the switch may."""
+    monkeypatch.setattr(rebuild_module, "FREEZE_S_MAX", 0.5)
+    log = log_of(200)
+    await project_all(PostgresStore(database, fingerprint="one"), log, len(log))
+    live, locker = [await database.connect(statement_timeout_s=DEADLINE_S) for _ in range(2)]
+    await live.execute("begin; update depot_live.projections set seq = 201 where status = 'active'")
+    asked = asyncio.Event()
+
+    async def follow_and_lock() -> AsyncIterator[tuple[list[Row], int]]:
+        async for batch in follow(log):
+            yield batch
+            if batch[1] == 200:
+                await locker.execute("begin; lock table depot_v2.things in access exclusive mode")
+                asked.set()
+                yield [thing("last", name="last")], 201
+
+    async def let_it_end() -> None:
+        await until(
+            database, "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%r update'"
+        )
+        await live.execute("commit")
+        await asked.wait()
+        await until(database, "select 1 from depot_live.projections where status = 'active' for update skip locked")
+        await locker.execute("rollback")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(let_it_end())
+        await rebuild(database, DEFINITION, follow_and_lock(), target_seq=200, on_progress=silent)
+    assert await database.fetchval("select name from things where thing_id = 'last'") == "last"
+    live.terminate()
+    locker.terminate()
+
+
+async def until(database: Database, finds_a_row: str) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not await database.fetch(finds_a_row):
+            await asyncio.sleep(0.02)
+
+
 async def test_one_rebuild_at_a_time(database: Database) -> None:
     started, log = asyncio.Event(), log_of(100)
 
