@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import hashlib
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,15 +228,17 @@ async def rebuild_projection(
     """Replay the service's whole log into a new version of its tables and make it the one that is read."""
     own = OwnStream(service, found.log, Courtesy())
     target_seq = await found.log.last_seq(stream_of(service.name))
-    async with aclosing(_batches(own, service)) as batches:
+    async with aclosing(replayed_rows(own, service)) as batches:
         return await rebuild(found.database, definition, batches, target_seq=target_seq, on_progress=on_progress)
 
 
-async def _batches(own: OwnStream, service: Service) -> AsyncGenerator[tuple[list[Row], int], None]:
-    async with aclosing(own.follow(0)) as batches:
-        async for batch in batches:
-            rows = [row for _, events in batch for heard in events for row in service.project(heard)]
-            yield rows, batch[-1][0]
+async def replayed_rows(own: OwnStream, service: Service) -> AsyncGenerator[tuple[Iterator[Row], int], None]:
+    """What the projection says about the whole log, for `rebuild`: each event is decoded and projected when its rows
+    are asked for.
+    """
+    async with aclosing(own.replay(0)) as batches:
+        async for events, seq in batches:
+            yield (row for heard in events for row in service.project(heard)), seq
 
 
 async def _renew(found: Ground, service: Service, definition: Definition) -> None:

@@ -1,8 +1,8 @@
 """One service as one process: loop, signals, the word "ready", and dying with the parent.
 
-Called by each service's `__main__` (`run(serve)`) and by whoever starts processes (`die_with_parent`). Owns the event
-loop of the process and the meaning of its exit status: 0 when asked to stop, 1 when `serve` failed (a bug: the
-supervisor starts it again, docs/adr/0007).
+Called by each service's `__main__` (`run(serve)`), by whoever starts processes (`die_with_parent`) and by the CLI's
+rebuild (`loop_runner`). Owns the event loop of the process and the meaning of its exit status: 0 when asked to stop, 1
+when `serve` failed (a bug: the supervisor starts it again, docs/adr/0007).
 
 The supervisor forks services from a warmed parent, so nothing here may happen at import time.
 """
@@ -68,18 +68,23 @@ def run(serve: Callable[[Running], Awaitable[None]]) -> None:
     Raises SystemExit(1) after printing the traceback when `serve` raises: an unknown error must not leave a half-dead
     process behind.
     """
-    import uvloop  # noqa: PLC0415 - costs 10 ms, and processes that only import this module do not need it
-
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
     ready_fd = config.read(ReadySettings).ready_fd
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with loop_runner() as loop:
         try:
-            runner.run(_serve_until_stopped(serve, ready_fd))
+            loop.run(_serve_until_stopped(serve, ready_fd))
         except asyncio.CancelledError:
             sys.exit(1)
         except Exception:  # the loop's own edge: everything that reaches it is a bug
             traceback.print_exc()
             sys.exit(1)
+
+
+def loop_runner() -> asyncio.Runner:
+    """The event loop that services run on, and their garbage collector: also for others that do a service's work."""
+    import uvloop  # noqa: PLC0415 - costs 10 ms, and processes that only import this module do not need it
+
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
 def die_with_parent(with_signal: int = signal.SIGKILL) -> None:

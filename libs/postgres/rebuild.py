@@ -13,7 +13,7 @@ interrupted rebuild leaves behind (`building` rows, `_v<k>` schemas) is removed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -39,7 +39,8 @@ FREEZE_S_MAX = 5.0  # how long the live projector may be kept waiting by the swi
 SWITCH_TRIES_MAX = 5
 DROP_LOCK_TIMEOUT_S = 5  # readers of the retired version are done by then; otherwise the next rebuild drops it
 
-Batch: TypeAlias = tuple[Sequence[Row], int]
+# Rows in order, taken once, and the sequence they reach up to.
+Batch: TypeAlias = tuple[Iterable[Row], int]
 
 
 class RebuildRunning(Transient):

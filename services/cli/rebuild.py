@@ -6,7 +6,6 @@ running service goes on answering from the old tables meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from libs import config
+from libs import config, process
 from libs.embedded.state import State
 from libs.refusal import Transient
 from services.cli import output
@@ -36,7 +35,8 @@ def rebuild(
         raise Exit(f"{service} is not a service with tables of its own", USAGE) from error
     _adopt_environment(state)
     try:
-        done = asyncio.run(_rebuild(service, rooms))
+        with process.loop_runner() as loop:
+            done = loop.run(_rebuild(service, rooms))
     except Transient as error:
         raise Exit(f"not rebuilt, the old tables stay: {error}") from error
     if json:

@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-
 from libs.clock import SystemClock
 from libs.embedded.nats import NatsServer
 from libs.embedded.postgres import PostgresServer
@@ -23,9 +21,10 @@ from libs.eventlog.connection import open_connection
 from libs.eventlog.jetstream import JetStreamLog
 from libs.eventlog.memory import MemoryLog
 from libs.eventlog.streams import ensure_stream, private_stream
-from libs.hosting import definition_of
+from libs.hosting import definition_of, replayed_rows
 from libs.ids import SystemIds
 from libs.postgres import Database, Definition, PostgresStore, ensure_schema, open_database, rebuild, table_hashes
+from libs.process import loop_runner
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.courtesy import Courtesy
 from libs.runtime.listening import OwnStream
@@ -172,14 +171,9 @@ async def rebuild_line(log: JetStreamLog, database: Database, url: str, definiti
     await fill(log, commits, LIVE_INSTANCES, instances - LIVE_INSTANCES)
     await project_live(log, database, definition)
     before = await table_hashes(database, "instance")
-    own, last_seq = OwnStream(SERVICE, log, Courtesy()), await log.last_seq(STREAM)
-    started = time.perf_counter()
-
-    async def batches() -> AsyncGenerator[tuple[list[Row], int], None]:
-        async for batch in own.follow(0):
-            yield [row for _, heards in batch for heard in heards for row in SERVICE.project(heard)], batch[-1][0]
-
-    done = await rebuild(database, definition, batches(), target_seq=last_seq, on_progress=lambda _: None)
+    batches = replayed_rows(OwnStream(SERVICE, log, Courtesy()), SERVICE)
+    last_seq, started = await log.last_seq(STREAM), time.perf_counter()
+    done = await rebuild(database, definition, batches, target_seq=last_seq, on_progress=lambda _: None)
     took_s = time.perf_counter() - started
     assert await table_hashes(database, "instance") == before, "the rebuilt rows differ from the live ones"
     copy = await fill_ceiling_table(url)
@@ -202,4 +196,5 @@ async def _measure() -> list[Line]:
 
 
 def measure() -> list[Line]:
-    return uvloop.run(_measure())  # the loop our services run on
+    with loop_runner() as loop:  # what our services run on
+        return loop.run(_measure())
