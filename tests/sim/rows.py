@@ -147,9 +147,15 @@ def _no_agents(_store: MemoryStore, *_arguments: Any) -> list[Row]:
     return []
 
 
-def _no_care(_store: MemoryStore, *_arguments: Any) -> list[Row]:
-    """How often an account wants its machines looked at, and what will do in their place, is not simulated."""
-    return []
+def _shortest_check(store: MemoryStore, usual_s: float) -> list[Row]:
+    has_machines = {row["account_id"] for row in store.rows("instances") if row.get("status") == "ready"}
+    asked_s = [row["health_check_s"] for row in store.rows("cares") if row["account_id"] in has_machines]
+    return [(min((asked for asked in asked_s if 0 < asked < usual_s), default=None),)]
+
+
+def _gpu_names(store: MemoryStore, account_id: str) -> list[Row]:
+    names = [row["gpu_names"] for row in store.rows("cares") if row["account_id"] == account_id]
+    return [(None if each is None else msgspec.json.encode(each).decode(),) for each in names]
 
 
 STATEMENTS: dict[str, Callable[..., list[Row]]] = {
@@ -166,6 +172,6 @@ STATEMENTS: dict[str, Callable[..., list[Row]]] = {
     contracts._ORPHANS_SQL: _orphans,
     contracts._WANTED_VOLUMES_SQL: _volumes_wanted,
     contracts._BLOCKED_SQL: _blocked,
-    cares._SHORTEST_SQL: _no_care,
-    cares._GPU_NAMES_SQL: _no_care,
+    cares._SHORTEST_SQL: _shortest_check,
+    cares._GPU_NAMES_SQL: _gpu_names,
 }

@@ -97,11 +97,20 @@ async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> 
     wanted = await contracts.wanted_of(world.pool, command.instance_id)
     if wanted is None:
         return command
-    spec = wanted.spec_beside_files if command.rung == REGIONAL_VOLUME else wanted.spec
+    is_bound = command.rung == REGIONAL_VOLUME
+    spec = wanted.spec_beside_files if is_bound else wanted.spec
     choice = await choose_offers(spec, wanted.account_id, world)
+    if is_bound:
+        choice = _there(choice, spec.region)
     if choice.code in NOT_TO_BE_HAD:
         choice = await _of_other_models(command, spec, wanted.account_id, world) or choice
     return replace(command, offers=choice.offers, no_offer=choice.code)
+
+
+def _there(choice: Choice, region: str) -> Choice:
+    """What is to be had elsewhere is of no use to a volume: there it is not to be had."""
+    found = tuple(offer for offer in choice.offers if is_in_region(offer.region, region))
+    return Choice(found, "" if found else choice.code or NOT_TO_BE_HAD[0])
 
 
 async def _of_other_models(command: ReplaceMachine, spec: MachineSpec, account_id: str, world: World) -> Choice | None:
