@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pytest
 
+from proto.failover.words import RUNGS_OF, CpuStandbyPatch, GlobalPatch
 from tests.sim.market.replay import replay
 from tests.sim.market.strategies import Choice, choices
 from tests.sim.market.weather import ZONES, Zone, outages
@@ -56,6 +57,8 @@ def test_no_strategy_ever_has_two_primaries(choice: Choice) -> None:
     outcome = replay(choice, **SMALL_MONTH)
     assert outcome.double_primary_s == 0
     assert outcome.untrue_windows == 0
+    assert sum(ready.count for ready in outcome.ready) == outcome.failovers_completed
+    assert {ready.rung for ready in outcome.ready} <= set(RUNGS_OF[choice.strategy])
     assert (outcome.losses > 0) == (choice.billing == "spot")
     assert 0.5 < outcome.availability <= 1
     if choice.billing == "on_demand":
@@ -65,7 +68,21 @@ def test_no_strategy_ever_has_two_primaries(choice: Choice) -> None:
 
 
 def test_a_seed_is_a_month() -> None:
-    choice = next(choice for choice in choices() if choice.pool == "hot")
+    choice = next(choice for choice in choices() if choice.name == "warm_pool, hot")
     first, again = (replay(choice, **SMALL_MONTH) for _ in range(2))
     assert first == again
     assert first.failovers_completed > 0
+
+
+def test_the_account_s_settings_hold_on_the_market() -> None:
+    choice = next(choice for choice in choices() if choice.name == "cpu_standby")
+    usual = replay(choice, **SMALL_MONTH)
+    watchful = replay(choice, settings=_cpu(health_check_interval_seconds=1), **SMALL_MONTH)
+    assert usual.failovers_completed > 0
+    assert watchful.unavailable_p50_s < usual.unavailable_p50_s
+    told = replay(choice, settings=_cpu(auto_failover=False), **SMALL_MONTH)
+    assert told.failovers_failed > told.failovers_completed == 0
+
+
+def _cpu(**settings: int) -> GlobalPatch:
+    return GlobalPatch(cpu_standby=CpuStandbyPatch(**settings))

@@ -26,6 +26,13 @@ async def protected(
     question = GetNewMachineProtection(account_id=call.account_id, strategy=strategy)
     ask: Callable[[], Awaitable[NewMachineProtection]] = partial(call.ask, question)
     found = await (ask() if strategy else call.gateway.protections.of(call.account_id, ask))
+    return with_protection(wish, found, strategy, skip_standby=skip_standby)
+
+
+def with_protection(
+    wish: CreateInstance, found: NewMachineProtection, strategy: Strategy | None, *, skip_standby: bool = False
+) -> CreateInstance:
+    """The create with what failover has answered."""
     volume = found.volume
     wanted = volume and VolumeWish(volume.volume_size_gb, volume.mount_path, volume.preferred_regions)
     chosen = strategy and _protection(found, strategy, skip_standby=skip_standby)

@@ -13,9 +13,8 @@ from random import Random
 from typing import Any
 
 from libs.ids import derive_id
-from libs.refusal import Refused
 from libs.sim.life import EPOCH
-from proto.base import Command, Heard
+from proto.base import Heard
 from proto.instance.commands import ReportRestored, ReportSnapshot, ReportSync, RequestSnapshot
 from proto.instance.events import (
     InstanceInterrupted,
@@ -36,7 +35,6 @@ SNAPSHOT_EVERY_S = 1_800.0
 HEARTBEAT_S = 30.0  # until the agent hears that a snapshot is wanted
 SNAPSHOT_S = (10.0, 60.0)
 RESTORE_S = (30.0, 180.0)
-SYNC_EVERY_S = 30
 FIRST_COPY_S = (60.0, 300.0)  # of everything, to a CPU standby that has nothing of this primary
 CYCLE_S = 3.0  # from the instant that a later cycle has the files of, to its end
 HEARTBEAT_SOON_S = 2.0  # of a machine that is to hand over
@@ -49,13 +47,14 @@ class Sync:
 
     primary_id: str
     standby_id: str
+    every_s: int
     first_s: float = 0.0
 
     def captured_s(self, down_s: float) -> float | None:
         """The instant of the last whole cycle that had ended when the primary went down; None: there was none."""
         if not self.first_s or down_s < self.first_s:
             return None
-        return self.first_s + (down_s - self.first_s) // SYNC_EVERY_S * SYNC_EVERY_S - CYCLE_S
+        return self.first_s + (down_s - self.first_s) // self.every_s * self.every_s - CYCLE_S
 
 
 class Agents:
@@ -103,7 +102,9 @@ class Agents:
             return
         now = self._platform.clock.now()
         snapshot_id = derive_id("snap", event.instance_id, now.isoformat())
-        self._wish(RequestSnapshot(now=now, instance_id=event.instance_id, snapshot_id=snapshot_id, reason="scheduled"))
+        self._platform.report(
+            RequestSnapshot(now=now, instance_id=event.instance_id, snapshot_id=snapshot_id, reason="scheduled")
+        )
         self._later(SNAPSHOT_EVERY_S, self._ask, event)
 
     def _capture(self, event: SnapshotRequested) -> None:
@@ -115,7 +116,7 @@ class Agents:
     def _stored(self, event: SnapshotRequested) -> None:
         now = self._platform.clock.now()
         if self._tally.is_up(event.instance_id):
-            self._wish(
+            self._platform.report(
                 ReportSnapshot(
                     now=now, instance_id=event.instance_id, machine_id=event.machine_id, generation=event.generation,
                     snapshot_id=event.snapshot_id, captured_at=self._captured[event.snapshot_id], files=1, bytes=1,
@@ -129,7 +130,7 @@ class Agents:
             self._later(self._random.uniform(*RESTORE_S), self._restored, event, machine.restore)
 
     def _restored(self, event: MachineBooted, source: str) -> None:
-        self._wish(
+        self._platform.report(
             ReportRestored(
                 now=self._platform.clock.now(), instance_id=event.instance_id, machine_id=event.machine_id,
                 source=source, captured_at=self._captured[source], files=1, bytes=1, took_ms=1,
@@ -142,12 +143,12 @@ class Agents:
         """The primary's agent is told at its next heartbeat that there is a standby, or another one."""
         primary = state.primary
         standby = next((m for m in cpu_standby.standbys(state) if m.status == "healthy"), None)
-        if state.status != "ready" or primary is None or standby is None:
+        if state.status != "ready" or state.cpu is None or primary is None or standby is None:
             return
         before = self._syncs.get(state.instance_id)
         if before is not None and (before.primary_id, before.standby_id) == (primary.machine_id, standby.machine_id):
             return
-        sync = self._syncs[state.instance_id] = Sync(primary.machine_id, standby.machine_id)
+        sync = self._syncs[state.instance_id] = Sync(primary.machine_id, standby.machine_id, state.cpu.sync_interval_s)
         first_s = self._random.uniform(0, HEARTBEAT_S) + self._random.uniform(*FIRST_COPY_S)
         self._later(first_s, self._cycle_ended, state.instance_id, sync, 1)
 
@@ -157,7 +158,7 @@ class Agents:
             return
         now = self._platform.clock.now()
         sync.first_s = sync.first_s or self._tally.cloud.now_s()
-        self._wish(
+        self._platform.report(
             ReportSync(
                 now=now, instance_id=instance_id, machine_id=sync.primary_id, standby_machine_id=sync.standby_id,
                 cycle=cycle, ok=True, took_ms=int(CYCLE_S * 1000), files=1, bytes=1,
@@ -165,7 +166,7 @@ class Agents:
             )
         )  # fmt: skip
         self._later(
-            SYNC_EVERY_S * cpu_standby.CYCLES_PER_FACT,
+            sync.every_s * cpu_standby.CYCLES_PER_FACT,
             self._cycle_ended, instance_id, sync, cycle + cpu_standby.CYCLES_PER_FACT,
         )  # fmt: skip
 
@@ -178,7 +179,7 @@ class Agents:
             self._tally.copied(instance_id, sync.standby_id, captured_s)
 
     def _received_all(self, event: MachinePromoted) -> None:
-        self._wish(
+        self._platform.report(
             ReportRestored(
                 now=self._platform.clock.now(), instance_id=event.instance_id, machine_id=event.machine_id,
                 source=event.restore, captured_at=self._received[event.machine_id], files=1, bytes=1, took_ms=1,
@@ -194,7 +195,7 @@ class Agents:
         if way.stage != "filling" or primary is None or not self._tally.is_up(instance_id):
             return
         took_s = FIRST_COPY_S[0] if cycle == 1 else CYCLE_S / 2
-        self._wish(self._copy(state, primary.machine_id, cycle=cycle, took_s=took_s, is_last=False))
+        self._platform.report(self._copy(state, primary.machine_id, cycle=cycle, took_s=took_s, is_last=False))
         self._later(HEARTBEAT_SOON_S, self._way_back_copied, instance_id, cycle + 1)
 
     def _hold_still(self, event: HandoverRequested) -> None:
@@ -202,7 +203,7 @@ class Agents:
         state = self._state(event.instance_id)
         if state.way_back.stage == "handing_over" and self._tally.hold(event.instance_id):
             last = self._copy(state, event.cpu_name, cycle=1_000, took_s=CYCLE_S, is_last=True)
-            self._later(CYCLE_S, self._wish, last)
+            self._later(CYCLE_S, self._platform.report, last)
 
     def _copy(self, state: Instance, machine_id: str, *, cycle: int, took_s: float, is_last: bool) -> ReportSync:
         now = self._platform.clock.now()
@@ -220,15 +221,6 @@ class Agents:
 
     def _state(self, instance_id: str) -> Instance:
         return self._platform.members["instance"].states[("instance", instance_id)]
-
-    def _wish(self, command: Command) -> None:
-        async def report() -> None:
-            try:
-                await self._platform.wish(command)
-            except Refused as refused:
-                self._platform.counts[f"refused {refused.code}"] += 1
-
-        self._platform.start(report())
 
     def _later(self, seconds: float, act: Any, *arguments: Any) -> None:
         asyncio.get_running_loop().call_later(seconds, act, *arguments)

@@ -8,6 +8,7 @@ Assumptions, each a named number: in an outage nothing is to be had in the zone,
 machine that runs there, the others every second one (published counts of nodes show both); CPU machines are always
 to be had and never taken; others bid for 1 to 8 GPUs of a host now and then, whether free or ours; a machine boots in
 half a minute to three minutes, one that was stopped in less; news of a loss takes up to ten seconds, as a poll would.
+A second GPU model has outages of its own, with the same figures: nothing is published on how models go together.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,23 +28,34 @@ from services.instance.decider.market import Stock
 from services.instance.effects import World
 from services.instance.providers import MachineOrder, OfferGone, ProviderStatus, ProviderVolume
 from tests.sim.cloud import HONEST, NAME, FakeCloud, Rented, SimProvider
+from tests.sim.market.strategies import SECOND_GPU
 from tests.sim.market.weather import HOUR_S, Z_95, ZONES, Outage, Zone, log_normal_s
 
-HOSTS_PER_ZONE, GPUS_PER_HOST = 12, 8
+GPUS_PER_HOST = 8
 WHOLE_ZONE_SHARE, TAKEN_SHARE = 0.5, 0.5
 OTHERS_EVERY_H = 24.0  # per host: how often somebody else asks for GPUs of it
 OTHERS_GPUS, OTHERS_WEIGHTS = (1, 2, 4, 8), (4, 3, 2, 1)
 OTHERS_HOLD_P50_MIN, OTHERS_HOLD_P95_MIN = 180.0, 2_880.0
 BOOT_S, RESTART_S = (30.0, 180.0), (10.0, 40.0)
-NEWS_S_MAX = 10.0
-GPU = "V100"
-ON_DEMAND_USD_MICROS = 3_060_000  # an hour of one V100 on demand at AWS, us-east-1
+NEWS_S_MAX = 10.0  # unless the account wants its machines looked at more often
+
+
+class Model(NamedTuple):
+    """A GPU model that the market has, in machines of one."""
+
+    gpu: str
+    memory_gb: int
+    usd_micros_per_hour: int  # on demand at AWS, us-east-1
+    hosts_per_zone: int
+
+
+FIRST = Model("V100", 16, 3_060_000, 12)
+SECOND = Model(SECOND_GPU, 24, 1_006_000, 4)
 CPU = "CPU 2x4GB"
 CPU_USD_MICROS = 33_500  # an hour of an e2-medium on demand at GCP, us-central1
 SPOT_SHARE = 0.3  # of that price, at the dearest host twice the spread above it
 SPOT_SPREAD = 0.25
-STORAGE_USD_MICROS = 14_000  # an hour of 100 GB kept while a machine is off
-VOLUME_GB = 100  # of a region: it costs as much, whether a machine has it or not
+STORAGE_USD_MICROS = 14_000  # an hour of 100 GB: of a machine that is off, or of a volume of a region at any time
 
 
 @dataclass
@@ -50,7 +63,9 @@ class Host:
     """Hardware of one zone. `others`: GPUs that somebody else has."""
 
     offer: Offer
+    offer_of_two: Offer
     zone: Zone
+    model: Model
     is_out: bool = False
     others: int = 0
     ours: dict[str, Rented] = field(default_factory=dict[str, Rented])  # machines that hold a GPU
@@ -59,6 +74,11 @@ class Host:
     def free(self) -> int:
         return 0 if self.is_out else GPUS_PER_HOST - self.others - len(self.ours)
 
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """A machine of one GPU, and where there are more, of two: by that a host with room for a standby is known."""
+        return (self.offer, self.offer_of_two)[: self.free] if self.free > 0 else ()
+
 
 HOLDS_GPU: frozenset[ProviderStatus] = frozenset({"creating", "running", "stopping"})
 
@@ -66,11 +86,11 @@ HOLDS_GPU: frozenset[ProviderStatus] = frozenset({"creating", "running", "stoppi
 class MarketCloud(FakeCloud):
     """What is rented, to whom news is told, and what it costs."""
 
-    def __init__(self, chance: Chance, trace: Trace, whole_zone_share: float = WHOLE_ZONE_SHARE) -> None:
+    def __init__(self, chance: Chance, trace: Trace, models: Sequence[Model] = (FIRST,)) -> None:
         super().__init__(chance, trace, lies=HONEST)
-        self.whole_zone_share = whole_zone_share
+        self.news_s_max = NEWS_S_MAX
         self._random = chance.generator("market/hosts")
-        self.hosts = {host.offer.host_id: host for host in self._hosts(self._random)}
+        self.hosts = {host.offer.host_id: host for model in models for host in self._hosts(model, self._random)}
         self._always = (*_on_demand(), *_cpus())
         self._listing: tuple[Offer, ...] | None = None  # until a host has another number of free GPUs
         self._live: dict[str, Rented] = {}
@@ -79,22 +99,28 @@ class MarketCloud(FakeCloud):
         self.cost_usd_micros = 0.0
         self.on_taken: Callable[[Rented], None] = _nobody_asks
 
-    def _hosts(self, random: Random) -> Iterable[Host]:
+    def _hosts(self, model: Model, random: Random) -> Iterable[Host]:
         for zone in ZONES:
-            for number in range(HOSTS_PER_ZONE):
+            for number in range(model.hosts_per_zone):
                 share = SPOT_SHARE * (1 + random.uniform(-SPOT_SPREAD, 2 * SPOT_SPREAD))
-                yield Host(_offer(f"{zone.name}/h{number}", zone, round(ON_DEMAND_USD_MICROS * share)), zone)
+                price_usd_micros = round(model.usd_micros_per_hour * share)
+                offer = _offer(f"{zone.name}/{model.gpu}/h{number}", zone, price_usd_micros, model)
+                of_two = replace(
+                    offer, offer_id=f"{offer.offer_id}x2", gpu_count=2, price_usd_micros_per_hour=2 * price_usd_micros
+                )
+                yield Host(offer, of_two, zone, model)
 
     # --- the market ---------------------------------------------------------------------------------------------
 
     def offers(self) -> Sequence[Offer]:
-        """One per host with a free GPU; a machine on demand in every zone; a CPU machine in every region."""
+        """Hosts with free GPUs; a machine on demand in every zone; a CPU machine in every region."""
         if self._listing is None:
-            free = [host.offer for host in self.hosts.values() if host.free > 0]
+            free = [offer for host in self.hosts.values() for offer in host.offers]
             self._listing = (*free, *self._always)
         return self._listing
 
     def create(self, order: MachineOrder) -> Rented:
+        assert order.offer.gpu_count == 1, f"nobody wishes for {order.offer.gpu_count}"
         host = self.hosts.get(order.offer.host_id)
         if host is not None and host.free <= 0:
             raise OfferGone(order.offer.offer_id)
@@ -123,10 +149,14 @@ class MarketCloud(FakeCloud):
 
     # --- what is taken ------------------------------------------------------------------------------------------
 
-    def strike(self, outage: Outage) -> list[Host]:
+    def strike(self, outage: Outage, model: Model) -> list[Host]:
         """A zone runs dry: nothing is to be had there until `recover`, and machines that run there are taken."""
-        hosts = [host for host in self.hosts.values() if host.zone.name == outage.zone and not host.is_out]
-        taken_share = 1.0 if self._random.random() < self.whole_zone_share else TAKEN_SHARE
+        hosts = [
+            host
+            for host in self.hosts.values()
+            if host.zone.name == outage.zone and host.model is model and not host.is_out
+        ]
+        taken_share = 1.0 if self._random.random() < WHOLE_ZONE_SHARE else TAKEN_SHARE
         self._listing = None
         for host in hosts:
             host.is_out = True
@@ -186,7 +216,7 @@ class MarketCloud(FakeCloud):
                 host.ours[key] = machine
             else:
                 host.ours.pop(key, None)
-        delay_s = self._random.uniform(0, NEWS_S_MAX)
+        delay_s = self._random.uniform(0, self.news_s_max)
         for queue in self.listeners:
             asyncio.get_running_loop().call_later(delay_s, queue.put_nowait, key)
 
@@ -231,12 +261,13 @@ class MarketWorld(World):
         return self.market.stock
 
 
-def _offer(host_id: str, zone: Zone, price_usd_micros: int) -> Offer:
+def _offer(host_id: str, zone: Zone, price_usd_micros: int, model: Model = FIRST) -> Offer:
     return Offer(
         offer_id=host_id,
         provider=NAME,
         host_id=host_id,
-        gpu=GPU,
+        gpu=model.gpu,
+        gpu_memory_gb=model.memory_gb,
         price_usd_micros_per_hour=price_usd_micros,
         region=zone.region,
         billing="spot",
@@ -245,13 +276,13 @@ def _offer(host_id: str, zone: Zone, price_usd_micros: int) -> Offer:
 
 def _on_demand() -> Iterable[Offer]:
     for zone in ZONES:
-        yield replace(_offer(f"od-{zone.name}", zone, ON_DEMAND_USD_MICROS), billing="on_demand")
+        yield replace(_offer(f"od-{zone.name}", zone, FIRST.usd_micros_per_hour), billing="on_demand")
 
 
 def _cpus() -> Iterable[Offer]:
     for zone in {zone.region: zone for zone in ZONES}.values():
         offer = _offer(f"cpu-{zone.region}", zone, CPU_USD_MICROS)
-        yield replace(offer, gpu=CPU, kind="cpu", billing="on_demand")
+        yield replace(offer, gpu=CPU, gpu_memory_gb=0, kind="cpu", billing="on_demand")
 
 
 def _nobody_asks(_machine: Rented) -> None:

@@ -23,11 +23,14 @@ from libs.runtime.hands import RETRY_FIRST_S, RETRY_MAX_S
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.relaying import wire_name_of
 from libs.runtime.service import DEADLINES_TABLE, Aggregate, Effect, Job, Row, Service
-from libs.sim.life import SimClock
+from libs.sim.life import Life, SimClock
 from proto.base import Command, Event, Heard, Position
+from services.instance.queries import cares, contracts
+from tests.sim.rows import RowsDatabase
 
 HOP_S = 0.005  # from a commit to whoever hears of it, measured at about that (docs/performance.md)
 
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 DUE_LATE_S = 0.001  # never early by a rounding
 
 
@@ -38,10 +41,12 @@ class LeanStore(MemoryStore):
     def __init__(self, tables_read: Collection[str] = ()) -> None:
         super().__init__()
         self._tables_read = frozenset(tables_read)
+        self.changes = 0
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
             if row.table in self._tables_read:
+                self.changes += 1
                 self._apply(row if row.columns is None else Row(row.table, row.key, {**row.key, **row.columns}))
 
     def rows(self, table: str, *only: str) -> list[dict[str, Any]]:
@@ -51,6 +56,29 @@ class LeanStore(MemoryStore):
     def drop(self, table: str, is_over: Callable[[dict[str, Any]], bool]) -> None:
         kept = {key: columns for key, columns in self._tables.get(table, {}).items() if not is_over(columns)}
         self._tables[table] = kept
+
+
+class LeanRows(RowsDatabase):
+    """The instance service's statements; who needs a CPU standby is looked for when rows have changed since nobody
+    did. How often machines are looked at is up to the cloud's news here, so no account asks for a shorter poll."""
+
+    def __init__(self, store: LeanStore, life: Life) -> None:
+        super().__init__(store, life)
+        self._lean_store = store
+        self._changes_when_none_wanted = -1
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        changes = self._lean_store.changes
+        if sql == cares._SHORTEST_SQL:
+            return []
+        if sql != contracts._NO_CPU_STANDBY_SQL:
+            return await super().fetch(sql, *arguments)
+        if changes == self._changes_when_none_wanted:
+            return []
+        found = await super().fetch(sql, *arguments)
+        if not found:
+            self._changes_when_none_wanted = changes
+        return found
 
 
 class Member:
@@ -67,6 +95,7 @@ class Member:
         self.seq = 0
         self.hears = frozenset(subject.split(".", 2)[2] for subject in service.hears)
         self.kind_of = lru_cache(maxsize=None)(self._kind_of)
+        self.decode = msgspec.json.Decoder(service.commands).decode
 
     def _kind_of(self, event: type[Event]) -> str:
         return next(kind for kind, found in self.kinds.items() if issubclass(event, found.events))
@@ -90,6 +119,7 @@ class Platform:
         self.counts: defaultdict[str, int] = defaultdict(int)
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._concerned = lru_cache(maxsize=None)(self._who_is_concerned)
 
     def add(self, service: Service, world: Any, store: LeanStore) -> Member:
         member = self.members[service.name] = Member(service, world, store)
@@ -101,6 +131,10 @@ class Platform:
         """Fill in, decide and append. Raises Refused."""
         member = self.members[command.service]
         return self._commit(member, await member.filled([command]))
+
+    def report(self, command: Command) -> None:
+        """As agents do, who are told nothing that they would act on: a refusal is counted."""
+        self._issue(self.members[command.service], (command.aggregate_id, "report"), [command])
 
     def _commit(self, member: Member, commands: Sequence[Command]) -> Position:
         """Wishes about one aggregate as one commit. Raises Refused when there is only one and it is refused."""
@@ -147,12 +181,16 @@ class Platform:
 
         Reactions are pure, so those that ask for nothing need no hop.
         """
-        name = wire_name_of(heard.event) if heard.event.public else ""
-        hearers = [member for member in self.members.values() if member is not speaker and name in member.hears]
-        wishes = [(member, commands) for member in (speaker, *hearers) if (commands := [*member.service.react(heard)])]
+        concerned = self._concerned(speaker, type(heard.event))
+        wishes = [(member, commands) for member in concerned if (commands := [*member.service.react(heard)])]
         effect = speaker.service.effects.get(type(heard.event))
         if wishes or effect is not None:
             asyncio.get_running_loop().call_later(HOP_S, self._follow_up, speaker, heard, wishes, effect)
+
+    def _who_is_concerned(self, speaker: Member, event: type[Event]) -> Sequence[Member]:
+        """The speaker, and if it is public, whoever hears of it."""
+        name = str(event.__struct_config__.tag) if event.public else ""
+        return [speaker, *(each for each in self.members.values() if each is not speaker and name in each.hears)]
 
     def _follow_up(
         self, speaker: Member, heard: Heard, wishes: Sequence[tuple[Member, list[Command]]], effect: Effect | None
@@ -232,10 +270,9 @@ class Platform:
         member.deadlines[key] = (due_at, timer)
 
     def _fall_due(self, member: Member, key: tuple[str, str], command: str) -> None:
-        fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
+        fields = _FIELDS.decode(command)
         fields["now"] = msgspec.Raw(msgspec.json.encode(self.clock.now()))
-        wish = msgspec.json.decode(msgspec.json.encode(fields), type=member.service.commands)
-        self._issue(member, (key[0], "deadline"), [wish])
+        self._issue(member, (key[0], "deadline"), [member.decode(msgspec.json.encode(fields))])
 
     def start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

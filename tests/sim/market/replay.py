@@ -21,20 +21,22 @@ from libs.sim.life import Life, adopt_task
 from libs.sim.loop import VirtualLoop, run_virtual
 from libs.sim.trace import Trace
 from proto.base import Command, Heard
-from proto.failover.commands import UpdateMachineSettings
+from proto.failover.commands import UpdateMachineSettings, UpdateSettings
 from proto.failover.events import FailoverFailed
-from proto.failover.words import LADDER, RUNGS_OF, GlobalSettings, Limits, MachinePatch, RegionalVolumePatch
-from proto.instance.commands import CreateInstance, EnableCpuStandby, StartInstance
+from proto.failover.words import RUNGS_OF, GlobalPatch, GlobalSettings, Limits, MachinePatch
+from proto.instance.care import CareNoted
+from proto.instance.commands import CreateInstance, StartInstance
 from proto.instance.events import InstanceFailed
-from proto.instance.words import MachineSpec, Port, VolumeWish
-from proto.warmpool.commands import ProvisionPool
+from proto.instance.words import MachineSpec, Port
+from services.failover.decider import ladder
 from services.failover.effects import World as FailoverWorld
+from services.gateway.dialects.protection import with_protection
 from services.instance.decider.instance import Instance
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
-from tests.sim.market.agents import SYNC_EVERY_S, Agents
-from tests.sim.market.cloud import GPU, VOLUME_GB, MarketCloud, MarketWorld
-from tests.sim.market.platform import LeanStore, Member, Platform
+from tests.sim.market.agents import Agents
+from tests.sim.market.cloud import FIRST, NEWS_S_MAX, SECOND, MarketCloud, MarketWorld, Model
+from tests.sim.market.platform import LeanRows, LeanStore, Member, Platform
 from tests.sim.market.strategies import Choice
 from tests.sim.market.tally import Outcome, Tally
 from tests.sim.market.weather import DAY_S, HOUR_S, ZONES, Outage, outages
@@ -42,20 +44,24 @@ from tests.sim.survival_agents import Storage
 from tests.sim.survival_scenario import FAILOVER, WARMPOOL
 
 REGIONS = tuple(dict.fromkeys(zone.region for zone in ZONES))
+CUSTOMER_EVERY_S = 180.0  # a machine and its standby are there before the next looks at the market
 BY_HAND_AFTER_S, AGAIN_AFTER_S = 900.0, 300.0
-RUNG_S_MAX = 600  # a machine boots for up to three minutes, and may have to be rented twice
 CENSUS_S = 900.0  # lost signals are not simulated here, so the census only has to be there
 FORGET_EVERY_S = HOUR_S
-TABLES_READ = ("instances", "machines", "orphans", "blacklist")  # by the instance service's hands
+TABLES_READ = ("instances", "machines", "orphans", "blacklist", "cares")  # by the instance service's hands
 STILL = replace(CALM, delay_share=0.0)  # milliseconds are not what a month is about
 TURNS_MAX = 200_000_000
+NOTHING_CHANGED = GlobalPatch()
 
 
-def replay(choice: Choice, *, seed: int, days: float, instances: int) -> Outcome:
-    """The same seed gives every strategy the same weather and the same demand of others."""
+def replay(
+    choice: Choice, *, seed: int, days: float, instances: int, settings: GlobalPatch = NOTHING_CHANGED
+) -> Outcome:
+    """The same seed gives every strategy the same weather and the same demand of others. `settings` are put for the
+    account before the strategy's own."""
 
     async def main() -> Outcome:
-        return await _Replay(choice, seed, days).run(instances)
+        return await _Replay(choice, seed, days).run(instances, settings)
 
     return run_virtual(main, VirtualLoop(adopt_task, turns_max=TURNS_MAX))
 
@@ -64,9 +70,10 @@ class _Replay:
     def __init__(self, choice: Choice, seed: int, days: float) -> None:
         self._choice = choice
         self._days = days
-        self._weather = outages(seed, days)
+        models = {FIRST: "weather", SECOND: "weather of the second"} if choice.second_gpu else {FIRST: "weather"}
+        self._weather = [(outage, model) for model, name in models.items() for outage in outages(seed, days, name)]
         chance = Chance(seed, STILL)
-        self._cloud = MarketCloud(chance, Trace())
+        self._cloud = MarketCloud(chance, Trace(), tuple(models))
         self._tally = Tally(self._cloud)
         self._cloud.on_taken = self._tally.taken
         self._platform = Platform()
@@ -74,24 +81,27 @@ class _Replay:
         self._rows = LeanStore(TABLES_READ)
         life = Life("market", 1, chance)
         outside = MarketWorld(**vars(instance_scenario.outside(life, self._cloud, self._rows)))
+        outside.pool = LeanRows(self._rows, life)  # type: ignore[assignment]
         outside.poll_s = CENSUS_S
         outside.heartbeat_s = days * DAY_S  # silence is not simulated
         outside.storage = Storage()
         self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._rows)
-        failover_world = FailoverWorld(_default_settings, self._platform.clock, Limits(), _nobody)
-        self._platform.add(FAILOVER, failover_world, LeanStore())
+        failover_world = FailoverWorld(self._settings_of, self._platform.clock, Limits(), _nobody)
+        self._failovers = self._platform.add(FAILOVER, failover_world, LeanStore())
         self._platform.add(WARMPOOL, None, LeanStore())
         has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]
         agents = Agents(self._platform, self._tally, chance.generator("agents"), snapshots=has_snapshots)
-        self._platform.said += [self._tally.said, agents.said, self._look_after]
+        self._platform.said += [self._tally.said, agents.said, self._look_after, self._take_care]
 
-    async def run(self, count: int) -> Outcome:
+    async def run(self, count: int, settings: GlobalPatch) -> Outcome:
         until_s = self._days * DAY_S
+        for patch in (settings, self._choice.settings):
+            await self._platform.wish(UpdateSettings(now=self._platform.clock.now(), account_id=ACCOUNT, patch=patch))
         async with asyncio.TaskGroup() as group:
             demand = group.create_task(self._cloud.outside_demand(until_s))
             forgetting = group.create_task(self._forget())
-            for outage in self._weather:
-                asyncio.get_running_loop().call_at(outage.start_s, self._strike, outage)
+            for outage, model in self._weather:
+                asyncio.get_running_loop().call_at(outage.start_s, self._strike, outage, model)
             for number in range(count):
                 group.create_task(self._customer(number))
             bug = self._platform.bug
@@ -102,41 +112,40 @@ class _Replay:
                 await bug
         return self._tally.outcome(self._choice.name, self._days)
 
-    def _strike(self, outage: Outage) -> None:
-        hosts = self._cloud.strike(outage)
+    def _strike(self, outage: Outage, model: Model) -> None:
+        hosts = self._cloud.strike(outage, model)
         asyncio.get_running_loop().call_at(outage.end_s, self._cloud.recover, hosts)
 
+    async def _settings_of(self, account_id: str) -> GlobalSettings:
+        return self._failovers.states.get(("settings", account_id), GlobalSettings())
+
+    def _take_care(self, _member: Member, heard: Heard, _state: object) -> None:
+        """How often the account wants its machines looked at: what a poll would tell, the cloud's news tells here."""
+        if isinstance(heard.event, CareNoted):
+            self._cloud.news_s_max = min(NEWS_S_MAX, heard.event.health_check_s or NEWS_S_MAX)
+
     async def _customer(self, number: int) -> None:
-        """Wants one instance in a home region, and protects it as the strategy says."""
+        """Wants one instance in a home region, protected as the strategy says."""
+        await asyncio.sleep(number * CUSTOMER_EVERY_S)
         instance_id, region = f"inst_{number}", REGIONS[number % len(REGIONS)]
+        self._tally.begin(instance_id)
         about = {"instance_id": instance_id, "account_id": ACCOUNT}
         spec = MachineSpec(
-            gpu=GPU, image="ubuntu:24.04", region=region, billing=self._choice.billing, ports=(Port(port=8888),)
+            gpu=FIRST.gpu, image="ubuntu:24.04", region=region, billing=self._choice.billing, ports=(Port(port=8888),)
         )
+        strategy = self._choice.strategy
+        protection = ladder.new_machine(strategy, await self._settings_of(ACCOUNT))
         await self._wish_until_granted(
-            lambda: CreateInstance(
-                **about, now=self._platform.clock.now(), name=instance_id.replace("_", "-"), spec=spec,
-                machine_id=f"mach_{instance_id}", health_check=HEALTH_CHECK, request_hash="same",
-                volume=VolumeWish(VOLUME_GB) if self._choice.volume else None,
+            lambda: with_protection(
+                CreateInstance(
+                    **about, now=self._platform.clock.now(), name=instance_id.replace("_", "-"), spec=spec,
+                    machine_id=f"mach_{instance_id}", health_check=HEALTH_CHECK, request_hash="same",
+                ),
+                protection, strategy,
             )
         )  # fmt: skip
-        volume = RegionalVolumePatch(
-            enabled=self._choice.volume, volume_size_gb=VOLUME_GB, failover_timeout_seconds=RUNG_S_MAX
-        )
-        patch = MachinePatch(
-            use_global_settings=False,
-            strategy=self._choice.strategy,
-            regional_volume=volume,
-            strategy_order=("regional_volume",) if self._choice.volume else LADDER,
-        )
+        patch = MachinePatch(strategy_order=self._choice.order)
         await self._platform.wish(UpdateMachineSettings(**about, now=self._platform.clock.now(), patch=patch))
-        if "cpu_standby" in RUNGS_OF[self._choice.strategy]:
-            standby = EnableCpuStandby(**about, now=self._platform.clock.now(), sync_interval_s=SYNC_EVERY_S)
-            await self._platform.wish(standby)
-        if self._choice.pool is not None:
-            pool = ProvisionPool(**about, now=self._platform.clock.now(), machine_id="", host_id="",
-                                 mode=self._choice.pool)  # fmt: skip
-            await self._platform.wish(pool)
 
     async def _wish_until_granted(self, make: Callable[[], Command]) -> None:
         while True:
@@ -182,10 +191,6 @@ class _Replay:
 
 def _is_long_gone(before: datetime, machine: dict[str, Any]) -> bool:
     return bool(machine.get("gone")) and machine["changed_at"] < before
-
-
-async def _default_settings(_account_id: str) -> GlobalSettings:
-    return GlobalSettings()
 
 
 async def _nobody(_account_id: str) -> tuple[str, ...]:

@@ -8,22 +8,33 @@ were in the copy that it was filled from; what a failover says of the loss is ch
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
 
 from proto.base import Heard
-from proto.failover.events import FailoverCompleted, FailoverFailed, FailoverStarted
+from proto.failover.events import FailoverCompleted, FailoverFailed
+from proto.failover.words import LADDER, Rung
 from proto.instance.events import InstanceInterrupted, InstanceReady, MachineRestored
 from services.instance.decider import cpu_standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE
 from tests.sim.cloud import Rented
-from tests.sim.market.cloud import HOUR_S, ON_DEMAND_USD_MICROS, MarketCloud
+from tests.sim.market.cloud import FIRST, HOUR_S, MarketCloud
 from tests.sim.market.platform import Member
 
 CLOCK_S = 11.0  # a window counts from when the loss was noticed, at most a poll after it; and in whole seconds
+
+
+class Ready(Struct, frozen=True):
+    """What `failover.completed` says of one rung: from when the loss was noticed to when the instance was ready."""
+
+    rung: Rung
+    count: int
+    p50_s: float
+    p95_s: float
 
 
 class Outcome(Struct, frozen=True):
@@ -40,6 +51,7 @@ class Outcome(Struct, frozen=True):
     failovers_failed: int
     unavailable_p50_s: float
     unavailable_p95_s: float
+    ready: tuple[Ready, ...]
     work_lost_h_per_instance: float
     double_primary_s: float
     untrue_windows: int  # failovers that lost more work than they said
@@ -48,8 +60,9 @@ class Outcome(Struct, frozen=True):
 
 @dataclass
 class Life:
-    """One instance, as it really goes."""
+    """One instance, as it really goes since somebody wanted it."""
 
+    began_s: float
     rented: Rented | None = None  # the machine that carries it, or carried it last
     up_since_s: float | None = None
     down_since_s: float | None = None
@@ -70,14 +83,16 @@ class Tally:
     lives: dict[str, Life] = field(default_factory=dict[str, Life])
     carried: dict[str, str] = field(default_factory=dict[str, str])  # provider machine -> instance
     down_s: list[float] = field(default_factory=list[float])
+    ready_s: defaultdict[Rung, list[float]] = field(default_factory=lambda: defaultdict[Rung, list[float]](list))
     losses: int = 0
-    started: int = 0
-    completed: int = 0
     failed: int = 0
     lost_s: float = 0.0
     twice_s: float = 0.0
     untrue_windows: int = 0
     facts: int = 0
+
+    def begin(self, instance_id: str) -> None:
+        self.lives[instance_id] = Life(self.cloud.now_s())
 
     def taken(self, machine: Rented) -> None:
         """The cloud took a machine; most do not carry anything (standbys)."""
@@ -96,13 +111,11 @@ class Tally:
                 self._is_ready(event, state)
             case InstanceInterrupted() as event:
                 self._goes_down(self.lives[event.instance_id])
-            case FailoverStarted():
-                self.started += 1
             case MachineRestored() as event:
                 is_standby = event.source == cpu_standby.SOURCE
                 self.lives[event.instance_id].filled_from = event.machine_id if is_standby else event.source
             case FailoverCompleted() as event:
-                self.completed += 1
+                self.ready_s[event.strategy].append(event.total_ms / 1000)
                 self.untrue_windows += self.lives[event.instance_id].lost_last_s > event.data_loss_window_s + CLOCK_S
             case FailoverFailed():
                 self.failed += 1
@@ -113,7 +126,7 @@ class Tally:
         machine = state.machine(event.machine_id)
         assert machine is not None, f"ready on a machine that it does not have: {event!r}"
         rented = self.cloud.rented[machine.provider_machine_id]
-        life = self.lives.setdefault(event.instance_id, Life())
+        life = self.lives[event.instance_id]
         self._move(life, rented)
         if rented.status != "running":
             return  # it was taken before we said so
@@ -193,7 +206,7 @@ class Tally:
             life.on_cpu_since_s = None
 
     def _watch_primaries(self, state: Instance) -> None:
-        life = self.lives.setdefault(state.instance_id, Life())
+        life = self.lives[state.instance_id]
         live = sum(machine.role == "primary" and machine.status in LIVE for machine in state.machines)
         now_s = asyncio.get_running_loop().time()
         if life.twice_since_s is not None:
@@ -208,25 +221,31 @@ class Tally:
             if life.down_since_s is not None:
                 self.down_s.append(now_s - life.down_since_s)
             self._goes_down(life)
-        count = len(self.lives)
+        lives = self.lives.values()
+        wanted_s = sum(now_s - life.began_s for life in lives)
         down_s = sorted(self.down_s)
         return Outcome(
             strategy=strategy,
-            instances=count,
+            instances=len(lives),
             days=days,
-            availability=sum(life.up_s for life in self.lives.values()) / (count * now_s),
-            on_cpu_share=sum(life.on_cpu_s for life in self.lives.values()) / (count * now_s),
-            cost_share=self.cloud.cost_usd_micros / (count * now_s / HOUR_S * ON_DEMAND_USD_MICROS),
+            availability=sum(life.up_s for life in lives) / wanted_s,
+            on_cpu_share=sum(life.on_cpu_s for life in lives) / wanted_s,
+            cost_share=self.cloud.cost_usd_micros / (wanted_s / HOUR_S * FIRST.usd_micros_per_hour),
             losses=self.losses,
-            failovers_completed=self.completed,
+            failovers_completed=sum(len(each) for each in self.ready_s.values()),
             failovers_failed=self.failed,
             unavailable_p50_s=_quantile(down_s, 0.5),
             unavailable_p95_s=_quantile(down_s, 0.95),
-            work_lost_h_per_instance=self.lost_s / HOUR_S / count,
+            ready=tuple(_ready(rung, sorted(self.ready_s[rung])) for rung in LADDER if rung in self.ready_s),
+            work_lost_h_per_instance=self.lost_s / HOUR_S / len(lives),
             double_primary_s=self.twice_s,
             untrue_windows=self.untrue_windows,
             facts=self.facts,
         )
+
+
+def _ready(rung: Rung, ordered_s: list[float]) -> Ready:
+    return Ready(rung, len(ordered_s), _quantile(ordered_s, 0.5), _quantile(ordered_s, 0.95))
 
 
 def _same_files(before: Rented, after: Rented) -> bool:

@@ -59,31 +59,31 @@ class Outage(NamedTuple):
     zone: str
 
 
-def outages(seed: int, days: float, zones: tuple[Zone, ...] = ZONES) -> list[Outage]:
-    """Every outage that begins within `days`, oldest first. The same seed gives the same outages."""
-    random = Random(f"{seed}/weather")
-    by_name = {zone.name: zone for zone in zones}
+def outages(seed: int, days: float, name: str = "weather") -> list[Outage]:
+    """Every outage that begins within `days`, oldest first. The same seed and name give the same outages."""
+    random = Random(f"{seed}/{name}")
+    by_name = {zone.name: zone for zone in ZONES}
     up_again_s = dict.fromkeys(by_name, 0.0)
     found: list[Outage] = []
     due: list[tuple[float, str, float]] = []  # instant, zone, length when pulled along (0: its own)
     next_own_s: dict[str, float] = {}
-    for zone in zones:
+    for zone in ZONES:
         next_own_s[zone.name] = _run_s(zone, random) * random.random()
         heappush(due, (next_own_s[zone.name], zone.name, 0.0))
     while due and due[0][0] < days * DAY_S:
-        now_s, name, pulled_s = heappop(due)
-        zone = by_name[name]
-        if now_s < up_again_s[name] or (not pulled_s and now_s != next_own_s[name]):
+        now_s, struck, pulled_s = heappop(due)
+        zone = by_name[struck]
+        if now_s < up_again_s[struck] or (not pulled_s and now_s != next_own_s[struck]):
             continue  # it is out already, or its run was planned anew
         length_s = pulled_s or _outage_s(zone, random)
-        found.append(Outage(now_s, now_s + length_s, name))
-        up_again_s[name] = now_s + length_s
-        next_own_s[name] = up_again_s[name] + _run_s(zone, random)
-        heappush(due, (next_own_s[name], name, 0.0))
+        found.append(Outage(now_s, now_s + length_s, struck))
+        up_again_s[struck] = now_s + length_s
+        next_own_s[struck] = up_again_s[struck] + _run_s(zone, random)
+        heappush(due, (next_own_s[struck], struck, 0.0))
         if not pulled_s:
-            for other in zones:
+            for other in ZONES:
                 share = PULLED_IN_REGION if other.region == zone.region else PULLED_ELSEWHERE
-                if other.name != name and random.random() < share:
+                if other.name != struck and random.random() < share:
                     length_of_other_s = min(length_s, other.outage_max_h * HOUR_S)
                     heappush(due, (now_s + random.uniform(0, PULLED_WITHIN_S), other.name, length_of_other_s))
     return sorted(found)
