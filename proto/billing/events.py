@@ -248,6 +248,13 @@ class TopUpFailed(Event, tag="balance.top_up_failed", kw_only=True, frozen=True)
     reason: str = "declined"
 
 
+class TickPlanned(Event, tag="ledger.tick_planned", kw_only=True, frozen=True):
+    """The account is charged again then: it was to be left alone for long, because it was empty, and no longer is."""
+
+    account_id: str
+    next_tick_at: datetime
+
+
 class BroughtForward(Event, tag="ledger.brought_forward", kw_only=True, frozen=True):
     """The whole account as it stands, so that older facts need not be read to go on.
 
@@ -273,6 +280,7 @@ AccountEvent = (
     | AlertRearmed
     | TopUpWanted
     | TopUpFailed
+    | TickPlanned
     | BroughtForward
     | BalanceLow
     | BalanceExhausted

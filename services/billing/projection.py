@@ -36,6 +36,7 @@ from proto.billing.events import (
     PaymentRequested,
     PaymentSettled,
     ProviderChargeNoted,
+    TickPlanned,
     UsageCharged,
 )
 from proto.billing.ledger import Transaction
@@ -252,6 +253,8 @@ def _standing(heard: Heard) -> Iterator[Row]:
             yield _account(heard, stage="suspended", grace_until=None, **kept)
             if event.next_tick_at is not None:
                 yield _next_tick(heard, event.next_tick_at)
+        case TickPlanned() as event:
+            yield _next_tick(heard, event.next_tick_at)
         case BalanceRestored():
             yield _account(heard, stage="ok", grace_until=None, storage_kept_until=None)
         case BalanceStorageExpiring() as event:

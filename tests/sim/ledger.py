@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from libs.refusal import Refused
 from proto.base import Command, Event, Heard
 from proto.billing.commands import AddCredits, NoteRate, PlaceHold, Tick
-from proto.billing.events import BalanceExhausted, BalanceSuspended, MeterChanged, UsageCharged
+from proto.billing.events import BalanceExhausted, BalanceSuspended, MeterChanged, TickPlanned, UsageCharged
 from proto.billing.ledger import Transaction
 from proto.billing.words import LINES, REVENUE
 from services.billing.decider.account import ACCOUNT
@@ -209,7 +209,7 @@ class Customer:
                 self.tick_at = None if due is None else max((due - START) / timedelta(seconds=1), now)
                 self.outcome.ticks += isinstance(event, UsageCharged)
                 self.outcome.corrections += isinstance(event, MeterChanged) and event.usd_micros < 0
-            if isinstance(event, BalanceExhausted | BalanceSuspended) and event.next_tick_at is not None:
+            if isinstance(event, BalanceExhausted | BalanceSuspended | TickPlanned) and event.next_tick_at is not None:
                 self.tick_at = max((event.next_tick_at - START) / timedelta(seconds=1), now)
             if isinstance(event, BalanceSuspended):
                 self.suspend(now, event)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
+from functools import partial, reduce
 from typing import assert_never
 
 import msgspec
@@ -47,13 +47,14 @@ from proto.billing.events import (
     LedgerAdjusted,
     LedgerOpened,
     MeterChanged,
+    TickPlanned,
     TopUpFailed,
 )
 from proto.billing.words import OWED, UNCOLLECTED, Beyond
 from services.billing.decider import charging
 from services.billing.decider.folding import WELCOME, evolve
 from services.billing.decider.grants import BONUS_LIFETIME, bonus_of, burn
-from services.billing.decider.ladder import bounds, standing, steps, warnings
+from services.billing.decider.ladder import bounds, next_tick_at, quiet_until, standing, steps, warnings
 from services.billing.decider.metering import rate_of
 from services.billing.decider.packing import pack
 from services.billing.decider.postings import stamped
@@ -114,10 +115,21 @@ def decide(
         is_refilled = any(isinstance(event, CreditsAdded | CreditsGranted | LedgerAdjusted) for event in said)
         changed = [event for event in said if isinstance(event, MeterChanged)]
         started = None if isinstance(command, Tick) else {event.instance_id for event in changed}
-        said += steps(ledger, command.now, is_refilled=is_refilled, started=started, storage_kept=storage_kept)
+        told = steps(ledger, command.now, is_refilled=is_refilled, started=started, storage_kept=storage_kept)
+        said += told
+        if not changed and quiet_until(before, command.now) is not None:
+            said += _planned(reduce(evolve, told, ledger), command.now)
     elif said:
         said += warnings(ledger, command.now)
     return _brought_forward(before, said)
+
+
+def _planned(ledger: Account, now: datetime) -> Sequence[TickPlanned]:
+    """An account that was empty and is not is charged as often as any, not at the far instant that was set for it."""
+    if ledger.charged_until is None or quiet_until(ledger, now) is not None:
+        return []
+    due_at = next_tick_at(ledger, now, since=ledger.charged_until)
+    return [] if due_at is None else [TickPlanned(account_id=ledger.account_id, next_tick_at=due_at)]
 
 
 def _opening(ledger: Account, command: AccountCommand) -> Sequence[AccountEvent]:

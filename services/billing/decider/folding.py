@@ -32,6 +32,7 @@ from proto.billing.events import (
     LedgerAdjusted,
     LedgerOpened,
     MeterChanged,
+    TickPlanned,
     TopUpFailed,
     TopUpWanted,
     UsageCharged,
@@ -91,7 +92,7 @@ def _evolve(ledger: Account, event: AccountEvent) -> Account:
             return _warned(ledger, event)
         case BalanceStorageExpiring():
             return replace(ledger, storage_kept_until=event.kept_until, is_storage_expiring=True)
-        case BalanceStorageExpired():
+        case BalanceStorageExpired() | TickPlanned():
             return ledger
         case BroughtForward():
             return unpack(event)

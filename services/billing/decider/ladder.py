@@ -135,6 +135,9 @@ def _standing(ledger: Account, accrued: int, prepaid: bool) -> Standing:
 
 def next_tick_at(ledger: Account, now: datetime, *, since: datetime) -> datetime | None:
     """When to charge next, `since` having charged last; None: nothing runs. Facts in between do not put it off."""
+    left_alone_until = quiet_until(ledger, now)
+    if left_alone_until is not None:
+        return left_alone_until
     worst, best = bounds(ledger, now)
     due_at = _due_at(ledger, worst, now, since)
     if worst.posted_usd_micros > 0 and due_at == _due_at(ledger, best, now, since):
@@ -153,6 +156,21 @@ def _due_at(ledger: Account, stands: Standing, now: datetime, since: datetime) -
     if ledger.stage == "grace" and ledger.grace_until is not None and ledger.grace_until > now:
         return min(due_at, ledger.grace_until)
     return due_at
+
+
+def quiet_until(ledger: Account, now: datetime) -> datetime | None:
+    """Until when time changes nothing on an empty account of which only files are left; None: it may at any tick.
+
+    Until its files are named or given up, or (days are closed then) midnight UTC: 30 ticks in a month, not 4,320.
+    """
+    is_empty = ledger.stage == "suspended" and ledger.posted_usd_micros <= 0 and not running(ledger)
+    if not is_empty or not ledger.burn_usd_micros_per_hour or ledger.alerts.auto_top_up.amount_usd_micros:
+        return None
+    midnight = day_start(now) + timedelta(days=1)
+    due_at = retention.next_step_at(ledger)
+    if due_at is None:
+        return midnight
+    return min(midnight, due_at) if due_at > now else None
 
 
 def steps(

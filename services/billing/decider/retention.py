@@ -25,6 +25,12 @@ def stored(ledger: Ledger) -> tuple[str, ...]:
     return tuple(sorted({meter.instance_id for meter in live} - running))
 
 
+def next_step_at(ledger: Ledger) -> datetime | None:
+    """When the files are named, or, once they were, given up; None: no time is set."""
+    until = ledger.storage_kept_until
+    return until if until is None or ledger.is_storage_expiring else until - NOTICE
+
+
 def steps(ledger: Ledger, now: datetime, reason: str) -> Sequence[BalanceStorageExpiring | BalanceStorageExpired]:
     """Of a suspended account, at a tick. What is given up is named again at the next tick that still finds it."""
     until, named = ledger.storage_kept_until, stored(ledger)

@@ -7,17 +7,23 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
+from libs.money import cost_micros
 from proto.base import Event
+from proto.billing.commands import SetAlerts, Tick
 from proto.billing.events import (
     BalanceRestored,
     BalanceStorageExpired,
     BalanceStorageExpiring,
     BalanceSuspended,
+    MeterChanged,
+    TickPlanned,
     UsageCharged,
 )
+from proto.billing.words import AlertSettings, AutoTopUp
 from services.billing.decider.account import ACCOUNT, account
+from services.billing.decider.ladder import next_tick_at, quiet_until
 from services.billing.decider.state import Account
-from tests.spec.billing.ledgers import ACCOUNT_ID, USD, at, bought, end, rate, run, tick, welcome
+from tests.spec.billing.ledgers import ACCOUNT_ID, USD, at, bought, end, rate, revenue, run, tick, welcome
 
 DAY = 86_400
 FOR_EVER = account(prepaid=True, storage_kept=None)
@@ -59,6 +65,55 @@ def test_they_are_named_a_week_before_they_go_and_given_up_at_the_end_until_they
         )
         warned = run([tick(seconds)], warned)
     assert not said(run([end(EMPTY_S + 32 * DAY + 1)], warned), EMPTY_S + 33 * DAY)
+
+
+def ticks(ledger: Account, until_s: float) -> tuple[Account, list[Event]]:
+    """Tick as the deadlines say, from the one that this account is at; what was said besides."""
+    due = next_tick_at(ledger, ledger.charged_until or at(0), since=ledger.charged_until or at(0))
+    told: list[Event] = []
+    while due is not None and due <= at(until_s):
+        events = ACCOUNT.decide(ledger, Tick(now=due, account_id=ACCOUNT_ID))
+        due = None
+        for event in events:
+            ledger = ACCOUNT.evolve(ledger, event)
+            due = event.next_tick_at if isinstance(event, UsageCharged | BalanceSuspended) else due
+            told.append(event)
+    return ledger, told
+
+
+def test_an_empty_account_is_charged_once_a_day_and_named_and_given_up_in_time() -> None:
+    ledger = run([tick(EMPTY_S + 600)], emptied())
+    kept_until = ledger.storage_kept_until
+    assert kept_until is not None
+    ledger, told = ticks(ledger, EMPTY_S + 30 * DAY)
+    charged = [event for event in told if isinstance(event, UsageCharged)]
+    assert len([event for event in charged if event.is_day_end]) >= 29
+    assert len(charged) <= 35, "one more for the notice and its repetition, one for the end"
+    (expiring,) = [event for event in told if isinstance(event, BalanceStorageExpiring)]
+    assert (expiring.kept_until, BalanceStorageExpired in map(type, told)) == (kept_until, True)
+    assert charged[-1].next_tick_at == charged[-1].until + timedelta(minutes=10), "until whoever keeps them has heard"
+    assert revenue(ledger, "volume") == cost_micros(round((charged[-1].until - at(0)).total_seconds()), USD // 240)
+
+
+def test_what_ends_the_quiet_says_when_the_account_is_charged_next() -> None:
+    empty = run([tick(EMPTY_S + 600)], emptied())
+    until = quiet_until(empty, at(EMPTY_S + 600))
+    assert until is not None
+    assert until.hour == until.minute == 0
+    came_s = EMPTY_S + 700
+    events = ACCOUNT.decide(empty, bought(10, seconds=came_s))
+    assert events[-1] == TickPlanned(account_id=ACCOUNT_ID, next_tick_at=at(came_s + 600))
+    topping = SetAlerts(
+        now=at(came_s),
+        account_id=ACCOUNT_ID,
+        alerts=AlertSettings(auto_top_up=AutoTopUp(threshold_usd_micros=USD, amount_usd_micros=USD)),
+    )
+    assert TickPlanned in map(type, ACCOUNT.decide(empty, topping))
+    started = ACCOUNT.decide(empty, rate(came_s, USD))[0]
+    assert isinstance(started, MeterChanged)
+    assert started.next_tick_at == at(came_s), "a minute after the last one, which is past"
+    filled = run([bought(10, seconds=came_s)], empty)
+    assert TickPlanned not in map(type, ACCOUNT.decide(filled, bought(10, "p2", came_s)))
 
 
 def test_nothing_goes_without_a_weeks_notice_however_late_that_is_given() -> None:
