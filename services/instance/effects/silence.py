@@ -58,9 +58,13 @@ async def _look(began_at: datetime, world: World, handle: Handle) -> None:
     checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
 
     async def check(one: Silent) -> None:
+        """What cannot be told now is met at the next look. Raised, it would cancel the others and end the watch."""
         async with checks:
             since = max(one.last_seen_at, began_at)
-            await _report(await _verdict(one, now, since, is_ours, world), world, handle)
+            try:
+                await _report(await _verdict(one, now, since, is_ours, world), world, handle)
+            except Transient as unwell:
+                world.logger.info("silence.postponed", machine_id=one.machine_id, cause=str(unwell))
 
     async with asyncio.TaskGroup() as group:
         for one in silent:

@@ -29,7 +29,7 @@ from services.instance.queries.batching import Batches
 from services.instance.queries.contracts import Contract
 
 HINT_RETRY_S = 0.2
-HINT_TRIES_MAX = 50  # a hint may come before the contract is in the log: 10 s
+HINT_TRIES_MAX = 50  # a hint may come before the contract is in the log: 10 s; then the poll is for it
 SIGNALS_RETRY_S = 1.0
 # A cloud that does not find a machine may find it again (a replica behind, a listing cut short): absence that no signal
 # announced is believed when it has lasted so long.
@@ -123,9 +123,14 @@ class Watch:
                 group.create_task(self._check_hint(provider_machine_id))
 
     async def _check_hint(self, provider_machine_id: str) -> None:
+        """An unwell cloud or database ends neither the others nor, in a group, the whole watch: it counts as a try."""
         async with self._checks:
             hint = self._hints[provider_machine_id]
-            is_settled = await self._check(provider_machine_id, hint.status)
+            try:
+                is_settled = await self._check(provider_machine_id, hint.status)
+            except Transient as unwell:
+                self._world.logger.info("hint.postponed", provider=self._provider.name, cause=str(unwell))
+                is_settled = False
         if self._hints.get(provider_machine_id) is not hint:
             return  # there is newer news
         if is_settled or hint.tries + 1 >= HINT_TRIES_MAX:
