@@ -123,6 +123,8 @@ class Meta(Struct, frozen=True, omit_defaults=True):
     """What travels with every request on the bus, beside the wish or question itself.
 
     `deadline` is when the caller stops waiting (unix seconds): work not begun by then is dropped.
+    `must_be_current`: an answer from rows must have everything that its owner had said when it was asked; one that may
+    not have is SERVICE_UNAVAILABLE. For answers that a wish is made of.
     """
 
     request_id: str
@@ -133,6 +135,7 @@ class Meta(Struct, frozen=True, omit_defaults=True):
     actor: str = ""
     trace: str = ""
     min_position: Position | None = None
+    must_be_current: bool = False
 
 
 class Request(Struct, frozen=True):

@@ -17,7 +17,7 @@ from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
 from libs.runtime.courtesy import Courtesy
-from libs.runtime.projecting import Progress
+from libs.runtime.projecting import PROJECT_CURSOR, REPLICA_POLL_S, Progress
 from libs.runtime.recent import Recent
 from libs.runtime.service import Service
 from libs.runtime.surroundings import Surroundings
@@ -26,13 +26,13 @@ from proto.base import Command, Reply, Request
 from proto.codes import CODES
 from proto.health import MetricsText, ServiceHealth
 
-READ_YOUR_WRITES_MAX_S = 0.5  # design 4: then the answer is given with `stale`
+READ_YOUR_WRITES_MAX_S = 0.5  # design 4: then the answer is given with `stale`, or refused as `RowsBehind`
 
 _encode = msgspec.json.Encoder().encode
 
 
 class RowsBehind(Transient):
-    """Something is not in the rows, and the asker knows of a commit that is not in them either."""
+    """Something is not in the rows, and the asker knows of a commit that is not in them either; or must know of all."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Serving:
         self._service = service
         self._stream = stream_of(service.name)
         self._aggregates = aggregates
+        self._log = around.log
         self._store = around.store
         self._progress = progress
         self._clock = around.clock
@@ -105,6 +106,8 @@ class Serving:
             return Reply(body=_raw(MetricsText(self._metrics())))
         decoder, handler = self._queries[tag] if tag in self._queries else _unknown(subject)
         stale = not await self._caught_up(request)
+        if request.meta.must_be_current and not await self._has_all():
+            raise RowsBehind(f"{subject}: the rows are behind the log")
         try:
             return Reply(body=_raw(await handler(decoder.decode(request.body), self._context)), stale=stale)
         except Refused as refused:
@@ -131,6 +134,17 @@ class Serving:
         return await self._progress.wait_for(
             position.seq, timeout_s=READ_YOUR_WRITES_MAX_S, store=self._store, clock=self._clock
         )
+
+    async def _has_all(self) -> bool:
+        """Whether everything that is in the log now is in the rows. The database itself is asked: after a crash it may
+        have fewer than this process has seen in it."""
+        head_seq = await self._log.last_seq(self._stream)
+        give_up_s = self._clock.monotonic_s() + READ_YOUR_WRITES_MAX_S
+        while (await self._store.cursor(PROJECT_CURSOR))[0] < head_seq:
+            if self._clock.monotonic_s() >= give_up_s:
+                return False
+            await self._clock.sleep(REPLICA_POLL_S)
+        return True
 
 
 def _decoders(handlers: Any) -> dict[str, tuple[msgspec.json.Decoder[Any], Callable[[Any, Any], Awaitable[Any]]]]:

@@ -82,7 +82,14 @@ class Call:
 
     async def ask(self, question: Query | Signal) -> Any:
         """The owner's answer, decoded. Raises Refused; a silent or absent owner is SERVICE_UNAVAILABLE."""
-        reply = await self._send(question, QUERY_DEADLINE_S, self._seen(question))
+        return self._answered(question, await self._send(question, QUERY_DEADLINE_S, self._seen(question)))
+
+    async def ask_current(self, question: Query) -> Any:
+        """The same for an answer that a wish is made of: SERVICE_UNAVAILABLE when the owner's rows are behind."""
+        reply = await self._send(question, QUERY_DEADLINE_S, self._seen(question), must_be_current=True)
+        return self._answered(question, reply)
+
+    def _answered(self, question: Query | Signal, reply: Reply) -> Any:
         self.stale = self.stale or reply.stale
         if reply.body is None:
             return None
@@ -154,7 +161,14 @@ class Call:
         except OutcomeUnknown as error:
             raise Refused("OUTCOME_UNKNOWN", instance_id=wish.aggregate_id, retry_after_s=RETRY_AFTER_S) from error
 
-    async def _send(self, message: Command | Query | Signal, within_s: float, seen: Position | None) -> Reply:
+    async def _send(
+        self,
+        message: Command | Query | Signal,
+        within_s: float,
+        seen: Position | None,
+        *,
+        must_be_current: bool = False,
+    ) -> Reply:
         meta = Meta(
             request_id=self.request_id,
             deadline=self.gateway.clock.now().timestamp() + within_s,
@@ -163,6 +177,7 @@ class Call:
             actor=self.caller.actor,
             trace=self.trace,
             min_position=seen,
+            must_be_current=must_be_current,
         )
         try:
             reply = await self.gateway.bus.ask(message, meta)

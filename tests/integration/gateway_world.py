@@ -24,6 +24,7 @@ from libs.ids import SystemIds
 from libs.peers import MemoryPeers
 from libs.refusal import Refused
 from libs.rpc_memory import MemoryBus, MemoryExchange
+from libs.runtime.serving import RowsBehind
 from libs.starting import Bug
 from proto.base import Position, Reply, Request
 from proto.gateway.commands import IssueKey, OpenAccount
@@ -70,6 +71,7 @@ class Owner:
     seen: list[tuple[Request, Any]] = field(default_factory=list)
     seq: int = 0
     is_silent: bool = False
+    is_behind: bool = False  # its rows are
     stays_silent_for: int = 0
     raises: BaseException | None = None
     waits_for: asyncio.Event | None = None
@@ -86,6 +88,8 @@ class Owner:
             await asyncio.Event().wait()
         if self.raises is not None:
             raise self.raises
+        if self.is_behind and request.meta.must_be_current:
+            raise RowsBehind(subject)
         kind, _, tag = subject.split(".", 2)
         if kind == "cmd":
             wish = _command.decode(request.body)

@@ -11,10 +11,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from libs.refusal import Transient
 from proto.codes import CODES
 from services.gateway.auth import AGENT
-from services.gateway.call import COMMAND_ATTEMPT_S
 from services.gateway.routes import ROUTES
 from services.gateway.routing import Route
 from tests.integration.gateway_world import KEY, OTHER_ACCOUNT, READER_KEY, GatewayWorld, issue, running_gateway
@@ -314,48 +312,6 @@ async def test_one_idempotency_key_is_one_instance(
     assert len(world.owner.views) == 1
     assert first.headers["Location"] == repeat.headers["Location"]
     assert (conflict.status, conflict.code) == (409, "IDEMPOTENCY_CONFLICT")
-
-
-# --- the platform is unwell -----------------------------------------------------------------------------------------
-
-
-async def test_an_absent_owner_is_503_with_retry_after(world: GatewayWorld) -> None:
-    await world.owner_bus.close()
-    for method, path, more in (
-        ("GET", "/api/v1/instances/inst_1", {}),
-        ("POST", "/api/v1/instances", {"json": DUMONT}),
-        ("GET", "/api/instances", {}),
-        ("POST", "/api/instances/inst_1/stop", {}),
-    ):
-        refused = await world.call(method, path, **more)
-        assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
-        assert int(refused.headers["Retry-After"]) >= 1
-    ready = await world.call("GET", "/readyz")
-    assert (ready.status, ready.json["ready"]) == (503, False)
-    assert (await world.call("GET", "/livez")).status == 200
-
-
-async def test_an_unwell_owner_is_503(world: GatewayWorld) -> None:
-    world.owner.raises = Transient("the database is away")
-    for method, path, more in (("GET", "/api/v1/instances", {}), ("POST", "/api/instances", {"json": NOVITA})):
-        refused = await world.call(method, path, **more)
-        assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
-
-
-async def test_a_command_whose_answer_is_lost_is_sent_again_once(world: GatewayWorld) -> None:
-    world.owner.stays_silent_for = 1
-    async with asyncio.timeout(COMMAND_ATTEMPT_S + 3):
-        created = await world.call("POST", "/api/instances", json=NOVITA)
-    assert created.status == 201
-    assert len(world.owner.views) == 1
-
-
-async def test_a_command_that_is_never_answered_is_504_and_says_where_to_look(world: GatewayWorld) -> None:
-    world.owner.is_silent = True
-    refused = await world.call("POST", "/api/instances", json=NOVITA)
-    assert (refused.status, refused.code) == (504, "OUTCOME_UNKNOWN")
-    assert refused.json["error"]["details"]["instance_id"].startswith("inst_")
-    world.owner.is_silent = False
 
 
 # --- operations -----------------------------------------------------------------------------------------------------

@@ -36,11 +36,11 @@ async def find_nothing(_question: GetTally, _context: QueryContext) -> int:
     raise Refused("INSTANCE_NOT_FOUND")
 
 
-def serving(progress: Progress) -> Serving:
+def serving(progress: Progress, log: MemoryLog | None = None, store: MemoryStore | None = None) -> Serving:
     service = tally_service(queries={GetTally: find_nothing})
-    clock, ids, log, metrics = SystemClock(), SystemIds(), MemoryLog(), Metrics()
+    clock, ids, log, metrics = SystemClock(), SystemIds(), log or MemoryLog(), Metrics()
     bus = MemoryBus(on_bug=lambda _: None)
-    around = Surroundings(log, MemoryStore(), bus, clock, ids, logger("tally"), metrics)
+    around = Surroundings(log, store or MemoryStore(), bus, clock, ids, logger("tally"), metrics)
     return Serving(
         service,
         around,
@@ -52,8 +52,8 @@ def serving(progress: Progress) -> Serving:
     )
 
 
-def question(seen: Position | None) -> Request:
-    meta = Meta(request_id="req_1", deadline=0.0, min_position=seen)
+def question(seen: Position | None = None, *, must_be_current: bool = False) -> Request:
+    meta = Meta(request_id="req_1", deadline=0.0, min_position=seen, must_be_current=must_be_current)
     return Request(meta=meta, body=msgspec.Raw(msgspec.json.encode(GetTally(tally_id="t"))))
 
 
@@ -69,3 +69,20 @@ async def test_what_is_missing_from_rows_that_are_behind_may_be_on_its_way(monke
     monkeypatch.setattr("libs.runtime.serving.READ_YOUR_WRITES_MAX_S", 0.01)
     with pytest.raises(RowsBehind):
         await serving(Progress()).answer("qry.tally.tally", question(SEEN))
+
+
+async def test_an_answer_that_must_be_current_is_not_given_from_rows_that_lost_their_last_moments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A killed database comes back with fewer rows than this process has seen in it."""
+    monkeypatch.setattr("libs.runtime.serving.READ_YOUR_WRITES_MAX_S", 0.01)
+    log, store, progress = MemoryLog(), MemoryStore(), Progress()
+    for number in range(2):
+        await log.append(SEEN.stream, f"evt.tally.tally.t{number}", b"{}", expected_seq=0)
+    progress.advance(2)
+    await store.project([], after_seq=0, seq=1)
+    with pytest.raises(RowsBehind):
+        await serving(progress, log, store).answer("qry.tally.tally", question(must_be_current=True))
+    await store.project([], after_seq=1, seq=2)
+    with pytest.raises(Refused, match="INSTANCE_NOT_FOUND"):
+        await serving(progress, log, store).answer("qry.tally.tally", question(must_be_current=True))

@@ -95,7 +95,7 @@ async def execute(call: Call) -> Answer:
 
 
 async def _start(call: Call, instance_id: str, strategy: Strategy | None, *, is_test: bool) -> str:
-    instance = await _instance(call, instance_id)
+    instance = await call.ask_current(GetInstance(instance_id=instance_id, account_id=call.account_id))
     machine = primary_of(instance)
     failover_id = call.derived_id("fo", instance_id)
     wish = ExecuteFailover(

@@ -140,7 +140,7 @@ async def list_hosts(call: Call) -> Answer:
 async def provision(call: Call) -> Answer:
     """202 and the pool as it begins; read its status to see it become active."""
     body: ProvisionBody = call.body
-    instance = await _instance(call, body.machine_id)
+    instance = await _current(call, body.machine_id)
     settings = await _settings(call)
     await call.command(
         _wish(
@@ -159,7 +159,7 @@ async def provision(call: Call) -> Answer:
 
 
 async def enable(call: Call) -> Answer:
-    instance = await _instance(call, call.path["machine_id"])
+    instance = await _current(call, call.path["machine_id"])
     settings = await _settings(call)
     wish = _wish(
         call,
@@ -231,6 +231,11 @@ async def _settings(call: Call) -> GlobalSettings:
 
 async def _instance(call: Call, instance_id: str) -> InstanceView:
     return await call.ask(GetInstance(instance_id=instance_id, account_id=call.account_id))
+
+
+async def _current(call: Call, instance_id: str) -> InstanceView:
+    """Where it runs now: a pool beside a machine that has been replaced would protect nobody."""
+    return await call.ask_current(GetInstance(instance_id=instance_id, account_id=call.account_id))
 
 
 async def _pool(call: Call, instance: InstanceView) -> DumontPool:
