@@ -12,7 +12,8 @@ HIDDEN = "***"
 
 
 class DumontWebhook(Struct, frozen=True, kw_only=True):
-    """`secret` is the secret only in the answer that made it; later `***`, or null when there is none."""
+    """`secret` is the secret only in the answer that made it; later `***`, or null when there is none. In the `url`,
+    `***` stands for what may be a credential: query values, and parts of the path that are no words."""
 
     id: str
     name: str
