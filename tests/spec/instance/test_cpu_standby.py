@@ -79,6 +79,7 @@ PROMOTE = PromoteCpuStandby(
     now=minutes(4), instance_id=INSTANCE_ID, replaces=MACHINE, failover_id="fo_1", give_up_at=minutes(6)
 )
 IN_SYNC = (*TO_READY, ENABLE, REQUEST, *UP, SYNCED)
+ON_CPU = (*IN_SYNC, PREEMPTED, PROMOTE, RESTORED, replace(UP[2], now=minutes(5)))
 
 
 def given(*commands: object) -> Given:

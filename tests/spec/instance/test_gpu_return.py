@@ -13,7 +13,6 @@ from proto.instance.commands import (
     GiveUpMachine,
     ReportDestroyed,
     ReportFailed,
-    ReportRestored,
     ReportStopped,
     ReportSync,
     StopInstance,
@@ -68,24 +67,9 @@ from tests.spec.instance.controls import (
     comes_up,
     minutes,
 )
-from tests.spec.instance.test_cpu_standby import CPU, DISABLE, IN_SYNC, PREEMPTED, PROMOTE, UP
+from tests.spec.instance.test_cpu_standby import CPU, DISABLE, IN_SYNC, ON_CPU
+from tests.spec.instance.test_cpu_standby import RESTORED as RECEIVED
 
-ON_CPU = (
-    *IN_SYNC,
-    PREEMPTED,
-    PROMOTE,
-    ReportRestored(
-        now=minutes(5),
-        instance_id=INSTANCE_ID,
-        machine_id=CPU,
-        source="standby",
-        captured_at=minutes(3),
-        files=3,
-        bytes=3_000,
-        took_ms=9,
-    ),
-    replace(UP[2], now=minutes(5)),
-)
 WANT = WantGpu(now=minutes(6), instance_id=INSTANCE_ID, machine_id=CPU)
 WISH = replace(WANT, machine_id="", account_id=ACCOUNT)
 TRY = TryReturn(now=minutes(6), instance_id=INSTANCE_ID, offers=(OFFER,))
@@ -118,15 +102,8 @@ COPIED = ReportSync(
     captured_at=minutes(7),
 )
 LAST = replace(COPIED, now=minutes(8), cycle=501, captured_at=minutes(8), is_last=True)
-RESTORED = ReportRestored(
-    now=minutes(8),
-    instance_id=INSTANCE_ID,
-    machine_id=GPU,
-    source="standby",
-    captured_at=minutes(8),
-    files=4,
-    bytes=4_000,
-    took_ms=9,
+RESTORED = replace(
+    RECEIVED, now=minutes(8), machine_id=GPU, captured_at=LAST.captured_at, files=LAST.files, bytes=LAST.bytes
 )
 READY = replace(COMES_UP[2], now=minutes(9))
 FILLED = (*ON_CPU, WANT, TRY, *COMES_UP, COPIED)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from libs.spec.given import Given, spec
 from proto.base import Heard
 from proto.billing.events import BalanceStorageExpired, BalanceSuspended
-from proto.instance.commands import ExpireInstance, HibernateInstance, KeepAlive, ReportRestored, SuspendInstance
+from proto.instance.commands import ExpireInstance, HibernateInstance, KeepAlive, SuspendInstance
 from proto.instance.events import (
     HibernationCancelled,
     InstanceDeleting,
@@ -35,7 +35,7 @@ from tests.spec.instance.controls import (
     after,
     minutes,
 )
-from tests.spec.instance.test_cpu_standby import CPU, IN_SYNC, PROMOTE, UP
+from tests.spec.instance.test_cpu_standby import IN_SYNC, ON_CPU
 from tests.spec.instance.test_hibernation import checked, ready, taken
 
 REASON = "insufficient_balance"
@@ -48,11 +48,6 @@ SUSPEND = SuspendInstance(
     has_storage=True,
 )
 SPENT = replace(SUSPEND, now=minutes(18), balance_usd_micros=-1)
-RESTORED = ReportRestored(
-    now=minutes(5), instance_id=INSTANCE_ID, machine_id=CPU, source="standby", captured_at=minutes(3), files=3,
-    bytes=3_000, took_ms=9,
-)  # fmt: skip
-ON_CPU = (*IN_SYNC, PREEMPTED, PROMOTE, RESTORED, replace(UP[2], now=minutes(5)))
 STOPS = (InstanceStopping, MachineStopRequested)
 
 
