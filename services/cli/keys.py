@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Annotated, Any, cast, get_args
 
 import typer
+from msgspec.structs import asdict
 
 from libs.embedded.state import State
 from proto.gateway.commands import IssueKey, RevokeKey
@@ -124,16 +125,14 @@ def _made_for(state: State, account: str, name: str, scopes: tuple[str, ...], da
         raise Exit(f"no such scope: {', '.join(wrong)}; there are {', '.join(get_args(Scope))}", USAGE)
     known(state, account)
     key = KEY_PREFIX + secrets.token_urlsafe(KEY_SECRET_BYTES)
-    mark, now = fingerprint(key), operator.now()
+    now = operator.now()
     wish = IssueKey(
         now=now,
         key_id=operator.fresh_id("key"),
         account_id=account,
         actor=operator.ACTOR,
         name=name,
-        key_hash=mark.key_hash,
-        prefix=mark.prefix,
-        last4=mark.last4,
+        **asdict(fingerprint(key)),
         scopes=cast("tuple[Scope, ...]", scopes),
         expires_at=now + timedelta(days=days) if days else None,
     )

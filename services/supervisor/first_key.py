@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import asdict
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -39,7 +40,6 @@ def issue_first_key(nats_url: str, plan: Plan | None = None) -> str:
     KeyRefused."""
     now = SystemClock().now()
     key = KEY_PREFIX + secrets.token_urlsafe(KEY_SECRET_BYTES)
-    mark = fingerprint(key)
     wishes: list[Command] = [
         OpenAccount(now=now, account_id=DEFAULT_ACCOUNT, actor=OPERATOR, name="dumont up", plan=plan or FIRST_PLAN)
     ]
@@ -52,9 +52,7 @@ def issue_first_key(nats_url: str, plan: Plan | None = None) -> str:
             account_id=DEFAULT_ACCOUNT,
             actor=OPERATOR,
             name="dumont up",
-            key_hash=mark.key_hash,
-            prefix=mark.prefix,
-            last4=mark.last4,
+            **asdict(fingerprint(key)),
             scopes=("all",),
             plan=plan or FIRST_PLAN,
         )

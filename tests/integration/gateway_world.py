@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from libs.clock import Clock, SystemClock
 from libs.config import Secret
@@ -327,16 +327,14 @@ async def running_gateway(
 
 
 async def issue(world: GatewayWorld, key: str, account_id: str, **more: Any) -> str:
-    mark, key_id = fingerprint(key), f"key_{key[-1]}"
+    key_id = f"key_{key[-1]}"
     await world.gateway.keys.execute(
         IssueKey(
             now=datetime.now(UTC),
             key_id=key_id,
             account_id=account_id,
             name="test",
-            key_hash=mark.key_hash,
-            prefix=mark.prefix,
-            last4=mark.last4,
+            **asdict(fingerprint(key)),
             **more,
         )
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from msgspec.structs import asdict
 
 from libs.clock import SystemClock
 from libs.embedded.nats import NatsServer
@@ -87,10 +88,8 @@ async def wish(bus: NatsBus, command: Command) -> None:
 
 
 def issue_key() -> IssueKey:
-    mark = fingerprint(KEY)
     return IssueKey(
-        now=datetime.now(UTC), key_id="key_1", account_id="acct_default", name="test", key_hash=mark.key_hash,
-        prefix=mark.prefix, last4=mark.last4,
+        now=datetime.now(UTC), key_id="key_1", account_id="acct_default", name="test", **asdict(fingerprint(KEY)),
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
 from libs.embedded.state import read_state
 from libs.tokens import mint_agent_token
 from proto.gateway.commands import IssueKey
@@ -127,11 +129,9 @@ class Access:
         self, scope: str, *, account: str = DEFAULT_ACCOUNT, expires_at: datetime | None = None
     ) -> tuple[str, str]:
         key, key_id = KEY_PREFIX + secrets.token_urlsafe(32), operator.fresh_id("key")
-        mark = fingerprint(key)
         wish = IssueKey(
-            now=operator.now(), key_id=key_id, account_id=account, name="matrix", key_hash=mark.key_hash,
-            prefix=mark.prefix, last4=mark.last4, scopes=(scope,),  # pyright: ignore[reportArgumentType]
-            expires_at=expires_at,
+            now=operator.now(), key_id=key_id, account_id=account, name="matrix", **asdict(fingerprint(key)),
+            scopes=(scope,), expires_at=expires_at,  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
         state = read_state(self.up.data_dir)
         assert state is not None

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import nats
 import pytest
+from msgspec.structs import asdict
 
 from libs.clock import SystemClock
 from proto.base import Meta, Request
@@ -188,15 +189,12 @@ def test_the_log_of_every_service_keeps_the_key_to_itself(up: Platform) -> None:
 
 
 async def _issue(nats_url: str, key: str, account_id: str) -> None:
-    mark = fingerprint(key)
     wish = IssueKey(
         now=SystemClock().now(),
         key_id=unique("key").replace("-", "_"),
         account_id=account_id,
         name="a stranger",
-        key_hash=mark.key_hash,
-        prefix=mark.prefix,
-        last4=mark.last4,
+        **asdict(fingerprint(key)),
     )
     client = await nats.connect(nats_url, allow_reconnect=False)
     try:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from libs.ids import derive_id
 from libs.refusal import Refused
@@ -79,16 +80,13 @@ async def issue_key(call: Call) -> Answer:
     key_id = call.derived_id("key")
     call.replayed = call.gateway.keys.get(call.account_id, key_id) is not None
     key = _secret(call, key_id)
-    mark = fingerprint(key)
     wish = IssueKey(
         now=call.now,
         key_id=key_id,
         account_id=call.account_id,
         actor=call.caller.actor,
         name=body.name,
-        key_hash=mark.key_hash,
-        prefix=mark.prefix,
-        last4=mark.last4,
+        **asdict(fingerprint(key)),
         scopes=tuple(dict.fromkeys(body.scopes)),
         plan=call.caller.plan,
         expires_at=_expiry(call, body.expires_in_days),
@@ -111,16 +109,13 @@ async def rotate_key(call: Call) -> Answer:
     if not call.replayed:
         _require_rotatable(call, old)
     key = _secret(call, key_id)
-    mark = fingerprint(key)
     wish = IssueKey(
         now=call.now,
         key_id=key_id,
         account_id=call.account_id,
         actor=call.caller.actor,
         name=old.issued.name,
-        key_hash=mark.key_hash,
-        prefix=mark.prefix,
-        last4=mark.last4,
+        **asdict(fingerprint(key)),
         scopes=old.issued.scopes,
         plan=call.caller.plan,
         expires_at=_expiry(call, body.expires_in_days),
