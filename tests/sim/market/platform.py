@@ -118,6 +118,7 @@ class Platform:
         self.said: list[Callable[[Member, Heard, Any], None]] = []  # told of every fact with the state it led to
         self.counts: defaultdict[str, int] = defaultdict(int)
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().set_exception_handler(self._bug_in_callback)
         self._tasks: set[asyncio.Task[None]] = set()
         self._concerned = lru_cache(maxsize=None)(self._who_is_concerned)
 
@@ -281,7 +282,14 @@ class Platform:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.bug.done():
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._found(error)
+
+    def _bug_in_callback(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._found(context.get("exception") or AssertionError(context["message"]))
+
+    def _found(self, error: BaseException) -> None:
+        if not self.bug.done():
             self.bug.set_exception(error)
 
 

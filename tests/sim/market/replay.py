@@ -32,6 +32,7 @@ from services.failover.decider import ladder
 from services.failover.effects import World as FailoverWorld
 from services.gateway.dialects.protection import with_protection
 from services.instance.decider.instance import Instance
+from services.warmpool.effects import World as PoolWorld
 from tests.sim import instance_scenario
 from tests.sim.instance_scenario import ACCOUNT, HEALTH_CHECK
 from tests.sim.market.agents import Agents
@@ -88,7 +89,7 @@ class _Replay:
         self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._rows)
         failover_world = FailoverWorld(self._settings_of, self._platform.clock, Limits(), _nobody)
         self._failovers = self._platform.add(FAILOVER, failover_world, LeanStore())
-        self._platform.add(WARMPOOL, None, LeanStore())
+        self._pools = self._platform.add(WARMPOOL, PoolWorld(self._pools_of), LeanStore())
         has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]
         agents = Agents(self._platform, self._tally, chance.generator("agents"), snapshots=has_snapshots)
         self._platform.said += [self._tally.said, agents.said, self._look_after, self._take_care]
@@ -118,6 +119,9 @@ class _Replay:
 
     async def _settings_of(self, account_id: str) -> GlobalSettings:
         return self._failovers.states.get(("settings", account_id), GlobalSettings())
+
+    async def _pools_of(self, _account_id: str) -> tuple[str, ...]:
+        return tuple(instance_id for kind, instance_id in self._pools.states if kind == "pool")
 
     def _take_care(self, _member: Member, heard: Heard, _state: object) -> None:
         """How often the account wants its machines looked at: what a poll would tell, the cloud's news tells here."""

@@ -33,6 +33,7 @@ class Ready(Struct, frozen=True):
 
     rung: Rung
     count: int
+    p05_s: float
     p50_s: float
     p95_s: float
 
@@ -245,7 +246,7 @@ class Tally:
 
 
 def _ready(rung: Rung, ordered_s: list[float]) -> Ready:
-    return Ready(rung, len(ordered_s), _quantile(ordered_s, 0.5), _quantile(ordered_s, 0.95))
+    return Ready(rung, len(ordered_s), *(_quantile(ordered_s, share) for share in (0.05, 0.5, 0.95)))
 
 
 def _same_files(before: Rented, after: Rented) -> bool:
