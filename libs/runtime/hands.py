@@ -36,6 +36,9 @@ from libs.telemetry import start_span
 from proto.base import Command, Heard
 
 JOBS_MAX = 4_096  # jobs taken up at once; more wait in the log, which is where they are safe
+# Patient jobs at work at once. Thousands of them, let loose when a burst ends, take turns with every request that comes
+# then: 2,700 machines being rented made a create wait for 2.9 s.
+PATIENT_JOBS_MAX = 64
 CURSOR_SAVE_INTERVAL_S = 0.5
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 30.0
@@ -93,6 +96,7 @@ class Hands:
         self._room = asyncio.Semaphore(JOBS_MAX)
         self._courtesy = courtesy
         self._patient: asyncio.Queue[tuple[tuple[str, str], _Lane]] = asyncio.Queue()
+        self._patient_room = asyncio.Semaphore(PATIENT_JOBS_MAX)
         self._group: asyncio.TaskGroup | None = None
         self.counts = Counts()
 
@@ -101,6 +105,7 @@ class Hands:
         self._lanes.clear()
         self._room = asyncio.Semaphore(JOBS_MAX)
         self._patient = asyncio.Queue()
+        self._patient_room = asyncio.Semaphore(PATIENT_JOBS_MAX)
         self.counts.running = 0
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -168,7 +173,8 @@ class Hands:
         while True:
             key, lane = await self._patient.get()
             await self._courtesy.make_way()
-            self._group.create_task(self._drain(key, lane))
+            await self._patient_room.acquire()
+            self._group.create_task(self._drain(key, lane)).add_done_callback(lambda _: self._patient_room.release())
 
     async def _drain(self, key: tuple[str, str], lane: _Lane) -> None:
         while lane.waiting:

@@ -13,6 +13,7 @@ import pytest
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
 from libs.runtime.courtesy import BURST_COMMANDS, Courtesy
+from libs.runtime.hands import PATIENT_JOBS_MAX
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.service import Effect, Job
 from proto.base import Command
@@ -148,6 +149,41 @@ async def test_jobs_of_one_aggregate_run_in_order_and_others_do_not_wait_for_the
         release.set()
         await until(lambda: seen(3))
     assert order == ["b1", "a1", "a2"]
+
+
+async def test_only_so_many_patient_jobs_are_at_work_at_once_and_the_others_follow():
+    at_work: set[str] = set()
+    most, release = [0], asyncio.Event()
+
+    async def slow(job: Job, world: Any) -> Sequence[Command]:
+        event = job.heard.event
+        assert isinstance(event, Counted)
+        at_work.add(event.tally_id)
+        most[0] = max(most[0], len(at_work))
+        await release.wait()
+        at_work.remove(event.tally_id)
+        done.append(event.tally_id)
+        return []
+
+    done: list[str] = []
+    tallies = [f"t{number}" for number in range(PATIENT_JOBS_MAX + 20)]
+    log, store = MemoryLog(), MemoryStore()
+    effects = {Counted: Effect(slow, patient=lambda event: True)}
+    async with running(tally_service(effects=effects), log, store) as aggregates:
+        for tally in tallies:
+            await aggregates.execute(count(tally, "one"))
+
+        async def full() -> bool:
+            return len(at_work) == PATIENT_JOBS_MAX
+
+        async def over() -> bool:
+            return len(done) == len(tallies)
+
+        await until(full)
+        release.set()
+        await until(over)
+    assert most == [PATIENT_JOBS_MAX]
+    assert set(done) == set(tallies)
 
 
 async def test_work_that_was_not_finished_before_a_crash_is_taken_up_again_and_says_so():
