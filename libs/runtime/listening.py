@@ -6,7 +6,8 @@ Used by `projecting`, `relaying` and `hands`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from libs.eventlog.wire import header
 from libs.runtime.codec import EventDecoder, stream_of
 from libs.runtime.courtesy import Courtesy
 from libs.runtime.service import Service
+from libs.runtime.tail import Decoded, Tail
 from proto.base import Heard
 
 PUBLIC_STREAM = "PUB"
@@ -31,14 +33,20 @@ class OwnStream:
         self._courtesy = courtesy
         self._unheard = {a.kind for a in service.aggregates if not a.is_heard}
         self._decoders = {a.kind: EventDecoder(a.events, service.upcast) for a in service.aggregates}
+        self._tail = Tail()
+
+    async def read(self, after_seq: int) -> None:
+        """Read what comes after `after_seq` once for all followers, for ever. Without it each reads alone."""
+        async with aclosing(self._alone(after_seq)) as batches:
+            await self._tail.read(batches, after_seq)
 
     def follow(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
         """Batches of (sequence, events of that commit), for ever."""
-        return self._batches(after_seq, self.decode)
+        return self._batches(after_seq, frozenset())
 
     def follow_heard(self, after_seq: int) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
         """The same without the events of aggregates that nobody hears of."""
-        return self._batches(after_seq, self._decode_heard if self._unheard else self.decode)
+        return self._batches(after_seq, self._unheard)
 
     async def replay(self, after_seq: int) -> AsyncGenerator[tuple[Iterator[Heard], int], None]:
         """Batches of (their events, the sequence they reach up to), for ever.
@@ -54,16 +62,26 @@ class OwnStream:
         for stored in batch:
             yield from self.decode(stored)
 
-    async def _batches(
-        self, after_seq: int, decode: Callable[[Stored], list[Heard]]
-    ) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+    async def _batches(self, after_seq: int, without: Set[str]) -> AsyncGenerator[list[tuple[int, list[Heard]]], None]:
+        while True:
+            is_shared = self._tail.has_what_follows(after_seq)
+            source = self._tail.follow(after_seq) if is_shared else self._alone(after_seq, without)
+            async with aclosing(source) as batches:
+                async for batch in batches:
+                    yield [(seq, [] if kind in without else events) for seq, kind, events in batch]
+                    after_seq = batch[-1].seq
+                    await self._courtesy.let_gather()
+                    if not is_shared and self._tail.has_what_follows(after_seq):
+                        break
+
+    async def _alone(self, after_seq: int, without: Set[str] = frozenset()) -> AsyncGenerator[list[Decoded], None]:
         async with closing(self._log.follow(self.stream, after_seq=after_seq)) as batches:
             async for batch in batches:
-                yield [(stored.seq, decode(stored)) for stored in batch]
-                await self._courtesy.let_gather()
+                yield [self._commit(stored, without) for stored in batch]
 
-    def _decode_heard(self, stored: Stored) -> list[Heard]:
-        return [] if stored.subject.split(".", 3)[2] in self._unheard else self.decode(stored)
+    def _commit(self, stored: Stored, without: Set[str]) -> Decoded:
+        kind = stored.subject.split(".", 3)[2]
+        return Decoded(stored.seq, kind, [] if kind in without else self.decode(stored))
 
     def decode(self, stored: Stored) -> list[Heard]:
         _, _, kind, aggregate_id = stored.subject.split(".", 3)

@@ -65,6 +65,7 @@ async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> No
             around.logger.info("lease.held", service=service.name)
             last_seq = await around.log.last_seq(own.stream)
             async with asyncio.TaskGroup() as group:
+                group.create_task(own.read(last_seq))  # first, so that who stands at the end reads along
                 group.create_task(projector.run())
                 group.create_task(relay.run())
                 group.create_task(hands.run(last_seq))
