@@ -1,4 +1,4 @@
-"""`just bench [start|http|storage|failover|webhooks|sse|metering|revocation …]`: run the named parts, print one table.
+"""`just bench [start|http|log|storage|failover|webhooks|sse|metering|revocation …]`: run the named parts, show a table.
 
 Without a name: all of them.
 """
@@ -10,7 +10,7 @@ import importlib
 
 from tests.bench.report import Line, show
 
-PARTS = ("start", "http", "storage", "failover", "webhooks", "sse", "metering", "revocation")
+PARTS = ("start", "http", "log", "storage", "failover", "webhooks", "sse", "metering", "revocation")
 
 
 def main() -> None:
