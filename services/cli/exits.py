@@ -7,6 +7,7 @@ FAILED = 1
 USAGE = 2
 NOT_RUNNING = 3
 ALREADY_RUNNING = 4
+INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 class Exit(Exception):

@@ -18,7 +18,7 @@ from libs import config, process
 from libs.embedded.state import State
 from libs.refusal import Transient
 from services.cli import output
-from services.cli.exits import USAGE, Exit
+from services.cli.exits import INTERRUPTED, USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
 
@@ -39,6 +39,8 @@ def rebuild(
             done = loop.run(_rebuild(service, rooms))
     except Transient as error:
         raise Exit(f"not rebuilt, the old tables stay: {error}") from error
+    except KeyboardInterrupt:
+        raise Exit("stopped, the old tables stay; the next rebuild begins again", INTERRUPTED) from None
     if json:
         output.as_json({"service": service, "version": done.version, "seq": done.seq, "rows": done.rows})
     else:
@@ -55,9 +57,12 @@ async def _rebuild(name: str, rooms: Any) -> Any:
     from libs import hosting  # noqa: PLC0415 - imports servers' clients, 300 ms
 
     shown = _Progress(name)
-    async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
-        definition = hosting.definition_of(rooms.SERVICE, rooms.ROOMS)
-        return await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
+    try:
+        async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
+            definition = hosting.definition_of(rooms.SERVICE, rooms.ROOMS)
+            return await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
+    finally:
+        shown.end()
 
 
 class _Progress:
@@ -71,8 +76,13 @@ class _Progress:
         done = f"{progress.seq}/{progress.target_seq}"
         line = f"{self._service}: {progress.phase} {done} commits, {progress.rows} rows"
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{line}" + ("\n" if progress.phase == "switched" else ""))
+            sys.stderr.write(f"\r\033[K{line}")
             sys.stderr.flush()
         elif progress.phase != self._phase:
             output.warn(line)
         self._phase = progress.phase
+
+    def end(self) -> None:
+        """What is said next begins a line of its own."""
+        if self._phase and sys.stderr.isatty():
+            sys.stderr.write("\n")

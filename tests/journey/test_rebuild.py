@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 from libs.postgres import open_database, table_hashes
 from tests.journey.platform import Platform, eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 30.0
+WAITING_SQL = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like 'delete from instance%'"
 
 
 def hashes(up: Platform) -> dict[str, str]:
@@ -59,6 +66,23 @@ def test_a_rebuild_gives_the_same_rows_and_reads_are_answered_throughout(up: Pla
     assert done["rows"] > 0
     assert quiet_hashes(up) == before
     assert set(reader.answers) == {200}, reader.answers
+
+
+async def test_a_rebuild_that_is_interrupted_leaves_what_is_read(up: Platform) -> None:
+    database = await open_database(up.postgres_url, service="instance")
+    async with database.transaction() as held:  # the rebuild waits here before it has begun anything
+        await held.execute("lock table instance_live.projections in share mode")
+        verb = [sys.executable, "-m", "services.cli", "rebuild", "instance", "--data-dir", str(up.data_dir)]
+        stopped = await asyncio.create_subprocess_exec(*verb, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(DEADLINE_S):
+            while not await database.fetch(WAITING_SQL):
+                await asyncio.sleep(0.02)
+            stopped.send_signal(signal.SIGINT)
+            _, said = await stopped.communicate()
+    await database.close()
+    assert stopped.returncode == 130
+    assert b"the old tables stay" in said
+    up.create_ready()
 
 
 def test_what_is_written_after_a_rebuild_is_read(up: Platform) -> None:

@@ -18,9 +18,7 @@ from services.cli import output
 from services.cli.demo.acts import ACTS, Show, perform
 from services.cli.demo.playbill import Playbill
 from services.cli.demo.stage import Stage, machines_folder
-from services.cli.exits import FAILED, Exit
-
-INTERRUPTED = 130  # as a shell reports Ctrl-C
+from services.cli.exits import FAILED, INTERRUPTED, Exit
 
 Here = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder for the platform's data; default: a temporary one, removed.")
