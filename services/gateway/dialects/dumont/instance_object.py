@@ -32,7 +32,8 @@ ASKED: dict[str, tuple[InstanceStatus, ...]] = {
 
 
 class DumontInstance(Struct, frozen=True, kw_only=True):
-    """`status` is the customer's word, `actual_status` the platform's own. Money in USD, sizes in GB."""
+    """`status` is the customer's word, `actual_status` the platform's own. Money in USD, sizes in GB. `cost_per_hour`
+    is the price of its machine, charged while it is `ready`: a stopped instance shows it and costs nothing."""
 
     id: str
     gpu: str
