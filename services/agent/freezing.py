@@ -68,7 +68,7 @@ def _let_go(pid: int) -> None:
 
 def running(scope: str) -> Mapping[int, str]:
     """Every process of the machine but our own, with what tells it from a later one of the same number."""
-    return {pid: _born(pid) for pid in _processes(scope, frozenset())}
+    return {pid: born(pid) for pid in _processes(scope, frozenset())}
 
 
 def end_others(scope: str, kept: Mapping[int, str]) -> None:
@@ -81,7 +81,7 @@ def end_others(scope: str, kept: Mapping[int, str]) -> None:
             _send(pid, signal.SIGKILL)
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When a process began, in the kernel's own count; empty: it is no more."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

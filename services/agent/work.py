@@ -6,6 +6,8 @@ One snapshot at a time. What the world does wrong ends a piece of work, not the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 from msgspec import Struct
 
 from libs.clock import Clock
@@ -27,9 +28,13 @@ from services.agent.syncing import Syncer
 from services.agent.transfer import UNHEARD, Transfer, TransferFailed
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
-COMMAND_FILE = "start_command"
+COMMAND_NOTE = "start_command."  # and the boot in which it has begun
+# Notes that it begins, which only one can do, and becomes the customer's command. So an agent that dies at any moment
+# leaves it either begun or to be begun by the next agent.
+ONCE = '{ set -C && true > "$0"; } 2>/dev/null || exit 0; exec /bin/sh -c "$1"'
 SERVING_FILE = "serving"  # of a machine that has taken over
 REPORT_PAUSE_S = 5.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RECEIVE_PAUSE_S = 1.0  # between two looks for a new copy
 
 
@@ -83,15 +88,14 @@ class Work:
 
     def run_start_command(self) -> None:
         """The customer's, once per boot. This machine has the files, and no other carries the instance."""
-        command, boot = self._settings.agent_start_command, _boot(self._settings)
-        path = Path(self._settings.agent_dir, COMMAND_FILE)
-        if not command or (path.exists() and path.read_text() == boot):
+        command = self._settings.agent_start_command
+        note = Path(self._settings.agent_dir, COMMAND_NOTE + _boot(self._settings))
+        if not command or note.exists():
             return
-        path.write_text(boot)
+        self._forget_notes(but=note)
         with Path(self._settings.agent_dir, "start.log").open("ab") as log:
-            subprocess.Popen(  # noqa: S602 - the customer's own command in the customer's own machine
-                command,
-                shell=True,
+            subprocess.Popen(  # noqa: S603 - the customer's own command in the customer's own machine
+                ["/bin/sh", "-c", ONCE, str(note.absolute()), command],
                 cwd=self._settings.agent_workspace,
                 env=self._command_environment(),
                 stdin=subprocess.DEVNULL,
@@ -99,6 +103,11 @@ class Work:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _forget_notes(self, *, but: Path | None = None) -> None:
+        for note in Path(self._settings.agent_dir).glob(COMMAND_NOTE + "*"):
+            if note != but:
+                note.unlink(missing_ok=True)
 
     def order(self, order: SnapshotOrder | None) -> None:
         """Asked for with every heartbeat until it is there, so one under way is left alone."""
@@ -157,7 +166,7 @@ class Work:
             return
         noted = msgspec.json.decode(serving.read_bytes(), type=Serving)
         freezing.end_others(self._settings.agent_scope, noted.machine_runs_on)
-        Path(self._settings.agent_dir, COMMAND_FILE).unlink(missing_ok=True)
+        self._forget_notes()
         serving.unlink()
 
     async def _took_over(self, done: Restored) -> None:
@@ -216,8 +225,9 @@ def _is_same_target(one: SyncOrder, other: SyncOrder) -> bool:
 
 
 def _boot(settings: AgentSettings) -> str:
-    """Tells one boot of this machine from another."""
-    if settings.agent_scope == "host":
-        return f"{psutil.boot_time():.0f}"
-    parent = psutil.Process().parent()
-    return "" if parent is None else f"{parent.pid}.{parent.create_time():.2f}"
+    """Tells one boot of this machine from another: by its first process, in the kernel's own count. By the clock, one
+    that is set right a minute after a boot would look like another boot."""
+    first, boot_id = 1 if settings.agent_scope == "host" else os.getppid(), ""
+    with contextlib.suppress(OSError):
+        boot_id = BOOT_ID.read_text().strip()
+    return f"{boot_id}.{first}.{freezing.born(first)}"

@@ -197,7 +197,7 @@ class FakeCloud:
 
         def happen() -> None:
             self.trace.note("cloud lies", "late create of", order.label)
-            with contextlib.suppress(OfferGone):
+            with contextlib.suppress(OfferGone, OrderRejected):  # nobody waits for an answer
                 machine = self.create(order)
                 machine.seen_from_s = min(machine.seen_from_s, sent_s + LIST_LAG_S)
 
