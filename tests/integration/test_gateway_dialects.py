@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -206,6 +207,17 @@ async def test_start_stop_and_their_aliases_answer_202_until_done(world: Gateway
         assert (await world.call("POST", f"/api/v1/instances/{instance_id}/{verb}")).status == 202
     world.owner.becomes(instance_id, "ready")
     assert (await world.call("POST", f"/api/v1/instances/{instance_id}/start?wait=5")).status == 200
+
+
+async def test_a_create_that_waits_answers_when_the_machine_is_ready(world: GatewayWorld) -> None:
+    begun = asyncio.create_task(world.call("POST", "/api/v1/instances?wait=30", json=DUMONT))
+    async with asyncio.timeout(30):
+        while not (listed := (await world.call("GET", "/api/v1/instances")).json["data"]):
+            await asyncio.sleep(0.01)
+    assert not begun.done()
+    world.owner.becomes(listed[0]["id"], "ready")
+    created = await begun
+    assert (created.status, created.json["data"]["status"]) == (201, "running")
 
 
 async def test_three_doors_to_one_market(world: GatewayWorld) -> None:

@@ -199,6 +199,8 @@ POOL_ROWS = (
     refused("POST", "/warmpool/provision", 404, "HOST_NOT_FOUND",
             {"machine_id": "$other", "host_machine_id": "host-nowhere"}),
     refused("POST", "/warmpool/provision", 409, "WARMPOOL_EXISTS", {"machine_id": "$ready", "volume_size": 200}),
+    refused("POST", "/warmpool/provision", 409, "WARMPOOL_EXISTS",
+            {"machine_id": "$ready", "host_machine_id": "host-nowhere"}),
     Row("POST", "/warmpool/provision", 202, {"success": bool, "message": str, "status": POOL},
         {"machine_id": "$ready", "host_machine_id": "$host", "gpu_name": "RTX 4090", "image": "pytorch:2.0",
          "disk_size": 50, "volume_size": 100}, (("success", True), ("status.state", "active"))),

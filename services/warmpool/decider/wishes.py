@@ -23,8 +23,9 @@ REPLACE_AFTER_S = 10
 
 def provision(state: Pool, command: ProvisionPool) -> Sequence[Event]:
     if state.status != "disabled":
-        same = (state.mode, state.volume_gb, state.auto_reprovision)
-        if not command.is_new or (command.mode, command.volume_gb, command.auto_reprovision) == same:
+        there = (state.host_id, state.mode, state.volume_gb, state.auto_reprovision)
+        host_id = command.wanted_host_id or state.host_id
+        if not command.is_new or (host_id, command.mode, command.volume_gb, command.auto_reprovision) == there:
             return _find_primary(state, command)
         raise Refused("WARMPOOL_EXISTS", instance_id=command.instance_id, status=state.status)
     if state.closed:

@@ -184,6 +184,8 @@ def test_a_second_pool_with_other_wishes_is_refused_and_the_same_again_is_fine()
     active().when(PROVISION).then_nothing()
     active().when(replace(PROVISION, mode="hot")).refused("WARMPOOL_EXISTS")
     active().when(replace(PROVISION, mode="hot", is_new=False)).then_nothing()
+    active().when(replace(PROVISION, wanted_host_id=PROVISION.host_id, host_gpus_free=1)).then_nothing()
+    active().when(replace(PROVISION, wanted_host_id="host-elsewhere", host_gpus_free=1)).refused("WARMPOOL_EXISTS")
 
 
 def test_a_named_host_must_be_the_instances_own_with_a_free_gpu() -> None:

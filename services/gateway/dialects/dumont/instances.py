@@ -120,8 +120,9 @@ async def create_instance(call: Call) -> Answer:
     wish = _create_command(call, body, instance_id)
     wish = await protected(call, wish, strategy, skip_standby=body.skip_standby)
     await command_with_hold(call, wish)
-    is_known = not call.idempotency_key and not wish.offer_id  # a chosen offer says which GPU it is
-    view = created_view(wish) if is_known else await _view(call, instance_id)
+    # A chosen offer says which GPU it is, and a repeated key may mean an instance that is there already.
+    is_known = not (call.idempotency_key or wish.offer_id or call.query.wait)
+    view = created_view(wish) if is_known else await _wait_for(call, instance_id, ("ready", "failed"), call.query.wait)
     call.replayed = view.created_at < call.now
     estimate = milliseconds(view.created_at + timedelta(seconds=READY_ESTIMATE_S))
     answer = ok(instance(view, estimate), 201)
@@ -187,22 +188,22 @@ async def delete_instance(call: Call) -> Answer:
     await call.command(
         DeleteInstance(now=call.now, instance_id=call.path["id"], account_id=call.account_id, reason=reason)
     )
-    view = await _wait_for(call, ("deleted",), query.wait)
+    view = await _wait_for(call, call.path["id"], ("deleted",), query.wait)
     return ok(instance(view))
 
 
 async def settled(call: Call, ends: tuple[InstanceStatus, ...], done: tuple[InstanceStatus, ...]) -> Answer:
     """202 while it is under way, 200 when it is as wished (contract dumont 11.6)."""
-    view = await _wait_for(call, ends, call.query.wait)
+    view = await _wait_for(call, call.path["id"], ends, call.query.wait)
     return ok(instance(view), 200 if view.status in done else 202)
 
 
-async def _wait_for(call: Call, ends: tuple[InstanceStatus, ...], wait_s: int) -> InstanceView:
+async def _wait_for(call: Call, instance_id: str, ends: tuple[InstanceStatus, ...], wait_s: int) -> InstanceView:
     """The instance in one of `ends`, or as it is when the time is up."""
     clock = call.gateway.clock
     until_s = clock.monotonic_s() + wait_s
     while True:
-        view = await _view(call, call.path["id"])
+        view = await _view(call, instance_id)
         if view.status in ends or clock.monotonic_s() >= until_s:
             return view
         await clock.sleep(WAIT_POLL_S)
@@ -252,7 +253,7 @@ ROUTES = (
     Route("GET", "/api/v1/instances", DIALECT, "instances:read", "read", list_instances, "List machines",
           query=ListQuery, reply=list[DumontInstance], has_meta=True),
     Route("POST", "/api/v1/instances", DIALECT, "instances:write", "create", create_instance, "Create a machine",
-          body=CreateBody, reply=DumontInstance, statuses=(201,)),
+          body=CreateBody, query=WaitQuery, reply=DumontInstance, statuses=(201,)),
     Route("GET", "/api/v1/instances/{id}", DIALECT, "instances:read", "read", get_instance, "Read a machine",
           reply=DumontInstance),
     Route("DELETE", "/api/v1/instances/{id}", DIALECT, "instances:write", "write", delete_instance,
