@@ -195,3 +195,18 @@ async def test_errors_name_the_language_they_are_in(world: GatewayWorld) -> None
         assert (answer.status, answer.code) == (404, "API_KEY_NOT_FOUND")
         assert answer.headers["Content-Language"] == language
         assert answer.json["error"]["message"] == message
+
+
+async def test_a_repeat_shows_the_same_secret_of_a_webhook_and_another_request_another(world: GatewayWorld) -> None:
+    made = await world.call(
+        "POST", "/api/v1/webhooks", json={"name": "n", "url": "https://example.com/", "events": ["*"]}
+    )
+    for path in (f"/api/v1/webhooks/{made.json['data']['id']}/rotate-secret", "/api/v1/webhooks/default-secret"):
+        method = "PUT" if path.endswith("default-secret") else "POST"
+        once, twice = {"Idempotency-Key": "once"}, {"Idempotency-Key": "twice"}
+        shown = [
+            (await world.call(method, path, json={}, headers=headers)).json["data"]["secret"]
+            for headers in (once, once, twice, {}, {})
+        ]
+        assert shown[0] == shown[1]
+        assert len(set(shown)) == len(shown) - 1

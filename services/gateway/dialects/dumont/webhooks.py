@@ -7,7 +7,6 @@ request that made one has it.
 from __future__ import annotations
 
 import base64
-import secrets
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -54,7 +53,6 @@ from services.gateway.dialects.receivers import receiver_url
 from services.gateway.routing import Route
 from services.gateway.validation import refuse
 
-SECRET_BYTES = 32  # Standard Webhooks: 24 to 64
 OVERLAP_HOURS_DEFAULT = 24
 OVERLAP_HOURS_MAX = 168
 PUBLIC_KEY_PREFIX = "whpk_"
@@ -223,12 +221,13 @@ async def resume_webhook(call: Call) -> Answer:
 
 async def rotate_secret(call: Call) -> Answer:
     body: RotateBody = call.body
-    webhook_id = call.path["id"]
-    secret = body.secret or _shown(secrets.token_bytes(SECRET_BYTES))
+    webhook_id, wish_id = call.path["id"], call.wish_id("rotate_secret")
+    secret = body.secret or _new_secret(call, webhook_id, wish_id)
     until = call.now + timedelta(hours=body.overlap_hours)
     await call.command(
         RotateSecret(
             now=call.now,
+            request_id=wish_id,
             endpoint_id=webhook_id,
             account_id=call.account_id,
             sealed_secret=_seal(call, secret, webhook_id),
@@ -251,9 +250,12 @@ async def signing_keys(call: Call) -> Answer:
 
 async def set_default_secret(call: Call) -> Answer:
     body: DefaultSecretBody = call.body
-    secret = body.secret or _shown(secrets.token_bytes(SECRET_BYTES))
+    wish_id = call.wish_id("default_secret")
+    secret = body.secret or _new_secret(call, call.account_id, wish_id)
     sealed = _seal(call, secret, call.account_id)
-    await call.command(SetDefaultSecret(now=call.now, account_id=call.account_id, sealed_secret=sealed))
+    await call.command(
+        SetDefaultSecret(now=call.now, request_id=wish_id, account_id=call.account_id, sealed_secret=sealed)
+    )
     return ok(DefaultSecret(is_set=True, secret=secret))
 
 
@@ -280,6 +282,11 @@ def _check_events(events: tuple[str, ...]) -> None:
 
 def _platform_secret(call: Call) -> str:
     return call.gateway.settings.secret.reveal()
+
+
+def _new_secret(call: Call, owner: str, wish_id: str) -> str:
+    """Another for every wish, and the same for its repeat: the answer to that shows what the first has set."""
+    return _shown(made_secret(_platform_secret(call), purpose=SECRET_PURPOSE, owner=f"{owner}:{wish_id}"))
 
 
 def _seal(call: Call, secret: str, owner: str) -> str:
