@@ -18,13 +18,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from libs.refusal import OutcomeUnknown, Transient
 
 READ_BATCH_MAX = 1000
 FOLLOW_BATCH_MAX = 1000
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True, gc=False):
     """One message of a stream. `data` is the raw body; `headers` stay unparsed until asked for."""
 
     seq: int

@@ -1,7 +1,7 @@
 """The event log as services use it (append, load, replay), against the same server spoken to raw.
 
 Product: `JetStreamLog.append` with its expectation, `Aggregates.state` of an aggregate that is in no cache, and
-`OwnStream.follow` folded by `evolve`. Ceilings: the same messages over one bare socket (`tests.bench.raw_nats`),
+`OwnStream.replay` folded by `evolve`. Ceilings: the same messages over one bare socket (`tests.bench.raw_nats`),
 without futures, time-outs, upcasting or a fold. Product and ceiling alternate in short slices; a line is a median.
 """
 
@@ -286,12 +286,11 @@ async def _replay(log: JetStreamLog, total: int) -> float:
     states: dict[str, Any] = {}
     evolve = AGGREGATE.evolve
     started = time.perf_counter()
-    async with aclosing(OwnStream(SERVICE, log, Courtesy()).follow(0)) as batches:
-        async for batch in batches:
-            for _, events in batch:
-                for heard in events:
-                    states[heard.aggregate_id] = evolve(states.get(heard.aggregate_id, 0), heard.event)
-            if batch[-1][0] >= total:
+    async with aclosing(OwnStream(SERVICE, log, Courtesy()).replay(0)) as batches:
+        async for events, seq in batches:
+            for heard in events:
+                states[heard.aggregate_id] = evolve(states.get(heard.aggregate_id, 0), heard.event)
+            if seq >= total:
                 break
     took_s = time.perf_counter() - started
     assert sum(states.values()) == total
