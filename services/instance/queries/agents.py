@@ -184,9 +184,11 @@ async def agent_report(report: AgentReport, context: Context) -> AgentAnswer:
 
 
 def is_to_hear_soon(row: Columns, now: datetime) -> bool:
-    """A standby of the pool may carry the instance any moment; one that hands over is asked to; and a CPU standby that
-    comes up, or is looked for, has no copy until the primary hears of it."""
-    if row["role"] == STANDBY or row["return_stage"] in ("filling", "handing_over"):
+    """A standby of the pool may carry the instance any moment; a machine that hands over is asked to; one that is being
+    hibernated is asked for two copies, and costs until it has made them; and a CPU standby that comes up, or is looked
+    for, has no copy until the primary hears of it."""
+    is_in_turn = row["role"] == STANDBY or row["instance_status"] == "hibernating"
+    if is_in_turn or row["return_stage"] in ("filling", "handing_over"):
         return True
     if row["cpu"] is None or row["standby_status"] is not None:
         return row["standby_status"] in COMING_UP

@@ -24,6 +24,7 @@ PRIMARY: dict[str, Any] = {
     "seen",
     [
         {"role": "standby"},
+        {"instance_status": "hibernating"},
         {"return_stage": "filling"},
         {"return_stage": "handing_over"},
         {"instance_status": "starting", "standby_status": None},
