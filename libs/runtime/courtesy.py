@@ -15,8 +15,9 @@ from contextlib import contextmanager
 
 # Commands in hand at once that make a burst. One caller after another never does, and never waits for anything here.
 BURST_COMMANDS = 4
-# Answers come in groups, as commits do; the moment between two groups is not yet quiet.
-QUIET_AFTER_S = 0.02
+# Answers come in groups, as commits do; the moment between two groups is not yet quiet. With a hold before each create
+# a group goes through another service before the next one comes: tens of milliseconds on a busy machine.
+QUIET_AFTER_S = 0.1
 # While a burst lasts, one patient job starts this often: 10 a second, so a lasting load starves nobody.
 PATIENT_PAUSE_S = 0.1
 # While a burst lasts, followers look this often. Rows for twenty commits cost one statement, as rows for one do; a

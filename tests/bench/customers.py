@@ -10,8 +10,10 @@ from msgspec.structs import asdict
 from libs.clock import SystemClock
 from libs.eventlog.connection import open_connection
 from libs.ids import SystemIds
+from libs.money import MICROS_PER_UNIT
 from libs.rpc import NatsBus
 from proto.base import Command, Meta
+from proto.billing.commands import AddCredits
 from proto.gateway.commands import IssueKey, OpenAccount
 from proto.gateway.words import KEY_PREFIX, fingerprint
 
@@ -22,8 +24,8 @@ _IDS_SQL = "select instance_id from instance.instances where account_id = $1 ord
 _UNSETTLED_SQL = "select count(*) from instance.instances where status not in ('ready', 'failed', 'deleted')"
 
 
-async def open_accounts(nats_url: str, count: int) -> dict[str, str]:
-    """A fresh key by account. They may ask as much as they like (plan `operator`)."""
+async def open_accounts(nats_url: str, count: int, *, usd: int = 0) -> dict[str, str]:
+    """A fresh key by account, with so many credits. They may ask as much as they like (plan `operator`)."""
     clock, ids = SystemClock(), SystemIds()
     connection = await open_connection(nats_url, name="bench")
     try:
@@ -40,6 +42,9 @@ async def open_accounts(nats_url: str, count: int) -> dict[str, str]:
             about = {"now": clock.now(), "account_id": account_id, "name": "bench"}
             await carry_out(OpenAccount(plan="operator", **about))
             await carry_out(IssueKey(key_id=ids.fresh("key"), **about, **asdict(fingerprint(key))))
+            if usd:
+                paid = {"credit_id": ids.fresh("pay"), "usd_micros": usd * MICROS_PER_UNIT}
+                await carry_out(AddCredits(now=clock.now(), account_id=account_id, **paid))
         return keys
     finally:
         await connection.close()

@@ -23,6 +23,7 @@ from tests.journey.platform import Platform, platform
 ROUNDS = 3
 SLICE_S = 2.0
 CONNECTIONS = 32
+CREDITS_USD = 100_000  # lasts for days, whatever a burst leaves running
 ACCOUNTS = 25  # a burst comes from many customers, of whom each may run some thousand instances at most
 ANEW = KEPT_MAX + 500
 INSTANCES = 200  # in the product's table and in the ceiling's: both are read by primary key
@@ -32,21 +33,22 @@ SETTLE_MAX_S = 120.0
 SETTLE_POLL_S = 0.1
 STILL_S = 1.0  # no new commit for so long: what a burst set going is over
 # No boot delay, machines without processes, and more of them than a bench can rent.
-# They create more than they have money for, so creates go without a hold; `metering` measures holds.
-ZERO_DELAY = {
-    "DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000}),
-    "DUMONT_PREPAID": "false",
-}
+ZERO_DELAY = {"DUMONT_SANDBOX_OPTIONS": json.dumps({"boot_delay_ms": {"min": 0, "max": 0}, "gpus": 300_000})}
+# Nobody has credits there, so creates go without a hold; they are measured once more where everybody has.
+UNPAID = {**ZERO_DELAY, "DUMONT_PREPAID": "false"}
 BODY = '{"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}'
 
 
 def measure() -> list[Line]:
     """Alternates product and ceiling; every line is the median of ROUNDS ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        with platform(Path(folder) / "data", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
+        with platform(Path(folder) / "unpaid", "--sandbox", "virtual", environment=UNPAID) as up:
             lines = [ready_line(up)]
             keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS))
             lines += [get_line(up), post_line(up, keys), sustained_line(up, keys), get_anew_line(up, keys)]
+        with platform(Path(folder) / "prepaid", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
+            keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS, usd=CREDITS_USD))
+            lines.append(post_line(up, keys, "POST create with a hold, a burst"))
     return lines
 
 
@@ -75,11 +77,11 @@ def creates(up: Platform, keys: dict[str, str]) -> Call:
     return Call(port_of(up), "POST", ("/api/v1/instances",), body=BODY, keys=tuple(keys.values()))
 
 
-def post_line(up: Platform, keys: dict[str, str]) -> Line:
+def post_line(up: Platform, keys: dict[str, str], name: str = "POST create, a burst") -> Line:
     with ceiling_server("post", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
         product = creates(up, keys)
-        return alternate("POST create, a burst", product, ceiling, 201, goal=0.50, after_ours=lambda: log_still(up))
+        return alternate(name, product, ceiling, 201, goal=0.50, after_ours=lambda: log_still(up))
 
 
 def sustained_line(up: Platform, keys: dict[str, str]) -> Line:
