@@ -13,7 +13,7 @@ interrupted rebuild leaves behind (`building` rows, `_v<k>` schemas) is removed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -155,12 +155,12 @@ async def _fold_and_copy(build: _Build, batches: AsyncIterator[Batch], target_se
             fold.deleted.clear()  # nothing lies below the fold: a deleted key is simply not there
         build.rows = sum(len(fold.merged) for fold in folds.values())
         build.report("fold")
+        await asyncio.sleep(0)  # a service that rebuilds because its projection has changed answers meanwhile
     async with build.connection.transaction():
         restore = await _strip(build.connection, build.schema)
         for name in tables:  # files made in this transaction: with wal_level = minimal, COPY into them skips the WAL
             await build.connection.execute(f"truncate {build.schema}.{quoted(name)}")
         for fold in folds.values():
-            build.report("copy")
             await _copy(build, fold)
         build.report("index")
         for statement in restore:
@@ -197,14 +197,17 @@ async def _copy(build: _Build, fold: TableFold) -> None:
             fold.table.name,
             schema_name=build.schema,
             columns=[*fold.table.key, *fold.table.columns],
-            records=_records(fold),
+            records=_records(build, fold),
         )
 
 
-def _records(fold: TableFold) -> Iterator[tuple[Any, ...]]:
+async def _records(build: _Build, fold: TableFold) -> AsyncIterator[tuple[Any, ...]]:
     items = iter(fold.merged.items())
     while chunk := list(islice(items, COPY_CHUNK_ROWS)):
-        yield from zip(*row_arrays(fold.table, fold.table.columns, chunk), strict=True)
+        for record in zip(*row_arrays(fold.table, fold.table.columns, chunk), strict=True):
+            yield record
+        build.report("copy")
+        await asyncio.sleep(0)  # asyncpg waits for nothing while PostgreSQL keeps up: a large table is a long turn
 
 
 async def _catch_up(build: _Build, batches: AsyncIterator[Batch]) -> None:

@@ -151,6 +151,31 @@ async def test_readers_and_the_live_projector_go_on(database: Database) -> None:
     assert await table_hashes(database, "depot") == live_rows
 
 
+async def test_who_shares_the_process_has_a_turn_after_each_step(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "COPY_CHUNK_ROWS", 50)
+    turns = 0
+    seen: list[tuple[str, int]] = []
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def note(progress: RebuildProgress) -> None:
+        seen.append((progress.phase, turns))
+
+    other = asyncio.create_task(take_turns())
+    await rebuild(database, DEFINITION, follow(log_of(1_000)), target_seq=1_000, on_progress=note)
+    other.cancel()
+    for phase in ("fold", "copy"):
+        at = [turn for name, turn in seen if name == phase]
+        assert len(at) >= 10, phase
+        assert len(set(at)) == len(at), f"two steps of {phase} in one turn"
+
+
 async def test_a_changed_schema_is_built_beside_the_old_one(database: Database) -> None:
     log = log_of(300)
     old = PostgresStore(database, fingerprint="one")
