@@ -17,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from proto.failover.words import LADDER, GlobalPatch
+from proto.failover.words import LADDER, GlobalPatch, Limits
 from tests.sim.market.replay import replay
 from tests.sim.market.strategies import choices
 from tests.sim.market.tally import Outcome
@@ -35,11 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--workers", type=int, default=os.cpu_count(), help="processes side by side")
     options.add_argument("--settings", type=_settings, default=GlobalPatch(), metavar="JSON",
                          help="for the account, as PUT /failover/settings/global takes them")  # fmt: skip
+    usual = Limits()
+    options.add_argument("--failovers-per-day-max", type=int, default=usual.failovers_per_day_max)
+    options.add_argument("--failover-spacing-s", type=int, default=usual.spacing_s)
     options.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     chosen = options.parse_args(arguments)
     began_s = time.perf_counter()
     wanted = [choice for choice in choices() if not chosen.strategy or choice.name in chosen.strategy]
-    about = {"seed": chosen.seed, "days": chosen.days, "instances": chosen.instances, "settings": chosen.settings}
+    about = {
+        "seed": chosen.seed,
+        "days": chosen.days,
+        "instances": chosen.instances,
+        "settings": chosen.settings,
+        "limits": Limits(failovers_per_day_max=chosen.failovers_per_day_max, spacing_s=chosen.failover_spacing_s),
+    }
     with ProcessPoolExecutor(max_workers=chosen.workers) as pool:
         running = [pool.submit(replay, choice, **about) for choice in wanted]
         outcomes = [future.result() for future in running]

@@ -78,7 +78,7 @@ class Agents:
             case InstanceInterrupted() as event:
                 self._end_sync(event.instance_id)
             case MachineHealthy() as event if event.machine_id == state.way_back.machine_id:
-                self._later(self._random.uniform(*FIRST_COPY_S), self._way_back_copied, state.instance_id, 1)
+                self._later(self._random.uniform(*FIRST_COPY_S), self._way_back_copied, event, 1)
             case HandoverRequested() as event:
                 self._later(HEARTBEAT_SOON_S, self._hold_still, event)
             case HandedOver() as event:
@@ -188,20 +188,22 @@ class Agents:
 
     # --- the way back to a GPU ----------------------------------------------------------------------------------
 
-    def _way_back_copied(self, instance_id: str, cycle: int) -> None:
-        """The CPU machine has sent all its files to the GPU machine, then what changed meanwhile."""
-        state = self._state(instance_id)
+    def _way_back_copied(self, event: MachineHealthy, cycle: int) -> None:
+        """The CPU machine has sent all its files to this GPU machine, then what changed meanwhile."""
+        state = self._state(event.instance_id)
         primary, way = state.primary, state.way_back
-        if way.stage != "filling" or primary is None or not self._tally.is_up(instance_id):
+        is_meant = way.stage == "filling" and way.machine_id == event.machine_id
+        if not is_meant or primary is None or not self._tally.is_up(event.instance_id):
             return
         took_s = FIRST_COPY_S[0] if cycle == 1 else CYCLE_S / 2
         self._platform.report(self._copy(state, primary.machine_id, cycle=cycle, took_s=took_s, is_last=False))
-        self._later(HEARTBEAT_SOON_S, self._way_back_copied, instance_id, cycle + 1)
+        self._later(HEARTBEAT_SOON_S, self._way_back_copied, event, cycle + 1)
 
     def _hold_still(self, event: HandoverRequested) -> None:
         """From now on nothing changes on the CPU machine, and the customer waits."""
         state = self._state(event.instance_id)
-        if state.way_back.stage == "handing_over" and self._tally.hold(event.instance_id):
+        is_meant = state.way_back.stage == "handing_over" and state.way_back.machine_id == event.machine_id
+        if is_meant and self._tally.hold(event.instance_id):
             last = self._copy(state, event.cpu_name, cycle=1_000, took_s=CYCLE_S, is_last=True)
             self._later(CYCLE_S, self._platform.report, last)
 

@@ -52,23 +52,29 @@ FORGET_EVERY_S = HOUR_S
 TABLES_READ = ("instances", "machines", "orphans", "blacklist", "cares")  # by the instance service's hands
 STILL = replace(CALM, delay_share=0.0)  # milliseconds are not what a month is about
 TURNS_MAX = 200_000_000
-NOTHING_CHANGED = GlobalPatch()
+NOTHING_CHANGED, USUAL_LIMITS = GlobalPatch(), Limits()
 
 
 def replay(
-    choice: Choice, *, seed: int, days: float, instances: int, settings: GlobalPatch = NOTHING_CHANGED
+    choice: Choice,
+    *,
+    seed: int,
+    days: float,
+    instances: int,
+    settings: GlobalPatch = NOTHING_CHANGED,
+    limits: Limits = USUAL_LIMITS,
 ) -> Outcome:
     """The same seed gives every strategy the same weather and the same demand of others. `settings` are put for the
-    account before the strategy's own."""
+    account before the strategy's own, `limits` are the installation's."""
 
     async def main() -> Outcome:
-        return await _Replay(choice, seed, days).run(instances, settings)
+        return await _Replay(choice, seed, days, limits).run(instances, settings)
 
     return run_virtual(main, VirtualLoop(adopt_task, turns_max=TURNS_MAX))
 
 
 class _Replay:
-    def __init__(self, choice: Choice, seed: int, days: float) -> None:
+    def __init__(self, choice: Choice, seed: int, days: float, limits: Limits) -> None:
         self._choice = choice
         self._days = days
         models = {FIRST: "weather", SECOND: "weather of the second"} if choice.second_gpu else {FIRST: "weather"}
@@ -87,7 +93,7 @@ class _Replay:
         outside.heartbeat_s = days * DAY_S  # silence is not simulated
         outside.storage = Storage()
         self._instances = self._platform.add(instance_scenario.SERVICE, outside, self._rows)
-        failover_world = FailoverWorld(self._settings_of, self._platform.clock, Limits(), _nobody)
+        failover_world = FailoverWorld(self._settings_of, self._platform.clock, limits, _nobody)
         self._failovers = self._platform.add(FAILOVER, failover_world, LeanStore())
         self._pools = self._platform.add(WARMPOOL, PoolWorld(self._pools_of), LeanStore())
         has_snapshots = "cloud_storage" in RUNGS_OF[choice.strategy]

@@ -128,6 +128,7 @@ class Tally:
         assert machine is not None, f"ready on a machine that it does not have: {event!r}"
         rented = self.cloud.rented[machine.provider_machine_id]
         life = self.lives[event.instance_id]
+        assert rented.status not in ("creating", "stopped"), f"ready on a machine that is {rented.status}: {event!r}"
         self._move(life, rented)
         if rented.status != "running":
             return  # it was taken before we said so
