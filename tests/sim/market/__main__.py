@@ -109,7 +109,7 @@ def _settings(text: str) -> GlobalPatch:
 
 
 def _time(seconds: float) -> str:
-    if seconds < 1:
+    if 0 < seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < MINUTE_S else f"{seconds / MINUTE_S:.1f} min"
 

@@ -6,10 +6,10 @@ from msgspec import Struct
 
 from proto.failover.words import RUNGS_OF, Rung
 
-# Seconds from the loss to the instance being ready, of the losses that the rung answered: p5 and p95 of the first ten
-# days of `just sim market`, seed 1 (2026-11-22; what is assumed there of clouds: docs/survival.md). A hot standby is at
-# the lower end (0.5 to 9.3 s, most of it until the loss is noticed), a stopped one at the upper; its 60 is contract
-# dumont 3. For the others the contract has the original's guesses: 10 to 20 minutes, 30-60 s, 30-120 s.
+# Seconds from the loss to the instance being ready, of the losses that the rung answered: p5 and p95 on the market of
+# docs/survival.md (2026-11-22). `just sim market --json` has them from when the loss was noticed, up to ten seconds
+# later (`ready`): that is all that a hot standby takes. A stopped one is at the upper end; its 60 is contract dumont 3.
+# For the others the contract has the original's guesses: 10 to 20 minutes, 30-60 s, 30-120 s.
 ETA_S: dict[Rung, tuple[int, int]] = {
     "warm_pool": (1, 60),
     "cpu_standby": (4, 18),
