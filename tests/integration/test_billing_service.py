@@ -207,6 +207,13 @@ async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datet
 async def files_are_kept_and_then_given_up(world: BillingWorld, start: datetime) -> None:
     """A month of nobody paying, seen by whoever hears of the balance; only then are the files given up."""
     await world.say(hibernated("inst_b", start), start)
+
+    async def is_left_alone_until_midnight() -> bool:
+        due_sql = "select due_at from deadlines where aggregate_id = $1 and name = 'tick'"
+        due_at = await world.pool.fetchval(due_sql, ACCOUNT)
+        return due_at is not None and (due_at.hour, due_at.minute, due_at.second) == (0, 0, 0)
+
+    await world.until(is_left_alone_until_midnight)
     told: list[str] = []
 
     async def is_told(what: str) -> bool:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from libs.money import cost_micros
-from proto.base import Event
+from libs.runtime.service import DEADLINES_TABLE
+from proto.base import Event, Heard
 from proto.billing.commands import SetAlerts, Tick
 from proto.billing.events import (
     BalanceRestored,
@@ -23,6 +24,7 @@ from proto.billing.words import AlertSettings, AutoTopUp
 from services.billing.decider.account import ACCOUNT, account
 from services.billing.decider.ladder import next_tick_at, quiet_until
 from services.billing.decider.state import Account
+from services.billing.projection import project
 from tests.spec.billing.ledgers import ACCOUNT_ID, USD, at, bought, end, rate, revenue, run, tick, welcome
 
 DAY = 86_400
@@ -102,7 +104,12 @@ def test_what_ends_the_quiet_says_when_the_account_is_charged_next() -> None:
     assert until.hour == until.minute == 0
     came_s = EMPTY_S + 700
     events = ACCOUNT.decide(empty, bought(10, seconds=came_s))
-    assert events[-1] == TickPlanned(account_id=ACCOUNT_ID, next_tick_at=at(came_s + 600))
+    planned = TickPlanned(account_id=ACCOUNT_ID, next_tick_at=at(came_s + 600))
+    assert events[-1] == planned
+    (row,) = project(Heard(planned, "cmt_1.0", ACCOUNT_ID, at(came_s), "EVT_BILLING", 1))
+    assert (row.table, row.key["name"]) == (DEADLINES_TABLE, "tick")
+    assert row.columns is not None
+    assert row.columns["due_at"] == planned.next_tick_at
     topping = SetAlerts(
         now=at(came_s),
         account_id=ACCOUNT_ID,
