@@ -35,8 +35,9 @@ check: format-check lint types borders contracts-check tidy dead-code
 
 # all tests, on embedded servers
 [group('check')]
+[positional-arguments]
 test *ARGS:
-    {{ python }} -m pytest {{ ARGS }}
+    {{ python }} -m pytest "$@"
 
 # the tests whose name contains NAME, first failure stops
 [group('check')]
@@ -45,8 +46,9 @@ test-one NAME *ARGS:
 
 # run all services in one process on a faulty log; the same SEED gives the same run. `market`: a month on spot machines
 [group('check')]
+[positional-arguments]
 sim SEED *ARGS:
-    {{ python }} -m {{ if SEED == "market" { "tests.sim.market" } else { "tests.sim " + SEED } }} {{ ARGS }}
+    @shift; exec {{ python }} -m {{ if SEED == "market" { "tests.sim.market" } else { "tests.sim " + SEED } }} "$@"
 
 # seven days of 1,000 accounts and 10,000 instances against a closed form, to the micro-unit (some minutes)
 [group('check')]
