@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,11 @@ POSTGRES_IMAGE = "postgres:18"
 CONTAINER_READY_TIMEOUT_S = 60
 
 database_numbers = itertools.count(1)
+
+
+# A shell starts what it puts into the background with SIGINT ignored, and every program below would inherit that: then
+# those that are to be stopped by a Ctrl-C would not hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Server(Protocol):
