@@ -208,7 +208,8 @@ class InstanceEnded(Event, tag="meter.instance_ended", kw_only=True, frozen=True
 class UsageCharged(Transaction, tag="usage.charged", kw_only=True, frozen=True):
     """One tick: every running meter charged from `since` to `until`, a line each. `revenue`: the lines' sums by kind.
 
-    `is_day_end`: `until` is midnight UTC, and `day_lines` say what each running meter came to on that day.
+    `is_day_end`: `until` is midnight UTC, and `day_lines` say what each running meter came to on that day. Before
+    midnight they tell only of meters that changed or ended within this tick.
     """
 
     account_id: str

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import msgspec
@@ -76,8 +76,12 @@ class BillingWorld:
     log: MemoryLog
     clock: HandClock
     ids: SystemIds
+    begins_ahead: timedelta = timedelta(0)
     said: int = 0
     position: Position | None = None
+
+    def it_is(self, after_its_beginning: timedelta) -> None:
+        self.clock.ahead = self.begins_ahead + after_its_beginning
 
     async def say(self, event: Event, at: datetime | None = None) -> None:
         self.said += 1
@@ -105,9 +109,12 @@ class BillingWorld:
 
 
 @asynccontextmanager
-async def billing_world(database_url: str, **settings: Any) -> AsyncIterator[BillingWorld]:
-    """Everything started, and stopped again in order."""
+async def billing_world(
+    database_url: str, *, begins_at: time = time(10), **settings: Any
+) -> AsyncIterator[BillingWorld]:
+    """Everything started, and stopped again in order. Begins at a time (UTC) of the day: midnights count."""
     clock, ids, stop, log = HandClock(), SystemIds(), asyncio.Event(), MemoryLog()
+    clock.ahead = datetime.combine(clock.now() + timedelta(days=1), begins_at, UTC) - clock.now()
     is_up = asyncio.Event()
     pool = await open_database(database_url, service=SERVICE.name)
     await ensure_schema(pool, DEFINITION)
@@ -124,7 +131,7 @@ async def billing_world(database_url: str, **settings: Any) -> AsyncIterator[Bil
         service = group.create_task(run(replace(SERVICE, aggregates=rules), around, stop))
         await is_up.wait()
         try:
-            yield BillingWorld(bus, pool, log, clock, ids)
+            yield BillingWorld(bus, pool, log, clock, ids, clock.ahead)
         finally:
             stop.set()
             await asyncio.wait((service,), timeout=DEADLINE_S)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from itertools import pairwise
 
 import msgspec
+import pytest
 
+from libs.hosting import replayed_rows
 from libs.ids import derive_id
 from libs.money import cost_micros
 from libs.postgres import PostgresStore, rebuild, table_hashes
@@ -87,12 +89,12 @@ async def test_days_of_use_add_up_in_every_view_and_in_a_replay(database_url: st
         live = await balance(world)
         assert live.held_usd_micros == cost_micros(600, 3 * PRICE)
         assert 0 <= 115 * USD - live.balance_usd_micros < cost_micros(60, 3 * PRICE), "what runs is seen between ticks"
-        world.clock.ahead = 30 * HOUR
+        world.it_is(30 * HOUR)
         await charged_until_now(world)
         end = start + 25 * HOUR
         await world.say(stopping("inst_a"), end)
         await running(world, 1)
-        world.clock.ahead = 50 * HOUR
+        world.it_is(50 * HOUR)
         await charged_until_now(world)
         await world.say(stopping("inst_b"), start + 40 * HOUR)
         await running(world, 0)
@@ -148,27 +150,21 @@ async def hashes_before_and_after_a_replay(
     await world.until(is_projected)
     served = await table_hashes(world.pool, SERVICE.name)
     own = OwnStream(SERVICE, world.log, Courtesy())
-
-    async def batches():
-        async with aclosing(own.follow(0)) as found:
-            async for batch in found:
-                rows = [row for _, events in batch for heard in events for row in SERVICE.project(heard)]
-                yield rows, batch[-1][0]
-
-    async with aclosing(batches()) as replayed:
+    async with aclosing(replayed_rows(own, SERVICE)) as replayed:
         await rebuild(world.pool, DEFINITION, replayed, target_seq=target, on_progress=lambda _: None)
     return served, await table_hashes(world.pool, SERVICE.name)
 
 
-async def test_an_empty_account_stops_what_runs_and_says_why(database_url: str) -> None:
-    async with billing_world(database_url, welcome_credit_usd=1) as world:
+@pytest.mark.parametrize("begins_at", [time(10), time(17, 50)], ids=["stops_by_day", "stops_after_midnight"])
+async def test_an_empty_account_stops_what_runs_and_says_why(database_url: str, begins_at: time) -> None:
+    async with billing_world(database_url, begins_at=begins_at, welcome_credit_usd=1) as world:
         start = world.clock.now().replace(microsecond=0)  # instants of facts travel in milliseconds
         hold = PlaceHold(now=start, account_id=ACCOUNT, instance_id="inst_a", price_usd_micros_per_hour_max=USD)
         await world.ask(hold)
         await world.say(ready("inst_a", start, USD))
         await running(world, 1)
         for minutes in (51, 57):
-            world.clock.ahead = timedelta(minutes=minutes)
+            world.it_is(timedelta(minutes=minutes))
             await charged_until_now(world)
 
         async def is_suspended() -> bool:
@@ -187,7 +183,7 @@ async def test_an_empty_account_stops_what_runs_and_says_why(database_url: str) 
 
 async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datetime) -> None:
     """It is not stopped for 30 hours: between ticks and after them, the books end at zero and say why."""
-    world.clock.ahead = 30 * HOUR
+    world.it_is(30 * HOUR)
     for _ in range(2):
         history: EntryList = await world.ask(ListEntries(account_id=ACCOUNT))
         assert sum(entry.usd_micros for entry in history.items) == 0
@@ -195,8 +191,13 @@ async def what_is_not_covered_is_not_collected(world: BillingWorld, start: datet
         await charged_until_now(world)
     await world.say(stopping("inst_a"), start + 31 * HOUR)
     await running(world, 0)
+    world.it_is(31 * HOUR)
+
+    async def is_all_charged() -> bool:
+        return (await balance(world)).totals["uncollected"] == -30 * USD
+
+    await world.until(is_all_charged)
     await books_agree(world, 0, credited=USD)
-    assert (await balance(world)).totals["uncollected"] == -30 * USD
     (only,) = (await world.ask(ListEntries(account_id=ACCOUNT, types=("welcome_credit",)))).items
     assert only.usd_micros == USD
     assert await uncollected(world.pool) == 30 * USD, "the operator's metric"
@@ -224,7 +225,7 @@ async def files_are_kept_and_then_given_up(world: BillingWorld, start: datetime)
     for days, what in ((25, "storage_expiring"), (33, "storage_expired")):
         assert (await balance(world)).storage_kept_until is not None
         assert not await is_told(what), told
-        world.clock.ahead = timedelta(days=days)
+        world.it_is(timedelta(days=days))
         await world.until(lambda what=what: is_told(what))
     assert (await balance(world)).balance_usd_micros == 0
     await world.say(InstanceDeleting(instance_id="inst_b", account_id=ACCOUNT, name="n", gpu="RTX 4090"))
@@ -251,7 +252,7 @@ async def test_who_pays_afterwards_owes_it_in_every_view(database_url: str) -> N
         start = world.clock.now().replace(microsecond=0)  # instants of facts travel in milliseconds
         await world.say(ready("inst_a", start, USD))
         await running(world, 1)
-        world.clock.ahead = 30 * HOUR
+        world.it_is(30 * HOUR)
         for _ in range(2):
             before = (await balance(world)).balance_usd_micros
             history: EntryList = await world.ask(ListEntries(account_id=ACCOUNT))

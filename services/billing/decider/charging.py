@@ -80,7 +80,8 @@ def _charge(
             seconds, micros = usage_between(meter, since, until)
             lines.append(UsageLine(meter.meter_id, seconds, micros))
             revenue[meter.line] = revenue.get(meter.line, 0) + micros
-        if is_day_end:
+        # Readers add what the present rate has come to; what ran at another, or has ended, no later line would tell.
+        if is_day_end or meter.meter_id in ledger.uneven:
             day_lines.append(UsageLine(meter.meter_id, *usage_between(meter, day, until)))
     return UsageCharged(
         account_id=ledger.account_id,
