@@ -20,6 +20,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
+from libs.bodies import read_at_most
 from libs.config import Secret
 from libs.refusal import Transient
 
@@ -142,7 +143,7 @@ class Objects:
             async with self._session.request(
                 method, URL(url, encoded=True), data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
-                return answer.status, await answer.content.read(BODY_BYTES_MAX)
+                return answer.status, await read_at_most(answer, BODY_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"storage cannot be reached: {type(error).__name__}") from error
 

@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from libs import config
+from libs.bodies import read_at_most
 from libs.clock import Clock, SystemClock
 from services.agent.answers import ANSWER_BYTES_MAX, Answer, read_answer
 from services.agent.metrics import Meter
@@ -92,7 +93,7 @@ class _Agent:
         try:
             url = gateway_of(self._settings) + STATUS_PATH
             async with self._session.post(url, data=msgspec.json.encode(payload), headers=_JSON) as response:
-                body = await response.content.read(ANSWER_BYTES_MAX)
+                body = await read_at_most(response, ANSWER_BYTES_MAX)
                 self._last_error = "" if HTTP_OK_FIRST <= response.status <= HTTP_OK_LAST else f"http {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._last_error, body = type(error).__name__, b""

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from libs.bodies import read_at_most
 from libs.clock import Clock
 from services.agent.settings import AgentSettings, gateway_of
 
@@ -125,7 +126,7 @@ class Transfer:
         headers = {"Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
         async with self._gateway.post(url, data=body, headers=headers, timeout=timeout) as answer:
-            said = await answer.content.read(ANSWER_BYTES_MAX)
+            said = await read_at_most(answer, ANSWER_BYTES_MAX)
             if answer.status in FINAL:
                 raise TransferFailed(*_refusal(said, answer.status))
             _expect(answer.status)

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 import aiohttp
 
+from libs.bodies import read_at_most
 from libs.runtime.service import Job
 from proto.base import Command, Heard
 from proto.instance.commands import ReportFailed, ReportHealthy
@@ -128,5 +129,5 @@ async def _ask(target: Endpoint, world: World) -> Verdict:
             return "not_yet"
         if answer.status >= 400:
             return "broken"
-        body = (await answer.content.read(BODY_BYTES_MAX)).lower()
+        body = (await read_at_most(answer, BODY_BYTES_MAX)).lower()
         return "not_yet" if any(mark in body for mark in PROXY_ERRORS) else "healthy"

@@ -20,6 +20,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from libs.bodies import read_at_most
 from libs.refusal import OutcomeUnknown, Transient
 from proto.instance.words import SSH_PORT, Endpoint, InterruptionReason, Offer
 from services.instance.providers import (
@@ -345,9 +346,7 @@ class SandboxProvider:
             async with self._session.request(
                 method, self._url + path, data=data, params=params, timeout=timeout
             ) as response:
-                content = await response.content.read(ANSWER_BYTES_MAX + 1)
-                while len(content) <= ANSWER_BYTES_MAX and not response.content.at_eof():
-                    content += await response.content.read(ANSWER_BYTES_MAX)
+                content = await read_at_most(response, ANSWER_BYTES_MAX + 1)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Transient(f"{method} {path}: cannot reach the sandbox cloud ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
