@@ -31,7 +31,16 @@ rebuild SERVICE:
 
 # everything that needs no server: format, lint, types, borders, contracts, tidy, dead code
 [group('check')]
-check: format-check lint types borders contracts-check tidy dead-code
+check: has-tools format-check lint types borders contracts-check tidy dead-code
+
+# install what `check` and `format` run into .venv-check, as CI does (once, and when its lock changes)
+[group('check')]
+tools:
+    .ci/run tools
+
+[private]
+has-tools:
+    @test -x {{ tools }}/ruff || { echo 'The check tools are not installed yet: .venv/bin/just tools' >&2; exit 1; }
 
 # all tests, on embedded servers
 [group('check')]
@@ -102,7 +111,7 @@ bench *ARGS:
 
 # format the tree and repair what ruff can repair
 [group('check')]
-format:
+format: has-tools
     {{ tools }}/ruff format .
     {{ tools }}/ruff check --fix .
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tomllib
+from typing import Annotated
 
 import typer
 
 from services.cli.exits import Exit
-from services.cli.output import warn
+from services.cli.output import FLAG, tell, warn
+from services.cli.running import ROOT
 
 # verb -> module and the name in it: a function, or a Typer with verbs of its own
 VERBS = {
@@ -44,7 +47,12 @@ def command_line(wanted: str) -> typer.Typer:
     )
 
     @app.callback()
-    def dumont() -> None:
+    def dumont(
+        version: Annotated[
+            bool,
+            typer.Option("--version", metavar=FLAG, callback=_tell_version, is_eager=True, help="Show the version."),
+        ] = False,
+    ) -> None:
         """Dumont Cloud: GPU machines that survive losing their GPUs."""
 
     for verb in [wanted] if wanted in VERBS else list(VERBS):
@@ -56,6 +64,12 @@ def command_line(wanted: str) -> typer.Typer:
             context = PASSES_ARGUMENTS_ON if verb == "test" else None
             app.command(verb, help=unwrapped(found.__doc__ or ""), context_settings=context)(found)
     return app
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        tell(f"dumont {tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}")
+        raise typer.Exit
 
 
 def unwrapped(text: str) -> str:

@@ -6,7 +6,7 @@ An operator reads the bus; with `--key` (or `--api`) a customer reads the accoun
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
@@ -17,13 +17,15 @@ from nats.js.errors import Error as JetStreamError
 
 from libs.embedded.state import State
 from services.cli import output
-from services.cli.exits import USAGE, Exit
+from services.cli.exits import USAGE, Exit, words_of
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 from services.cli.stream import Account, After, ApiKey, ApiUrl, EventTypes, account_of, follow
 
 app = typer.Typer(no_args_is_help=True, help="Watch events.")
-CONNECT_TIMEOUT_S = 2
-FACTS_CHARS_MAX = 160  # what a person reads of an event's data; --json gives all of it
+CONNECT_TIMEOUT_S = 5
+PUBLIC_EVENTS = "pub.>"
+# Said by the line already, or of no use to a person; --json gives all of it.
+NOT_TOLD = frozenset({"id", "type", "account_id", "instance_id"})
 
 
 @app.callback()
@@ -33,8 +35,10 @@ def events() -> None:
 
 @app.command("tail")
 def tail(
-    subject: Annotated[str, typer.Option(help="Subjects to hear, with wildcards.")] = "pub.>",
-    from_start: Annotated[bool, typer.Option("--all", help="Begin with the oldest stored event.")] = False,
+    subject: Annotated[str, typer.Option(help="Subjects to hear, with wildcards.")] = PUBLIC_EVENTS,
+    from_start: Annotated[
+        bool, typer.Option("--all", metavar=output.FLAG, help="Begin with the oldest stored event.")
+    ] = False,
     count: Annotated[int, typer.Option(min=0, help="End after this many; 0: never.")] = 0,
     events: EventTypes = "",
     after: After = "now",
@@ -50,17 +54,19 @@ def tail(
     Else all of the platform running here, with subject, id, type, time and data.
     """
     if api or key:
+        if subject != PUBLIC_EVENTS:
+            raise Exit("--subject is for the operator; with --key or --api choose by --events", USAGE)
         _tail_account(account_of(api, key, data_dir), events, "start" if from_start else after, count, json=json)
         return
-    if events:
-        raise Exit("--events goes with --key; an operator chooses by --subject", USAGE)
+    if events or after != "now":
+        raise Exit("--events and --after go with --key; an operator chooses by --subject and --all", USAGE)
     state = running_state(data_dir)
     try:
         asyncio.run(_tail(state, subject, from_start=from_start, count=count, json=json))
     except KeyboardInterrupt:
         pass
     except (NatsError, JetStreamError, OSError) as error:
-        raise Exit(f"NATS: {error}") from error
+        raise Exit(f"NATS: {words_of(error)}") from error
 
 
 def _tail_account(account: Account, types: str, after: str, count: int, *, json: bool) -> None:
@@ -71,7 +77,7 @@ def _tail_account(account: Account, types: str, after: str, count: int, *, json:
                 output.tell(data.decode())
             else:
                 event = msgspec.json.decode(data)
-                _print_line(event["timestamp"], event["type"], msgspec.json.encode(event["data"]).decode())
+                _print_line(event["timestamp"], event["type"], event["data"])
             if number == count:
                 return
     except KeyboardInterrupt:
@@ -102,12 +108,21 @@ def _print(message: Msg, *, json: bool) -> None:
     if json:
         output.as_json(event)
         return
-    _print_line(event["time"], event["type"] or event["subject"], msgspec.json.encode(event["data"]).decode())
+    _print_line(event["time"], event["type"] or event["subject"], event["data"])
 
 
-def _print_line(time: str, kind: str, facts: str) -> None:
-    shown = facts if len(facts) <= FACTS_CHARS_MAX else facts[: FACTS_CHARS_MAX - 1] + "…"
-    output.tell(f"{time:<27}  {kind:<28}  {shown}")
+def _print_line(time: str, kind: str, data: Any) -> None:
+    output.tell(f"{time:<24}  {kind:<28}  {facts_line(data)}")
+
+
+def facts_line(data: Any) -> str:
+    """Whom it is about, and what a person wants to know of it."""
+    if not isinstance(data, dict):
+        return msgspec.json.encode(data).decode()
+    facts = cast("dict[str, Any]", data)
+    who = facts.get("instance_id", "")
+    unsaid = NOT_TOLD | {"name"} if facts.get("name") == who else NOT_TOLD  # one without a name is called by its id
+    return "  ".join(part for part in (who, output.facts_of(facts, but=unsaid)) if part)
 
 
 def described(subject: str, headers: dict[str, str], data: bytes) -> dict[str, Any]:

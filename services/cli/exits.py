@@ -18,5 +18,10 @@ class Exit(Exception):
         self.status = status
 
 
+def words_of(error: BaseException) -> str:
+    """What an error says. A time-out says nothing by itself."""
+    return str(error) or "no answer in time"
+
+
 class NotThere(Exit):
     """404: nothing of that id, or not yet: rows follow facts by some milliseconds."""

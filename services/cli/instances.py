@@ -14,23 +14,28 @@ app = typer.Typer(no_args_is_help=True, help="List, create, start, stop, hiberna
 
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id (inst_…).")]
 Wait = Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait until the change is complete.")]
-SHOWN = ("id", "name", "status", "gpu", "num_gpus", "provider", "region", "cost_per_hour", "ssh_command")
+SHOWN = ("id", "status", "gpu", "name", "cost_per_hour", "region", "num_gpus", "provider", "ssh_command")
 
 
 @app.command("list")
 def list_instances(
     status: Annotated[str, typer.Option(help="Only instances in this status.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many at most.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many, the newest.")] = 0,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
     """Instances of the key's account, newest first."""
-    api = platform_api(running_state(data_dir))
-    items: list[dict[str, Any]] = data_of(api.ask("GET", "/instances", query={"status": status, "limit": limit}))
+    wanted = {"status": status, "limit": limit, "offset": offset}
+    answer = platform_api(running_state(data_dir)).ask("GET", "/instances", query=wanted)
+    items: list[dict[str, Any]] = data_of(answer)
     if json:
         output.as_json(items)
     else:
-        output.as_table(SHOWN, [[item.get(name) for name in SHOWN] for item in items], empty="no instances")
+        output.as_table(SHOWN, [_row(item) for item in items], empty="no instances")
+    total = answer["meta"]["total"]
+    if len(items) < total:
+        output.warn(f"{len(items)} of {total} instances; --limit and --offset choose others")
 
 
 @app.command("get")
@@ -92,6 +97,11 @@ def delete_instance(
     """Delete an instance and its disk."""
     api = platform_api(running_state(data_dir))
     _show(api.ask("DELETE", f"/instances/{instance}", query={"wait": wait}), json=json)
+
+
+def _row(item: dict[str, Any]) -> list[object]:
+    """Without the name of one that was given none: it is its id."""
+    return ["" if name == "name" and item["name"] == item["id"] else item.get(name) for name in SHOWN]
 
 
 def _act(verb: str, instance: str, wait: int, data_dir: DataDir, *, json: bool) -> None:

@@ -25,7 +25,7 @@ from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
 Account = Annotated[str, typer.Option(help="Of this account (acct_…) instead of the key's own; for the operator.")]
-SHOWN = ("id", "name", "key_prefix", "last4", "is_active", "scopes", "created_at", "expires_at", "last_used_at")
+SHOWN = ("id", "name", "last4", "is_active", "scopes", "expires_at", "last_used_at", "created_at", "key_prefix")
 
 
 @app.command("list")

@@ -19,7 +19,7 @@ from libs.embedded.state import State
 from libs.refusal import Transient
 from services.cli import output
 from services.cli.exits import INTERRUPTED, USAGE, Exit
-from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
+from services.cli.running import DEFAULT_DATA_DIR, ROOT, DataDir, running_state
 
 
 def rebuild(
@@ -32,7 +32,9 @@ def rebuild(
     try:
         rooms = importlib.import_module(f"services.{service}.rooms")
     except ModuleNotFoundError as error:
-        raise Exit(f"{service} is not a service with tables of its own", USAGE) from error
+        raise Exit(
+            f"{service} is not a service with tables of its own; {', '.join(_with_tables())} are", USAGE
+        ) from error
     _adopt_environment(state)
     try:
         with process.loop_runner() as loop:
@@ -45,6 +47,10 @@ def rebuild(
         output.as_json({"service": service, "version": done.version, "seq": done.seq, "rows": done.rows})
     else:
         output.tell(f"{service}: version {done.version} is read now, {done.rows} rows from {done.seq} commits")
+
+
+def _with_tables() -> list[str]:
+    return sorted(rooms.parent.name for rooms in (ROOT / "services").glob("*/rooms.py"))
 
 
 def _adopt_environment(state: State) -> None:

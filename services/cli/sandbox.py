@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from libs.embedded.state import State
+from libs.money import format_micros
 from services.cli import output
 from services.cli.api import Api, data_of, platform_api
 from services.cli.exits import Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
 app = typer.Typer(no_args_is_help=True, help="Look at the sandbox cloud and take machines away.")
-MACHINE_COLUMNS = ("machine_id", "label", "status", "gpu", "gpu_count", "region", "billing", "interruption")
-OFFER_COLUMNS = ("offer_id", "host_id", "gpu", "gpu_count", "region", "billing", "price_usd_micros_per_hour")
+MACHINE_COLUMNS = ("machine_id", "status", "gpu", "region", "billing", "gpu_count", "interruption", "label")
+OFFER_COLUMNS = ("offer_id", "gpu", "gpu_count", "usd_per_hour", "region", "billing", "host_id")
 
 
 class Reason(StrEnum):
@@ -39,8 +40,10 @@ def list_offers(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: output.AsJson = False,
 ) -> None:
-    """What can be rented now; prices in millionths of a dollar per hour."""
+    """What can be rented now, cheapest first. With --json prices are in millionths of a dollar."""
     items = _cloud(running_state(data_dir)).ask("GET", "/v1/offers", query={"gpu": gpu, "region": region})["offers"]
+    if not json:
+        items = [offer | {"usd_per_hour": format_micros(offer["price_usd_micros_per_hour"])} for offer in items]
     _show(items, OFFER_COLUMNS, json=json, empty="no offers")
 
 

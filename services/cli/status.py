@@ -42,7 +42,8 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False) ->
             }
         )
     else:
-        output.as_fields({"API": state.api_url, "Data": state.data_dir, "Durability": state.durability})
+        about = {"Ready": not reasons, "API": state.api_url, "Data": state.data_dir, "Durability": state.durability}
+        output.as_fields(about)
         output.tell("")
         output.as_table(
             ["process", "pid", "state", "memory MB", "deaths", "last death"],

@@ -7,14 +7,16 @@ A team's rights: pull from `TEAM_<NAME>` on PUB, acknowledge, listen on `_INBOX_
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 from nats.aio.client import Client
@@ -28,19 +30,20 @@ from libs.embedded.files import LOOPBACK
 from libs.embedded.nats import Guest, change_guests, read_guests, reload
 from libs.embedded.state import State
 from services.cli import output
-from services.cli.exits import USAGE, Exit
+from services.cli.exits import USAGE, Exit, words_of
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
 app = typer.Typer(no_args_is_help=True, help="Let teams outside read public events.")
 
 STREAM = "PUB"
+SPEAKERS = ("billing", "failover", "gateway", "instance", "warmpool", "webhook_dispatch")
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACCOUNT_PATTERN = re.compile(r"[A-Za-z0-9_]{1,64}")
 EVENT_PATTERN = re.compile(r"\*|[a-z_]+\.(\*|[a-z_]+)")
 PASSWORD_BYTES = 24
 ACK_WAIT_S = 30.0  # an event taken and not acknowledged within this is handed out again
 ACK_PENDING_MAX = 1000  # unacknowledged events handed out at once
-CONNECT_TIMEOUT_S = 2
+CONNECT_TIMEOUT_S = 5  # a handshake takes milliseconds; on a machine with more to do than it can, seconds
 ADMITTED_WITHIN_S = 15.0  # a reload takes milliseconds; a request that it swallowed is given up after 5 s
 PAUSE_S = 0.05
 
@@ -142,9 +145,20 @@ def event_filters(name: str, events: str, account: str) -> list[str]:
     wrong = [word for word in wanted if not EVENT_PATTERN.fullmatch(word)]
     if wrong or not wanted:
         raise Exit(f"--events: {wrong or 'nothing'}; give words like instance.*, instance.created or *", USAGE)
+    said = public_events()
+    unknown = [word for word in wanted if not any(fnmatchcase(event, word) for event in said)]
+    if unknown:
+        domains = ", ".join(sorted({event.partition(".")[0] + ".*" for event in said}))
+        raise Exit(f"--events: nobody says {', '.join(unknown)}; there are {domains} and their events", USAGE)
     # The server refuses filters that overlap: a wide one makes its narrow ones needless.
     kept = ["*"] if "*" in wanted else [word for word in wanted if word.endswith(".*") or _family(word) not in wanted]
     return [f"pub.{account or '*'}.{'>' if word == '*' else word}" for word in kept]
+
+
+def public_events() -> set[str]:
+    """Wire names of all that is ever said on PUB."""
+    unions = [importlib.import_module(f"proto.{service}.events").AnyEvent for service in SPEAKERS]
+    return {event.__struct_config__.tag for union in unions for event in get_args(union) if event.public}
 
 
 def _family(word: str) -> str:
@@ -186,7 +200,7 @@ async def _asked(url: str, act: Callable[[JetStreamContext], Awaitable[T]], *, i
         except (NatsError, OSError) as error:
             is_refused = is_connected and not isinstance(error, (ServiceUnavailableError, NatsTimeoutError))
             if is_refused or time.monotonic() >= give_up_s:
-                raise Exit(f"NATS: {error}") from error
+                raise Exit(f"NATS: {words_of(error)}") from error
         finally:
             await client.close()
         await asyncio.sleep(PAUSE_S)

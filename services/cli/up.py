@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from services.cli.output import AsJson
+from services.cli.output import FLAG, AsJson
 from services.cli.running import DEFAULT_DATA_DIR, DataDir
 
 
@@ -44,13 +44,19 @@ def up(
         SandboxMode, typer.Option(help="process: machines are real processes; virtual: they are only told about.")
     ] = SandboxMode.process,
     sandbox_zero_delay: Annotated[
-        bool, typer.Option("--sandbox-zero-delay", help="Sandbox machines boot and stop without artificial delay.")
+        bool,
+        typer.Option(
+            "--sandbox-zero-delay", metavar=FLAG, help="Sandbox machines boot and stop without artificial delay."
+        ),
     ] = False,
     plan: Annotated[
         PlanName | None, typer.Option(help="Plan of the default account from now on; a new one is on `operator`.")
     ] = None,
     no_limits: Annotated[
-        bool, typer.Option("--no-limits", help="Count no requests, refuse none: for load tests, on loopback only.")
+        bool,
+        typer.Option(
+            "--no-limits", metavar=FLAG, help="Count no requests, refuse none: for load tests, on loopback only."
+        ),
     ] = False,
     json: AsJson = False,
 ) -> None:

@@ -45,7 +45,9 @@ def test_status_and_down(data_dir: Path) -> None:
     status = json.loads(dumont(data_dir, "status", "--json").stdout)
     assert status["ready"] is True
     assert {member["name"]: member["pid"] for member in status["members"]} == said["pids"]
-    assert "alpha" in dumont(data_dir, "status").stdout
+    shown = dumont(data_dir, "status").stdout
+    assert shown.splitlines()[0].split() == ["Ready", "yes"]
+    assert "alpha" in shown
     down = dumont(data_dir, "down", "--json")
     assert down.returncode == 0
     assert json.loads(down.stdout)["stopped_pid"] == up.process.pid
@@ -62,7 +64,14 @@ def test_up_becomes_the_supervisor_and_a_second_one_is_refused(data_dir: Path) -
     first.stop()
 
 
-WRONG = ["up --port x", "up --durability never", "nonsense", "accounts adjust acct_a --usd 1e3 --reason gift"]
+WRONG = [
+    "up --port x",
+    "up --durability never",
+    "nonsense",
+    "accounts adjust acct_a --usd 1e3 --reason gift",
+    "events tail --after start",
+    "events tail --key dumont_sk_x --subject pub.acct_a.>",
+]
 
 
 @pytest.mark.parametrize("line", WRONG)
@@ -77,7 +86,9 @@ def test_help_names_every_verb(data_dir: Path) -> None:
 
 
 def test_rebuild_of_an_unknown_service_is_a_usage_error(platform: dict[str, Any], data_dir: Path) -> None:
-    assert dumont(data_dir, "rebuild", "nothing").returncode == USAGE
+    done = dumont(data_dir, "rebuild", "nothing")
+    assert done.returncode == USAGE
+    assert "billing, failover, instance" in done.stderr
 
 
 def test_an_api_that_does_not_answer_is_said_so(platform: dict[str, Any], data_dir: Path) -> None:
@@ -208,9 +219,18 @@ def test_event_filters_never_overlap(events: str, subjects: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "events", "account"),
-    [("Ops", "*", ""), ("o.p", "*", ""), ("", "*", ""), ("ops", "", ""), ("ops", "evt.>", ""), ("ops", "*", "a.>")],
+    [
+        ("Ops", "*", ""),
+        ("o.p", "*", ""),
+        ("", "*", ""),
+        ("ops", "", ""),
+        ("ops", "evt.>", ""),
+        ("ops", "*", "a.>"),
+        ("ops", "instance.borrowed", ""),
+        ("ops", "nothing.*", ""),
+    ],
 )
-def test_names_that_would_widen_a_subject_are_refused(name: str, events: str, account: str) -> None:
+def test_names_that_would_widen_a_subject_or_hear_nothing_are_refused(name: str, events: str, account: str) -> None:
     with pytest.raises(Exit) as refused:
         event_filters(name, events, account)
     assert refused.value.status == USAGE
