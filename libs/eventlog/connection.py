@@ -24,13 +24,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
-import structlog
 from nats import errors
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 
 from libs.eventlog.wire import NO_RESPONDERS, STATUS_PREFIX, Deliver, RoutingParser, status_of
 from libs.refusal import OutcomeUnknown, Transient
+from libs.telemetry import logger
 
 CONNECT_TIMEOUT_S = 2  # one TCP connect and handshake on a network worth using
 FIRST_CONNECT_TIMEOUT_S = 15.0  # a server that starts beside us replays its streams first (1 M subjects: 1 s)
@@ -44,7 +44,7 @@ WAITING_MAX = 16_384  # requests in flight on one connection; more means that th
 Answer: TypeAlias = tuple[bytes, bytes]  # payload, raw header block
 _Waiting: TypeAlias = "tuple[asyncio.Future[Any], float, list[Answer] | None]"
 
-log: Any = structlog.get_logger("libs.eventlog.connection")
+log = logger("eventlog")
 
 
 class NotSent(Transient):

@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 
 from libs.eventlog import FOLLOW_BATCH_MAX, Stored
 from libs.eventlog.connection import Connection
 from libs.eventlog.streams import SECOND_NS, ApiFailed, call_api
 from libs.eventlog.wire import header, status_of
 from libs.refusal import Transient
+from libs.telemetry import logger
 
 PULL_MESSAGES = 2000  # two of these overlap; more brings nothing for 300 B messages
 PULL_BYTES_MAX = 4 * 1024 * 1024  # bounds what a slow reader holds in memory: two pulls of large commits
@@ -37,7 +37,7 @@ STREAM_MISSING_TRIES_MAX = 50  # a restarting cluster may not know its streams y
 
 HEARTBEAT, END_OF_PULL, CONFLICT = 100, 408, 409
 
-log: Any = structlog.get_logger("libs.eventlog.following")
+log = logger("eventlog")
 _names = itertools.count(1)
 
 

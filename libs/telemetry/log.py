@@ -150,6 +150,7 @@ class _Current:
 def configure_logging(*, service: str, level: str, clock: Clock, stream: BinaryIO | None = None) -> None:
     """Name the process and set the level; loggers made before follow. `stream` defaults to standard error."""
     logging.raiseExceptions = False
+    logging.getLogger().addHandler(_FORWARDED)
     flush_log()
     _Current.value = _Configuration(LineWriter(stream), _Renderer(service, clock), level)
     atexit.unregister(flush_log)
@@ -196,6 +197,24 @@ class Logger:
             self._bound = configuration.bound(self._facts)
             self._seen = configuration
         return self._bound
+
+
+class _Forwarded(logging.Handler):
+    """What libraries say through the standard library (asyncio of a task that failed unseen), as lines like ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit its format
+            text = str(record.msg)
+        log = Logger({"logger": record.name})
+        if record.levelno >= logging.ERROR:
+            log.error("library.error", error=record.exc_info[1] if record.exc_info else None, text=text)
+        else:
+            log.warning("library.warning", text=text)
+
+
+_FORWARDED = _Forwarded(logging.WARNING)
 
 
 def logger(name: str = "", **facts: object) -> Logger:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -144,6 +146,29 @@ def test_an_error_carries_the_end_of_its_traceback(out: io.BytesIO) -> None:
     (line,) = lines(out)
     assert line["error"] == "ValueError: invalid literal for int() with base 10: 'boom'"
     assert "test_telemetry_log" in line["traceback"]
+
+
+def test_what_libraries_say_is_a_line_too_and_holds_no_secret(out: io.BytesIO) -> None:
+    said = logging.getLogger("aiohttp.server")
+    try:
+        int("boom")
+    except ValueError:
+        said.exception("cannot read %r", "Bearer abc.def-ghi")
+    said.warning("odd %d", "no number")
+    said.info("too little to tell")
+    error, warning = lines(out)
+    assert (error["level"], error["event"], error["logger"]) == ("error", "library.error", "aiohttp.server")
+    assert error["error"].startswith("ValueError")
+    assert (warning["level"], warning["text"]) == ("warning", "odd %d")
+    assert b"abc.def" not in out.getvalue()
+
+
+def test_no_module_has_a_log_of_its_own_making() -> None:
+    """Lines of structlog's own default are not JSON, and nobody blanks their secrets."""
+    root = Path(__file__).parents[2]
+    files = [path for name in ("libs", "services", "proto") for path in (root / name).rglob("*.py")]
+    having = [str(path.relative_to(root)) for path in files if "import structlog" in path.read_text(encoding="utf-8")]
+    assert having == ["libs/telemetry/log.py"]
 
 
 def test_a_line_that_is_a_dump_keeps_its_head(out: io.BytesIO) -> None:
