@@ -65,6 +65,8 @@ _SAID_OF_A_FIELD: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"must be valid JSON: .*\(byte (\d+)\)", lambda said: f"deve ser JSON válido: erro no byte {said[1]}"),
     (r"must be valid JSON: .*", lambda _: "deve ser JSON válido, em UTF-8"),
     (r"must not contain the character U\+0000", lambda _: "não pode conter o caractere U+0000"),
+    (r"must be what its Content-Encoding and Transfer-Encoding say",
+     lambda _: "deve ser o que dizem seu Content-Encoding e seu Transfer-Encoding"),
     (r"must say its time zone, for example (\S+)", lambda said: f"deve dizer seu fuso horário, por exemplo {said[1]}"),
     (r"must be a day \((\S+)\) or an instant \((\S+)\)",
      lambda said: f"deve ser um dia ({said[1]}) ou um instante ({said[2]})"),

@@ -39,6 +39,8 @@ BODY_READ_S_MAX = 30.0  # 10 MB at 350 kB/s; slower senders hold a connection fo
 
 _ID_IN = re.compile(r"[A-Za-z0-9._-]{1,128}")  # seed 004 sends ids with a dot
 _KEY_IN = re.compile(r"[\x21-\x7e]{1,255}")
+_JSON_TYPE = re.compile(r"|\s*[\w.-]+/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)  # or none at all
+_WHOLE_URL = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _POSITION_IN = re.compile(r"([A-Z_]{1,40}):([0-9]{1,18})")
 
 _COMMON_HEADERS = {
@@ -79,6 +81,13 @@ class _Incoming:
         self.dialect: Dialect = NO_DIALECT
         self.route: Route | None = None
 
+    def headers(self) -> CIMultiDict[str]:
+        """Of every answer to it."""
+        headers = _BASE.copy()
+        headers["X-Request-ID"] = self.request_id
+        headers["X-Correlation-ID"] = self.correlation_id
+        return headers
+
 
 class Pipeline:
     """Callable for `aiohttp.web.Server`."""
@@ -92,9 +101,7 @@ class Pipeline:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         incoming = _Incoming(request, self._gateway)
         self._gateway.vitals.in_flight.add(1)
-        headers = _BASE.copy()
-        headers["X-Request-ID"] = incoming.request_id
-        headers["X-Correlation-ID"] = incoming.correlation_id
+        headers = incoming.headers()
         body: bytes | Live | None
         try:
             status, body = await self._answer(request, incoming, headers)
@@ -117,10 +124,20 @@ class Pipeline:
             return await streamed(request, body, status, headers)
         return web.Response(body=body, status=status, headers=headers)
 
+    def unanswered(self, request: web.BaseRequest, refused: Refused, error: BaseException | None) -> web.Response:
+        """For what never came to `__call__` (bytes that are no request) or escaped it (a bug)."""
+        incoming = _Incoming(request, self._gateway)
+        if refused.code == "INTERNAL_ERROR":
+            self._gateway.logger.error("http.bug", error=error, request_id=incoming.request_id)
+        headers = incoming.headers()
+        status, body = self._refusal(request, incoming, headers, refused)
+        self._account(request, incoming, status)
+        return web.Response(body=body, status=status, headers=headers)
+
     async def _answer(
         self, request: web.BaseRequest, incoming: _Incoming, headers: CIMultiDict[str]
     ) -> tuple[int, bytes | Live | None]:
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = _target(request.raw_path).partition("?")
         incoming.dialect = dialect_of(path)
         if request.method == "OPTIONS":
             return await self._preflight(request, path, headers)
@@ -284,6 +301,14 @@ class Pipeline:
         )
 
 
+def _target(raw: str) -> str:
+    """Of a request; proxies may send the whole URL (RFC 9112, 3.2.2)."""
+    if raw.startswith("/"):
+        return raw
+    whole = _WHOLE_URL.match(raw)
+    return raw if whole is None else raw[whole.end() :] or "/"
+
+
 def _id(given: str | None, gateway: Gateway, prefix: str) -> str:
     """The caller's id when it is one; anything else (log forgery, header splitting) is replaced."""
     if given is not None and _ID_IN.fullmatch(given):
@@ -331,7 +356,8 @@ async def _read(request: web.BaseRequest) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise Refused("REQUEST_TIMEOUT") from None
-    kind = request.headers.get("Content-Type", "")
-    if size and kind and "json" not in kind.lower():
+    except web.RequestPayloadError:  # no gzip though it says so, or a chunk that is none
+        refuse("body", "Body must be what its Content-Encoding and Transfer-Encoding say")
+    if size and not _JSON_TYPE.fullmatch(request.headers.get("Content-Type", "")):
         raise Refused("UNSUPPORTED_MEDIA_TYPE")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

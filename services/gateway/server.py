@@ -39,10 +39,10 @@ from services.gateway.openapi_document import openapi_document
 from services.gateway.pipeline import Pipeline
 from services.gateway.usage import note_last, note_usage
 from services.gateway.vitals import VERSION, Vitals
+from services.gateway.wire import HttpServer
 
 # The longest wait a caller may ask for is 60 s (`?wait=`); a supervisor gives us 10 s before it kills.
 SHUTDOWN_S_MAX = 8.0
-KEEPALIVE_S = 75.0  # above the usual 60 s of load balancers, so that they close first
 BACKLOG = 1024
 
 NAME = "gateway"
@@ -99,9 +99,7 @@ async def serve(gateway: Gateway, stop: asyncio.Event, bug: Bug, ready: Callable
 
     Raises OSError when the port is taken, and any bug.
     """
-    runner = web.ServerRunner(
-        web.Server(Pipeline(gateway), access_log=None, keepalive_timeout=KEEPALIVE_S), shutdown_timeout=SHUTDOWN_S_MAX
-    )
+    runner = web.ServerRunner(HttpServer(Pipeline(gateway)), shutdown_timeout=SHUTDOWN_S_MAX)
     await runner.setup()
     site = web.TCPSite(runner, gateway.settings.gateway_host, gateway.settings.gateway_port, backlog=BACKLOG)
     await site.start()

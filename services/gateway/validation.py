@@ -25,6 +25,7 @@ VALUE_CHARS_MAX = 100  # of a wrong value, shown back
 # What may hold a secret is not told again, not even to whoever sent it: answers are logged on the way. These are fields
 # whose names do not say so by themselves (a private key instead of the public one).
 MAY_BE_SECRET = frozenset({"env", "onstart_cmd", "ssh_key", "Idempotency-Key", "url", "webhook_url", "webhookUrl"})
+EXACT_MAX = 2**53  # of the whole numbers that a float tells apart
 NESTING_MAX = 8  # structs in structs; ours go two deep
 
 # What msgspec says, and what we say instead; `proto/reasons.py` has both in Portuguese.
@@ -41,6 +42,8 @@ _UNREADABLE = (
 )
 
 S = TypeVar("S", bound=Struct)
+# Not a backslash that is itself escaped, with the text u0000 after it.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 
 
@@ -66,14 +69,14 @@ def refusal(problems: Sequence[Problem]) -> Refused:
 
 def read_body(raw: bytes, decoder: msgspec.json.Decoder[S], shape: type[S]) -> S:
     """An empty body counts as `{}` (contract novita A1: clients send the content type and nothing else)."""
-    if b"\\u0000" in raw:
+    if b"\\u0000" in raw and _NUL.search(raw):
         refuse("body", "Body must not contain the character U+0000")
     try:
         if not raw.isascii():
             raw.decode()  # msgspec does not look into values that the shape leaves out
         return decoder.decode(raw or b"{}")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise refusal(_body_problems(raw, shape)) from None
+        return _read_by_field(raw, shape)
 
 
 def read_query(text: str, shape: type[S]) -> S:
@@ -111,16 +114,32 @@ def _is_float(kind: Any) -> bool:
     return kind is float or any(_is_float(part) for part in get_args(kind))
 
 
-def _body_problems(raw: bytes, shape: type[Struct]) -> list[Problem]:
+def _read_by_field(raw: bytes, shape: type[S]) -> S:
+    """What a decoder refuses, looked at again: 100.0 is an integer to JSON Schema and to whoever wrote it."""
     try:
-        values = msgspec.json.decode(raw)
+        values = _with_integers(msgspec.json.decode(raw))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return [Problem("body", f"Body must be valid JSON: {error}")]
+        raise refusal([Problem("body", f"Body must be valid JSON: {error}")]) from None
     except RecursionError:
-        return [Problem("body", "Body must be valid JSON: nested too deeply")]
+        raise refusal([Problem("body", "Body must be valid JSON: nested too deeply")]) from None
     if not isinstance(values, dict):
-        return [Problem("body", "Body must be a JSON object")]
-    return _problems(cast("dict[str, Any]", values), shape, strict=True) or [Problem("body", "Body is not valid")]
+        raise refusal([Problem("body", "Body must be a JSON object")])
+    try:
+        return msgspec.convert(values, shape)
+    except msgspec.ValidationError:
+        problems = _problems(cast("dict[str, Any]", values), shape, strict=True)
+        raise refusal(problems or [Problem("body", "Body is not valid")]) from None
+
+
+def _with_integers(value: Any) -> Any:
+    """The same with every number that is whole, and exactly known, as an integer."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= EXACT_MAX else value
+    if isinstance(value, list):
+        return [_with_integers(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {name: _with_integers(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value
 
 
 def _problems(values: Mapping[str, Any], shape: type[Struct], *, strict: bool, prefix: str = "") -> list[Problem]:

@@ -169,6 +169,16 @@ async def test_unknown_fields_are_refused_in_dumont_and_ignored_in_novita(world:
     assert (await world.call("POST", "/api/instances", json={**NOVITA, "disk_gb": 5})).status == 201
 
 
+async def test_a_whole_number_is_an_integer_however_it_is_written(world: GatewayWorld) -> None:
+    body = b'{"gpu": "RTX 4090", "disk_size": 1.5e2, "num_gpus": 2.0, "max_price": 4, "ports": [8080.0]}'
+    created = await world.call("POST", "/api/v1/instances", data=body, headers=JSON_TYPE)
+    assert (created.status, created.json["data"]["disk_size"], created.json["data"]["num_gpus"]) == (201, 150, 2)
+    refused = await world.call("POST", "/api/v1/instances", data=body.replace(b"2.0", b"2.5"), headers=JSON_TYPE)
+    assert refused.json["error"]["details"]["errors"] == [
+        {"field": "num_gpus", "reason": "num_gpus deve ser um inteiro, não um número", "value": 2.5}
+    ]
+
+
 async def test_gpu_and_offer_exclude_each_other(world: GatewayWorld) -> None:
     both = await world.call("POST", "/api/v1/instances", json={**DUMONT, "offer_id": "offer-1"})
     none = await world.call("POST", "/api/v1/instances", json={})

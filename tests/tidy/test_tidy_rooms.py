@@ -18,7 +18,7 @@ ROOM_FILES = {"README.md", "schema.sql", "live.sql"}
 MORE_ROOMS = {
     "instance": {"providers", "rooms"},
     "gateway": set(
-        "routes routing pipeline call validation languages auth keys accounts limits usage dialects "
+        "routes routing pipeline wire call validation languages auth keys accounts limits usage dialects "
         "openapi_document gateway vitals server feed".split()
     ),
 }
