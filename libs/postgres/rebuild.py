@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import asyncpg
 
 from libs.postgres.folding import TableFold, fold_rows
 from libs.postgres.pool import LONG_STATEMENT_TIMEOUT_S, Database, postgres_errors
@@ -27,17 +29,14 @@ from libs.refusal import Transient
 from libs.runtime.service import Row
 
 if TYPE_CHECKING:
-    import asyncpg
-
     _Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 FOLD_ROWS_MAX = 500_000  # folded rows held in memory, about 1 KB each; beyond it the rest goes in as ordinary batches
 COPY_CHUNK_ROWS = 2_000  # rows turned into records at a time, about 5 ms during which the event loop waits
-PROJECT_ROWS_MAX = 1_000  # rows per transaction while catching up
 BATCH_WAIT_S = 60.0  # the log has what we ask for, so a longer silence means that it is unwell
 FREEZE_S_MAX = 5.0  # how long the live projector may be kept waiting by the switch; below its statement timeout
 SWITCH_TRIES_MAX = 5
-DROP_LOCK_TIMEOUT_S = 5  # readers of the retired version are done by then; otherwise the next rebuild drops it
+DROP_LOCK_TIMEOUT_MS = 5_000  # readers of the retired version are done by then; else the next rebuild drops it
 
 # Rows in order, taken once, and the sequence they reach up to.
 Batch: TypeAlias = tuple[Iterable[Row], int]
@@ -86,7 +85,8 @@ async def rebuild(
                 await _catch_up(build, batches)
             await _switch(build, database, batches)
             build.report("switched")
-            await _drop_versions(connection, definition.service)
+            with suppress(asyncpg.LockNotAvailableError):
+                await _drop_versions(connection, definition.service)
     return Rebuilt(build.version, build.seq, build.rows)
 
 
@@ -136,7 +136,7 @@ async def _begin(connection: _Connection, definition: Definition) -> _Build:
 
 async def _drop_versions(connection: _Connection, service: str) -> None:
     """Drop everything that is not the active version. The rebuild lock is ours, so nobody is building them."""
-    await connection.execute(f"set lock_timeout = '{DROP_LOCK_TIMEOUT_S}s'")
+    await connection.execute(f"set lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
     for (schema,) in await connection.fetch(
         "select nspname from pg_catalog.pg_namespace where nspname ~ ('^' || $1 || '_v[0-9]+$')", service
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from libs.postgres import (
+    ActiveProjection,
     Database,
     Definition,
     PostgresStore,
@@ -244,6 +245,21 @@ async def until(database: Database, finds_a_row: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not await database.fetch(finds_a_row):
             await asyncio.sleep(0.02)
+
+
+async def test_a_reader_of_the_retired_version_does_not_undo_the_switch(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "DROP_LOCK_TIMEOUT_MS", 50)
+    log = log_of(500)
+    await project_all(PostgresStore(database, fingerprint="one"), log, len(log))
+    async with database.transaction() as reader:
+        await reader.fetch("select 1 from things")
+        done = await rebuild(database, DEFINITION, follow(log), target_seq=len(log), on_progress=silent)
+    assert await active_projection(database) == ActiveProjection(done.version, "one", len(log))
+    assert "depot_v1" in await schemas(database)
+    await rebuild(database, DEFINITION, follow(log), target_seq=len(log), on_progress=silent)
+    assert await schemas(database) == {"depot", "depot_live"}
 
 
 async def test_one_rebuild_at_a_time(database: Database) -> None:
