@@ -11,19 +11,16 @@ rebuilds the rows from the log beside the old ones, which are served meanwhile (
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Struct
 
-from libs import config, process, telemetry
+from libs import config, telemetry
 from libs.clock import Clock, SystemClock
 from libs.eventlog.connection import Connection, open_connection
 from libs.eventlog.jetstream import JetStreamLog
@@ -39,7 +36,6 @@ from libs.postgres import (
     ensure_schema,
     open_database,
     rebuild,
-    table_hashes,
 )
 from libs.process import Running
 from libs.refusal import Transient
@@ -76,7 +72,11 @@ class HostSettings(Struct, frozen=True):
     ] = ""
     stream_replicas: Annotated[int, config.setting("copies of every stream in a NATS cluster", ge=1, le=5)] = 1
     durability: Annotated[
-        str, config.setting("how the NATS server syncs: always, relaxed, or outside (its operator knows)")
+        str,
+        config.setting(
+            "how the NATS server syncs: always, relaxed, or outside (its operator knows)",
+            pattern="^(always|relaxed|outside)$",
+        ),
     ] = "outside"
 
     @property
@@ -105,16 +105,6 @@ class Ground:
 
 # The service as values, and the world its effects and queries live in.
 Build = Callable[[Ground], Awaitable[tuple[Service, Any]]]
-
-
-def main(name: str, rooms: Path, build: Build) -> None:
-    """What `python -m services.<name> [rebuild]` does: serve until signalled, or rebuild once and tell the progress."""
-    if sys.argv[1:] == ["rebuild"]:
-        process.run(lambda running: rebuild_aloud(name, rooms, build, running))
-    elif sys.argv[1:]:
-        sys.exit(f"usage: python -m services.{name} [rebuild]")
-    else:
-        process.run(lambda running: host(name, rooms, build, running))
 
 
 async def host(name: str, rooms: Path, build: Build, running: Running) -> None:
@@ -146,31 +136,6 @@ async def host(name: str, rooms: Path, build: Build, running: Running) -> None:
             watch.cancel()
             if renewal is not None:
                 renewal.cancel()
-
-
-async def rebuild_aloud(name: str, rooms: Path, build: Build, running: Running) -> None:
-    """Rebuild now, beside a running service; one JSON line per step on standard output, the last one with the hashes
-    of every table before and after. A stop ends it; the rows that are read stay as they were.
-    """
-
-    def tell(facts: object) -> None:
-        sys.stdout.buffer.write(msgspec.json.encode(facts) + b"\n")
-        sys.stdout.buffer.flush()
-
-    async with ground(name, on_bug=lambda _: None) as found:
-        service, _ = await build(found)
-        definition = definition_of(service, rooms)
-        await ensure_schema(found.database, definition)
-        before = await table_hashes(found.database, name)
-        work = asyncio.ensure_future(rebuild_projection(found, service, definition, tell))
-        stopped = asyncio.ensure_future(running.stop.wait())
-        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not work.done():
-            work.cancel()
-            sys.exit(1)
-        after = await table_hashes(found.database, name)
-        tell({"phase": "done", **dataclasses.asdict(work.result()), "before": before, "after": after})
 
 
 @asynccontextmanager
