@@ -123,10 +123,8 @@ class Call:
         return derive_id("mach", instance_id, "1")
 
     def next_machine_id(self, instance_id: str) -> str:
-        """Of the machine a start may have to rent. Keys are an account's, so the instance is part of it."""
-        if not self.idempotency_key:
-            return self.gateway.ids.fresh("mach")
-        return derive_id("mach", self.account_id, instance_id, self.idempotency_key)
+        """Of the machine a start may have to rent."""
+        return self.derived_id("mach", instance_id)
 
     def wish_id(self, verb: str) -> str:
         """For the `request_id` of a wish whose late repeat must have no effect. Keys are an account's, so what is
@@ -180,16 +178,13 @@ class Call:
             must_be_current=must_be_current,
         )
         try:
-            reply = await self.gateway.bus.ask(message, meta)
+            return await self.gateway.bus.ask(message, meta)
         except OutcomeUnknown as error:
             if isinstance(message, Command):
                 raise
             raise self._away(message) from error
         except Transient as error:
             raise self._away(message) from error
-        if reply.refused is not None:
-            raise Refused(reply.refused.code, **reply.refused.facts)
-        return reply
 
     @staticmethod
     def _away(message: Command | Query | Signal) -> Refused:

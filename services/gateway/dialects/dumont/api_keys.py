@@ -14,7 +14,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
-from libs.ids import derive_id
 from libs.refusal import Refused
 from libs.sealing import made_secret
 from proto.gateway.commands import IssueKey, KeyCommand, RevokeKey, RotateKey
@@ -104,7 +103,7 @@ async def rotate_key(call: Call) -> Answer:
     body: RotateKeyBody = call.body
     old = _own(call, call.path["id"])
     _require_scopes(call, old.issued.scopes)
-    key_id = _successor_id(call, old)
+    key_id = call.derived_id("key", old.issued.key_id)
     call.replayed = call.gateway.keys.get(call.account_id, key_id) is not None
     if not call.replayed:
         _require_rotatable(call, old)
@@ -169,13 +168,6 @@ def _require_rotatable(call: Call, old: Known) -> None:
         raise Refused("INVALID_STATE", key_id=key_id, status="rotated", successor_id=old.successor_id)
     if not old.is_live(call.now):
         raise Refused("INVALID_STATE", key_id=key_id, status="expired")
-
-
-def _successor_id(call: Call, old: Known) -> str:
-    """Keys are an account's, so the rotated key is part of it."""
-    if not call.idempotency_key:
-        return call.gateway.ids.fresh("key")
-    return derive_id("key", call.account_id, old.issued.key_id, call.idempotency_key)
 
 
 def _secret(call: Call, key_id: str) -> str:

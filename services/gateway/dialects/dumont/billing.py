@@ -136,7 +136,7 @@ async def export_history(call: Call) -> Answer:
     query: ExportQuery = call.query
     found: EntryList = await call.ask(_entries(call, query, EXPORT_ROWS_MAX, 0))
     body = csv_of(DumontEntry, [entry(one) for one in found.items])
-    return Answer(200, body, _download(CSV_TYPE, "history.csv"))
+    return Answer(200, body, _csv_named("history.csv"))
 
 
 def _entries(call: Call, query: HistoryQuery | ExportQuery, limit: int, offset: int) -> ListEntries:
@@ -164,8 +164,8 @@ def _instant(name: str, given: str) -> datetime | None:
     return found + timedelta(days=1) if is_day and name == "to" else found
 
 
-def _download(kind: str, name: str) -> dict[str, str]:
-    return {"Content-Type": kind, "Content-Disposition": f'attachment; filename="{name}"'}
+def _csv_named(name: str) -> dict[str, str]:
+    return {"Content-Type": CSV_TYPE, "Content-Disposition": f'attachment; filename="{name}"'}
 
 
 async def list_usage(call: Call) -> Answer:
@@ -178,7 +178,7 @@ async def list_usage(call: Call) -> Answer:
 async def export_usage(call: Call) -> Answer:
     found: UsageList = await call.ask(_usage(call, call.query, EXPORT_ROWS_MAX, 0))
     body = csv_of(DumontUsage, [usage(one) for one in found.items])
-    return Answer(200, body, _download(CSV_TYPE, "usage.csv"))
+    return Answer(200, body, _csv_named("usage.csv"))
 
 
 def _usage(call: Call, query: UsageQuery, limit: int, offset: int) -> ListUsage:
