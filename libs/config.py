@@ -100,18 +100,13 @@ def describe(struct: type[Struct]) -> list[Setting]:
     return [line for _, line in _fields(struct)]
 
 
-def redacted(config: Struct) -> dict[str, Any]:
-    """What may be logged of a configuration at start."""
-    return {name: str(value) if isinstance(value, Secret) else value for name, value in _items(config)}
-
-
 def environment(config: Struct) -> dict[str, str]:
     """The variables that make `read` return an equal struct: how a supervisor hands configuration to a child.
 
     Contains secrets in the clear: only for the environment of a process we start.
     """
     lines = {field.name: line.env for field, line in _fields(type(config))}
-    return {lines[name]: _text(value) for name, value in _items(config) if value is not None}
+    return {line: _text(value) for name, line in lines.items() if (value := getattr(config, name)) is not None}
 
 
 def variable(name: str, default: str = "") -> str:
@@ -127,10 +122,6 @@ def surroundings() -> dict[str, str]:
 def adopt(variables: Mapping[str, str]) -> None:
     """Make `variables` this process's own: for a forked child before its service reads them."""
     os.environ.update(variables)
-
-
-def _items(config: Struct) -> list[tuple[str, Any]]:
-    return [(name, getattr(config, name)) for name in config.__struct_fields__]
 
 
 def _fields(struct: type[Struct]) -> list[tuple[msgspec.structs.FieldInfo, Setting]]:

@@ -19,9 +19,8 @@ from libs.refusal import Refused, Transient
 from libs.runtime.bus import NobodyThere, Serve, Unanswered
 from proto.base import Command, Meta, Position, Query, Refusal, Reply, Request, Signal
 
-SERVED_AT_ONCE_MAX = (
-    512  # requests one process works on side by side; each may hold a database connection or a page of memory
-)
+# Requests one process works on side by side; each may hold a database connection or a page of memory.
+SERVED_AT_ONCE_MAX = 512
 CLOSE_WAIT_S = 5.0  # what is being served when the bus closes may finish within this
 
 OVERLOADED = "OVERLOADED"

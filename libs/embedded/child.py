@@ -72,14 +72,14 @@ class Child:
                 preexec_fn=lambda: die_with_parent(orphan_signal),  # noqa: PLW1509 - the starter has one thread
             )
 
-    def wait_until(self, answers: Callable[[], bool], timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_until(self, answers: Callable[[], bool]) -> None:
         """Wait until `answers()`. Raises ServerDied when the process ends or the time is over."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while not answers():
             if self.pid == 0:
                 raise ServerDied(f"{self.name} ended while starting: {end_of(self.log_path)}")
             if time.monotonic() > deadline:
-                raise ServerDied(f"{self.name} did not answer within {timeout_s:.0f} s: {end_of(self.log_path)}")
+                raise ServerDied(f"{self.name} did not answer within {READY_TIMEOUT_S:.0f} s: {end_of(self.log_path)}")
             time.sleep(POLL_S)
 
     def signal(self, number: int) -> None:

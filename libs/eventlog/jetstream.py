@@ -27,9 +27,8 @@ from proto.base import COMMIT_BYTES_MAX
 
 APPEND_TIMEOUT_S = 5.0  # a synced append takes 0.2 ms alone and 200 ms behind 1,000 others
 READ_TIMEOUT_S = 5.0
-READ_BYTES_MAX = (
-    8 * 1024 * 1024
-)  # direct gets have no flow control: one answer must fit the server's 64 MB client buffer
+# Direct gets have no flow control: one answer must fit the server's 64 MB client buffer.
+READ_BYTES_MAX = 8 * 1024 * 1024
 READ_TRIES_MAX = 5  # a read may be repeated freely; five outlast a server restart
 READ_PAGES_MAX = 10_000  # ten million messages of one subject: a runaway aggregate, not a read
 
@@ -47,7 +46,6 @@ _FILTER = re.compile(r"(?:[^\s.*>]+|\*)(?:\.(?:[^\s.*>]+|\*))*(?:\.>)?")
 class PubAck(Struct, frozen=True):
     stream: str = ""
     seq: int = 0
-    duplicate: bool = False
     error: ApiError | None = None
 
 

@@ -28,8 +28,6 @@ class StreamSpec(Struct, frozen=True):
     name: str
     subjects: tuple[str, ...]
     replicas: int = 1
-    duplicate_window_s: int = DUPLICATE_WINDOW_S
-    bytes_max: int = -1  # a full stream refuses writes (`discard: new`), it never forgets
 
 
 def private_stream(service: str, *, replicas: int = 1) -> StreamSpec:
@@ -55,7 +53,6 @@ class ApiError(Struct, frozen=True):
 
 class StreamState(Struct, frozen=True):
     last_seq: int = 0
-    messages: int = 0
 
 
 class StreamAnswer(Struct, frozen=True):
@@ -98,9 +95,9 @@ async def ensure_stream(connection: Connection, spec: StreamSpec) -> None:
         "allow_atomic": True,
         "compression": "s2",
         "max_msg_size": COMMIT_BYTES_MAX + HEADER_BYTES_MAX,
-        "max_bytes": spec.bytes_max,
+        "max_bytes": -1,  # should its disk be full, it refuses writes (`discard: new`) and never forgets
         "num_replicas": spec.replicas,
-        "duplicate_window": spec.duplicate_window_s * SECOND_NS,
+        "duplicate_window": DUPLICATE_WINDOW_S * SECOND_NS,
     }
     try:
         await call_api(connection, f"STREAM.CREATE.{spec.name}", wanted)

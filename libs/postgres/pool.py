@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
     _Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
-POOL_CONNECTIONS_MAX = (
-    8  # more only queue up in PostgreSQL on the machines we run on; 8 services x 8 < its default of 100
-)
+# More only queue up in PostgreSQL on the machines we run on; 8 services x 8 < its default of 100.
+POOL_CONNECTIONS_MAX = 8
 CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0  # longer than this means that every connection is stuck: better to say so
 STATEMENTS_IN_FLIGHT_MAX = 1000  # about 50 ms of reads; beyond it the service is better told so

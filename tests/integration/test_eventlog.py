@@ -37,12 +37,14 @@ async def test_an_event_log_keeps_its_contract(check: Check, event_log: EventLog
 async def test_a_stream_is_made_once_and_changed_when_its_settings_change(fresh_nats: NatsServer) -> None:
     connection = await open_connection(fresh_nats.url, name="streams")
     spec = private_stream("thing")
-    for wanted in (spec, spec, structs.replace(spec, bytes_max=10_000_000)):
+    more = (*spec.subjects, "evt.things.>")
+    for wanted in (spec, spec, structs.replace(spec, subjects=more)):
         await ensure_stream(connection, wanted)
         await JetStreamLog(connection).publish(spec.name, "evt.thing.a.1", b"", message_id="once", headers={})
     found = await call_api(connection, f"STREAM.INFO.{spec.name}")
     await connection.close()
-    assert found.state.messages == 1
+    assert found.state.last_seq == 1
     settings = ("max_bytes", "storage", "discard", "deny_delete", "deny_purge", "allow_direct", "allow_atomic")
-    assert [found.config[name] for name in settings] == [10_000_000, "file", "new", True, True, True, True]
+    assert found.config["subjects"] == list(more)
+    assert [found.config[name] for name in settings] == [-1, "file", "new", True, True, True, True]
     assert found.config["compression"] == "s2"
