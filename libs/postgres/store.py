@@ -15,9 +15,8 @@ from libs.postgres.lease import Lease
 from libs.postgres.pool import Database
 from libs.postgres.writing import BY_PRIMARY_KEY, RowWriter
 from libs.runtime.service import DEADLINES_TABLE, Row
-from libs.runtime.store import Deadline, Overtaken
+from libs.runtime.store import PROJECT_CURSOR, Deadline, Overtaken
 
-PROJECT_CURSOR = "project"
 # Rows and checkpoint are lost together and replayed from the log, so this commit need not wait for the disk.
 BEGIN_PROJECT = "begin; set local synchronous_commit = off; " + BY_PRIMARY_KEY
 

@@ -31,9 +31,8 @@ from libs.runtime.service import Aggregate, Service
 from libs.telemetry import Histogram
 from proto.base import Command, Event, Position
 
-DECIDE_TRIES_MAX = (
-    5  # design 3; more means that a writer is fighting over this aggregate, which is for the caller to know
-)
+# Design 3. More means that a writer is fighting over this aggregate, which is for the caller to know.
+DECIDE_TRIES_MAX = 5
 CACHE_ENTRIES_MAX = 50_000  # about 2 KB each with its state: 100 MB at the very most
 CONTENDED_PAUSE_S = 0.003  # the other write is in flight; it lands within a flush or two
 UNKNOWN_PAUSE_S = 0.05  # the connection is coming back; reading sooner would fail as well
@@ -140,7 +139,6 @@ class Aggregates:
                 return await self._decide_and_append(kind, aggregate_id, folded, decide, origin)
         finally:
             folded.users -= 1
-            self._evict()
 
     async def state(self, kind: str, aggregate_id: str, *, at_least_seq: int | None = None) -> Any:
         """The aggregate folded to its newest commit, or to any that includes `at_least_seq` when that is enough."""
@@ -257,13 +255,14 @@ class Aggregates:
         key = (kind.kind, aggregate_id)
         folded = self._cache.get(key)
         if folded is None:
+            self._make_room()
             folded = self._cache[key] = _Folded(kind.initial)
         else:
             self._cache.move_to_end(key)
         return folded
 
-    def _evict(self) -> None:
-        if len(self._cache) <= CACHE_ENTRIES_MAX:
+    def _make_room(self) -> None:
+        if len(self._cache) < CACHE_ENTRIES_MAX:
             return
         for key, folded in self._cache.items():
             if folded.users == 0:

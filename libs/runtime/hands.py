@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
@@ -45,14 +45,9 @@ RETRY_MAX_S = 30.0
 BUG_LIVES_MAX = 3
 REACTION_LANE = "react"
 
-Work = Callable[[], Awaitable[None]]
-
-
-@dataclass
-class _Lane:
-    """Jobs that must run one after another."""
-
-    waiting: deque[tuple[Watermark, int, Work]] = field(default_factory=deque[tuple[Watermark, int, Work]])
+Work: TypeAlias = Callable[[], Awaitable[None]]
+# Jobs that must run one after another: what each does, and the sequence to finish when it is done.
+_Lane: TypeAlias = "deque[tuple[Watermark, int, Work]]"
 
 
 @dataclass
@@ -159,10 +154,9 @@ class Hands:
         self.counts.running += 1
         lane = self._lanes.get(key)
         if lane is not None:
-            lane.waiting.append(job)
+            lane.append(job)
             return
-        lane = self._lanes[key] = _Lane()
-        lane.waiting.append(job)
+        lane = self._lanes[key] = deque([job])
         if is_patient:
             self._patient.put_nowait((key, lane))
         else:
@@ -177,8 +171,8 @@ class Hands:
             self._group.create_task(self._drain(key, lane)).add_done_callback(lambda _: self._patient_room.release())
 
     async def _drain(self, key: tuple[str, str], lane: _Lane) -> None:
-        while lane.waiting:
-            mark, seq, work = lane.waiting.popleft()
+        while lane:
+            mark, seq, work = lane.popleft()
             await work()
             mark.finish(seq)
             self.counts.running -= 1
@@ -225,7 +219,8 @@ class Hands:
             except Transient as unwell:
                 cause = f"{type(unwell).__name__}: {unwell}"
                 self._logger.info("effect.postponed", event_id=heard.event_id, attempt=attempt, cause=cause)
-                await self._clock.sleep(min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_MAX_S))
+                if attempt < effect.tries_max:
+                    await self._clock.sleep(min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_MAX_S))
                 continue
             await self._execute_all(heard, commands)
             return
@@ -276,7 +271,7 @@ class Hands:
         """A bug ends this life of the process; in the third life that meets it, the job is parked instead."""
         try:
             await act()
-        except (Refused, Transient):
+        except Transient:  # the log or the database was away for longer than anybody waits
             raise
         except Exception as bug:
             lives = await until_well(lambda: self._dead.count_life(role, heard.event_id), self._clock)

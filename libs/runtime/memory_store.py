@@ -16,9 +16,7 @@ from typing import Any
 import msgspec
 
 from libs.runtime.service import DEADLINES_TABLE, Row
-from libs.runtime.store import Deadline, Overtaken
-
-PROJECT_CURSOR = "project"
+from libs.runtime.store import PROJECT_CURSOR, Deadline, Overtaken
 
 _NESTED = frozenset({dict, list})
 _Key = tuple[tuple[str, Any], ...]

@@ -15,10 +15,9 @@ from libs.refusal import Transient
 from libs.runtime.listening import OwnStream
 from libs.runtime.recent import Recent
 from libs.runtime.service import DEADLINES_TABLE, Row
-from libs.runtime.store import Overtaken, Store
+from libs.runtime.store import PROJECT_CURSOR, Overtaken, Store
 from proto.base import Heard
 
-PROJECT_CURSOR = "project"
 ROWS_PER_TRANSACTION_MAX = 5_000  # one transaction stays under about 0.2 s, so readers waiting for it do too
 RETRY_PAUSE_S = 0.2
 # A batch of so many commits says that they come faster than they are projected one by one. Rows of forty commits cost

@@ -28,6 +28,7 @@ from libs.runtime.projecting import Progress, Projector
 from libs.runtime.relaying import Relay
 from libs.runtime.service import Service
 from libs.runtime.serving import Serving
+from libs.runtime.store import PROJECT_CURSOR
 from libs.runtime.surroundings import Surroundings
 from proto.health import ServiceHealth
 
@@ -35,14 +36,6 @@ LEASE_RETRY_S = 0.2
 LAG_EVENTS_READY_MAX = 5_000  # above this a reader would wait longer than its read-your-writes limit
 HEAD_CHECK_MAX_S = 1.0
 VERSION = "1.0.0"
-
-
-class _Bearer:
-    """The Handle given to background tasks."""
-
-    def __init__(self, aggregates: Aggregates) -> None:
-        self.execute = aggregates.execute
-        self.state = aggregates.state
 
 
 async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> None:
@@ -71,7 +64,7 @@ async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> No
                 group.create_task(hands.run(last_seq))
                 group.create_task(deadlines.run())
                 for task in service.tasks:
-                    group.create_task(_coroutine(task(around.world, _Bearer(aggregates))))
+                    group.create_task(task(around.world, aggregates))
 
     async with asyncio.TaskGroup() as group:
         await around.bus.serve(service.name, serving.answer)
@@ -79,10 +72,6 @@ async def run(service: Service, around: Surroundings, stop: asyncio.Event) -> No
         around.ready()
         await stop.wait()
         leading.cancel()
-
-
-async def _coroutine(awaitable: Any) -> None:
-    await awaitable
 
 
 async def _again_after_unwell(lead: Callable[[], Any], around: Surroundings) -> None:
@@ -116,7 +105,7 @@ class _Health:
             reasons.append("the event log does not answer")
         try:
             async with asyncio.timeout(HEAD_CHECK_MAX_S):
-                projected, _ = await self._around.store.cursor("project")
+                projected, _ = await self._around.store.cursor(PROJECT_CURSOR)
         except (Transient, TimeoutError):
             reasons.append("the database does not answer")
         lag = max(0, head - projected)

@@ -6,7 +6,7 @@ appends, `listening` reacts, projects and relays, `hands` runs effects, `deadlin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -85,6 +85,10 @@ class Handle(Protocol):
         ...
 
 
+# (world, handle): watches the outside, for ever
+Task: TypeAlias = Callable[[Any, Handle], Coroutine[Any, Any, None]]
+
+
 @dataclass(frozen=True)
 class Effect:
     """The hand for one event type. `run(job, world)` touches the world and returns the outcome as commands to myself.
@@ -117,7 +121,7 @@ class Service:
     effects: Mapping[type[Event], Effect] = field(default_factory=dict[type[Event], Effect])
     queries: Mapping[type[Query], Answer] = field(default_factory=dict[type[Query], Answer])
     signals: Mapping[type[Signal], Answer] = field(default_factory=dict[type[Signal], Answer])
-    tasks: Sequence[Callable[[Any, Handle], Awaitable[None]]] = ()  # run by the one replica that holds the lease
+    tasks: Sequence[Task] = ()  # run by the one replica that holds the lease
     upcast: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # old event shape -> today's (proto.upcast)
     live_sql: str = ""  # tables of things that are not facts (last heartbeats); survive a rebuild, never replayed
 

@@ -17,9 +17,10 @@ from libs.refusal import Refused, Transient
 from libs.runtime.aggregates import Aggregates
 from libs.runtime.codec import stream_of
 from libs.runtime.courtesy import Courtesy
-from libs.runtime.projecting import PROJECT_CURSOR, REPLICA_POLL_S, Progress
+from libs.runtime.projecting import REPLICA_POLL_S, Progress
 from libs.runtime.recent import Recent
 from libs.runtime.service import Service
+from libs.runtime.store import PROJECT_CURSOR
 from libs.runtime.surroundings import Surroundings
 from libs.telemetry import Histogram, start_span
 from proto.base import Command, Reply, Request

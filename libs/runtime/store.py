@@ -21,6 +21,8 @@ from msgspec import Struct
 
 from libs.runtime.service import Row
 
+PROJECT_CURSOR = "project"  # moves with the rows; the others are low-water marks
+
 
 class Deadline(Struct, frozen=True):
     """A due wish: `command` is JSON without `now`."""

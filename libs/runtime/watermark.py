@@ -12,7 +12,6 @@ class Watermark:
     """`begin` sequences in ascending order, `finish` them in any order (once per `begin` of the same sequence)."""
 
     def __init__(self, low: int) -> None:
-        self._low = low
         self._highest = low
         self._open: dict[int, int] = {}
         self._heap: list[int] = []
@@ -22,10 +21,6 @@ class Watermark:
         while self._heap and self._heap[0] not in self._open:
             heapq.heappop(self._heap)
         return self._heap[0] - 1 if self._heap else self._highest
-
-    @property
-    def open_count(self) -> int:
-        return sum(self._open.values())
 
     def begin(self, seq: int) -> None:
         if seq not in self._open:

@@ -20,6 +20,7 @@ from libs.runtime.dead_letters import DEAD_STREAM
 from libs.runtime.listening import PUBLIC_STREAM, OwnStream
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.service import Service
+from libs.runtime.store import PROJECT_CURSOR
 from proto.base import Command, Heard, Position
 
 
@@ -89,7 +90,7 @@ async def rows_are_the_fold_of_the_log(
     for table in sorted({row.table for row in rows}):
         live, replayed = _keyed(store.rows(table)), _keyed(empty_store.rows(table))
         assert live == replayed, f"{table}: the rows differ from a replay:\nlive     {live}\nreplayed {replayed}"
-    projected, _ = await store.cursor("project")
+    projected, _ = await store.cursor(PROJECT_CURSOR)
     assert projected == last_seq, f"{service.name} has projected {projected} of {last_seq} commits"
 
 

@@ -6,9 +6,9 @@ climbs by, so a plan and what then happens cannot differ in their rules.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from asyncpg import Record
@@ -17,6 +17,7 @@ from libs.clock import Clock
 from libs.postgres import Database
 from libs.refusal import Refused
 from libs.runtime.recent import Recent
+from libs.runtime.service import Answer
 from proto.base import Query
 from proto.failover.queries import (
     LIST_LIMIT_MAX,
@@ -307,7 +308,7 @@ def _breakers(outcomes: list[Record]) -> tuple[Breaker, ...]:
     return tuple(counted.values())
 
 
-QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
+QUERIES: Mapping[type[Query], Answer] = {
     GetFailover: get_failover,
     ListFailovers: list_failovers,
     GetSettings: get_settings,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec.structs import replace
 
+from libs.runtime.service import Intake
 from proto.base import Command
 from proto.warmpool.commands import ChangePools
 
@@ -26,4 +26,4 @@ async def with_pools(command: ChangePools, world: World) -> ChangePools:
     return replace(command, instance_ids=await world.pools_of(command.account_id))
 
 
-INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {ChangePools: with_pools}
+INTAKE: Mapping[type[Command], Intake] = {ChangePools: with_pools}

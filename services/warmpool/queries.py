@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from libs.postgres import Database
 from libs.refusal import Refused
+from libs.runtime.service import Answer
 from proto.base import Query
 from proto.warmpool.queries import GetPool, PoolView
 
@@ -59,4 +60,4 @@ async def get_pool(query: GetPool, context: Context) -> PoolView:
     )
 
 
-QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {GetPool: get_pool}
+QUERIES: Mapping[type[Query], Answer] = {GetPool: get_pool}

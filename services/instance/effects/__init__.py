@@ -7,10 +7,9 @@ of), `idleness` (hibernation), `accompanying` (CPU standbys). Wired by `__main__
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from libs.runtime.service import Effect, Handle
+from libs.runtime.service import Effect, Intake, Task
 from proto.base import Command, Event
 from proto.instance.commands import (
     CreateInstance,
@@ -76,7 +75,7 @@ EFFECTS: Mapping[type[Event], Effect] = {
     SnapshotsExpired: Effect(storing.forget_expired, lane="storage"),
     InstanceDeleted: Effect(storing.forget_all, lane="storage"),
 }
-INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
+INTAKE: Mapping[type[Command], Intake] = {
     CreateInstance: intake.with_offers,
     StartInstance: intake.with_offers_for_start,
     ReportStartRefused: intake.with_offers_elsewhere,
@@ -88,7 +87,7 @@ INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
     RequestCpuStandby: intake.with_cpu_offers,
     TryReturn: intake.with_offers_for_return,
 }
-TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (
+TASKS: tuple[Task, ...] = (
     watching.watch_providers,
     silence.watch_agents,
     storing.keep_bucket,

@@ -9,9 +9,9 @@ Nothing here writes facts.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from libs.runtime.service import Answer
 from proto.base import Query, Signal
 from proto.instance.copy_queries import ListCpuStandbys, ListSnapshots, SignStorage
 from proto.instance.queries import (
@@ -29,7 +29,7 @@ from proto.instance.queries import (
 )
 from services.instance.queries import agents, cpu_standbys, hibernation, hosts, instances, pool_hosts, storage
 
-QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
+QUERIES: Mapping[type[Query], Answer] = {
     GetInstance: instances.get_instance,
     ListInstances: instances.list_instances,
     GetStats: instances.get_stats,
@@ -44,4 +44,4 @@ QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
     ListCpuStandbys: cpu_standbys.list_cpu_standbys,
     SignStorage: storage.sign_storage,
 }
-SIGNALS: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = {AgentReport: agents.agent_report}
+SIGNALS: Mapping[type[Signal], Answer] = {AgentReport: agents.agent_report}

@@ -7,10 +7,9 @@ Split by noun: `world` (what there is), `dispatching` (the task), `directory` (w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from libs.runtime.service import Effect, Handle
+from libs.runtime.service import Answer, Effect, Intake, Task
 from proto.base import Command, Event, Signal
 from proto.webhook_dispatch.commands import ChangeEndpoint, CreateEndpoint
 from proto.webhook_dispatch.events import RecoveryRequested, ResendRequested
@@ -23,9 +22,9 @@ EFFECTS: Mapping[type[Event], Effect] = {
     ResendRequested: Effect(asking.resend, lane="resend"),
     RecoveryRequested: Effect(asking.recover, lane="recover", tries_max=RECOVER_TRIES_MAX),
 }
-INTAKE: Mapping[type[Command], Callable[[Any, Any], Awaitable[Command]]] = {
+INTAKE: Mapping[type[Command], Intake] = {
     CreateEndpoint: asking.checked_url,
     ChangeEndpoint: asking.checked_url,
 }
-SIGNALS: Mapping[type[Signal], Callable[[Any, Any], Awaitable[Any]]] = {ProbeEndpoint: asking.probe}
-TASKS: tuple[Callable[[Any, Handle], Awaitable[None]], ...] = (dispatching.dispatch,)
+SIGNALS: Mapping[type[Signal], Answer] = {ProbeEndpoint: asking.probe}
+TASKS: tuple[Task, ...] = (dispatching.dispatch,)

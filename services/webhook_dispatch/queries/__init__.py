@@ -6,14 +6,14 @@ The runtime calls `QUERIES[type](query, context)`. Split by noun: `endpoints`, `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from libs.runtime.service import Answer
 from proto.base import Query
 from proto.webhook_dispatch.queries import GetEndpoint, ListAttempts, ListDeliveries, ListEndpoints
 from services.webhook_dispatch.queries import deliveries, endpoints
 
-QUERIES: Mapping[type[Query], Callable[[Any, Any], Awaitable[Any]]] = {
+QUERIES: Mapping[type[Query], Answer] = {
     GetEndpoint: endpoints.get_endpoint,
     ListEndpoints: endpoints.list_endpoints,
     ListAttempts: deliveries.list_attempts,

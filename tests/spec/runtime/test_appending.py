@@ -11,6 +11,7 @@ import pytest
 from libs.eventlog import AppendUnknown, Contended
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Refused
+from libs.runtime import aggregates as remembering
 from libs.runtime.aggregates import Aggregates, TooContended
 from tests.spec.runtime.controls import CLOCK, IDS, LIMIT, count, steps_in, tally_service
 
@@ -93,6 +94,20 @@ async def test_a_refusal_from_an_old_memory_is_checked_against_the_log():
         await aggregates.execute(count("t", "one too many"))
     assert refused.value.code == "TALLY_FULL"
     assert len(await steps_in(log, "t")) == LIMIT
+
+
+async def test_no_more_aggregates_are_remembered_than_the_limit_whether_written_or_only_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(remembering, "CACHE_ENTRIES_MAX", 3)
+    log = MemoryLog()
+    tallies = over(log)
+    for number in range(5):
+        await tallies.execute(count(f"written{number}", "one"))
+    for number in range(5):
+        await tallies.state("tally", f"looked_at{number}")
+    assert len(tallies._cache) == 3
+    assert (await tallies.state("tally", "written0")).total == 1
 
 
 async def test_commands_side_by_side_on_one_aggregate_all_take_effect_once():

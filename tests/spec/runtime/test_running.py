@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from libs.eventlog.memory import MemoryLog
-from libs.refusal import Transient
+from libs.refusal import Refused, Transient
 from libs.runtime.courtesy import BURST_COMMANDS, Courtesy
 from libs.runtime.hands import PATIENT_JOBS_MAX
 from libs.runtime.memory_store import MemoryStore
@@ -122,6 +122,38 @@ async def test_an_effect_that_never_succeeds_ends_as_a_dead_letter_with_its_caus
     letter = msgspec.json.decode((await log.read("DEAD", "dead.tally.effect"))[0].data)
     assert letter["cause"] == "Transient: the cloud is closed"
     assert letter["event"]["step_id"] == "one"
+
+
+@pytest.mark.parametrize("bug", [KeyError("brush"), Refused("NO_BRUSH")])
+async def test_a_bug_ends_two_lives_and_the_third_parks_its_job_and_goes_on(bug: Exception):
+    lives = 0
+
+    async def broken(job: Job, world: Any) -> Sequence[Command]:
+        nonlocal lives
+        if job.heard.event.step_id != "one":
+            return [count("t", "after")]
+        lives += 1
+        raise bug
+
+    async def met(times: int) -> bool:
+        return lives == times
+
+    async def went_on() -> bool:
+        return "after" in await steps_in(log, "t")
+
+    log, store = MemoryLog(), MemoryStore()
+    service = tally_service(effects={Counted: Effect(broken)})
+    for life in (1, 2):
+        with pytest.raises(ExceptionGroup):
+            async with running(service, log, store) as aggregates:
+                await aggregates.execute(count("t", "one"))
+                await until(lambda life=life: met(life))
+    async with running(service, log, store) as aggregates:
+        await aggregates.execute(count("t", "two"))
+        await until(went_on)
+    assert lives == 3
+    (letter,) = await log.read("DEAD", "dead.tally.effect")
+    assert msgspec.json.decode(letter.data)["cause"] == repr(bug)
 
 
 async def test_jobs_of_one_aggregate_run_in_order_and_others_do_not_wait_for_them():
