@@ -46,6 +46,9 @@ PORTUGUESE: dict[str, str] = {
     ),
     "Stop or delete instances, or use another account.": "Pare ou apague instâncias, ou use outra conta.",
     "Stop: this machine is given back.": "Pare: esta máquina foi devolvida.",
+    "This state does not change any more: use another resource, or make a new one.": (
+        "Este estado não muda mais: use outro recurso ou crie um novo."
+    ),
     "Use a URL on the public internet.": "Use uma URL na internet pública.",
     "Use a key of the right kind or account.": "Use uma chave do tipo ou da conta certa.",
     "Use a new Idempotency-Key, or repeat the first body.": (

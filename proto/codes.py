@@ -22,6 +22,7 @@ _LOOK = "Check the id and the account of the key; list the resources to see what
 _WAIT = "Wait for the time in Retry-After, then send the same request again."
 _SAFE = "Send the same request again; with the same Idempotency-Key nothing is done twice."
 _STATE = "Read the resource, wait until its state allows this, then try again."
+_FINAL = "This state does not change any more: use another resource, or make a new one."
 _OTHER = "Choose another offer, region or GPU, or try later."
 _KEY = "Send a valid key: Authorization: Bearer dumont_sk_... or X-API-Key."
 _OPERATOR = "Ask the operator of this installation; quote the request id."
@@ -277,6 +278,9 @@ CODES: dict[str, Code] = {
         "Internal server error; quote the request id", "Erro interno; informe o id da requisição"),
 }  # fmt: skip
 
+# What a resource in one of these states refuses, it refuses for good.
+FINAL_STATUSES = frozenset({"deleting", "deleted", "revoked", "rotated", "expired"})
+
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 _FACT = re.compile(r"\{(\w+)\}")
 
@@ -292,6 +296,14 @@ def text(code: str, facts: Mapping[str, Any], language: Language = "en") -> str:
         return _FACT.sub(lambda fact: _shown(facts[fact[1]]), part[1])
 
     return _OPTIONAL.sub(fill, template)
+
+
+def retry_and_advice(code: str, facts: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the same request may succeed later, and what to do; who refuses knows best (the fact `advice`)."""
+    known = CODES[code]
+    is_final = facts.get("status") in FINAL_STATUSES
+    advice = _FINAL if is_final and known.advice == _STATE else known.advice
+    return known.retry and not is_final, str(facts.get("advice") or advice)
 
 
 def _shown(value: Any) -> str:

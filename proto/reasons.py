@@ -12,27 +12,27 @@ from collections.abc import Callable, Mapping
 from proto.codes import Language
 
 _KINDS: Mapping[str, str] = {
-    "int": "um inteiro",
-    "float": "um número",
-    "str": "um texto",
-    "bool": "true ou false",
-    "array": "uma lista",
-    "object": "um objeto",
-    "datetime": "um instante",
+    "an integer": "um inteiro",
+    "a number": "um número",
+    "a string": "um texto",
+    "true or false": "true ou false",
+    "a boolean": "um booleano",
+    "a list": "uma lista",
+    "an object": "um objeto",
+    "an instant": "um instante",
     "null": "null",
 }
-_GOT = {"bool": "um booleano"}
 _PARTS: Mapping[str, tuple[str, str]] = {
-    "str": ("caractere", "caracteres"),
-    "array": ("item", "itens"),
-    "object": ("campo", "campos"),
+    "character": ("caractere", "caracteres"),
+    "item": ("item", "itens"),
+    "field": ("campo", "campos"),
 }
-_BOUNDS: Mapping[str, str] = {"<=": "no máximo", ">=": "no mínimo", "<": "menos de", ">": "mais de"}
+_BOUNDS: Mapping[str, str] = {"at most": "no máximo", "at least": "no mínimo"}
 _ENGLISH_KIND = "|".join(_KINDS)
 
 
 def _kinds(words: str) -> str:
-    return " ou ".join(_KINDS[word] for word in words.split(" | "))
+    return " ou ".join(_KINDS[word] for word in re.findall(_ENGLISH_KIND, words))
 
 
 # What is said of a field, after its name. `- at $[0]` says where in it.
@@ -40,14 +40,14 @@ _SAID_OF_A_FIELD: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"is required", lambda _: "é obrigatório"),
     (r"must be one of (.+)", lambda said: f"deve ser um de: {said[1]}"),
     (
-        rf"must be ((?:(?:{_ENGLISH_KIND})(?: \| )?)+), got ({_ENGLISH_KIND})",
-        lambda said: f"deve ser {_kinds(said[1])}, não {_GOT.get(said[2], _KINDS[said[2]])}",
+        rf"must be ((?:(?:{_ENGLISH_KIND})(?: or )?)+), not ({_ENGLISH_KIND})",
+        lambda said: f"deve ser {_kinds(said[1])}, não {_KINDS[said[2]]}",
     ),
     (
-        r"must be (str|array|object) of length (<=|>=) (\d+)",
-        lambda said: f"deve ter {_BOUNDS[said[2]]} {said[3]} {_PARTS[said[1]][said[3] != '1']}",
+        r"must have (at most|at least) (\d+) (character|item|field)s?",
+        lambda said: f"deve ter {_BOUNDS[said[1]]} {said[2]} {_PARTS[said[3]][said[2] != '1']}",
     ),
-    (r"must be (int|float) (<=|>=|<|>) (\S+)", lambda said: f"deve ser {_KINDS[said[1]]} {said[2]} {said[3]}"),
+    (r"must be (an integer|a number) (<=|>=|<|>) (\S+)", lambda said: f"deve ser {_KINDS[said[1]]} {said[2]} {said[3]}"),
     (r"must match (.+)", lambda said: f"deve corresponder a {said[1]}"),
     (r"must be a number", lambda _: "deve ser um número"),
     (r"must be a number in range", lambda _: "deve ser um número dentro dos limites"),

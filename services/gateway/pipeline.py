@@ -20,7 +20,7 @@ from libs.refusal import OutcomeUnknown, Refused, Transient
 from libs.telemetry import start_span
 from proto.advice import advice_in
 from proto.base import Position
-from proto.codes import CODES, Language, text
+from proto.codes import CODES, Language, retry_and_advice, text
 from services.gateway.auth import AGENT, ANYONE, credential, identify, require_scope
 from services.gateway.call import RETRY_AFTER_S, Answer, Call, Caller
 from services.gateway.dialects import Dialect, Failure
@@ -271,14 +271,15 @@ class Pipeline:
             shown = incoming.route.renames.get(code, shown)
         known = CODES.get(shown, CODES[code])
         facts = spoken(refused.facts, language)
+        retry, advice = retry_and_advice(shown if shown in CODES else code, refused.facts)
         return Failure(
             code=shown,
             status=known.status,
             message=text(shown if shown in CODES else code, facts, language),
             facts={name: value for name, value in facts.items() if name not in _OWN_PLACE and value not in ("", None)},
-            retry=known.retry,
+            retry=retry,
             retry_after_s=_retry_after(known.status, refused),
-            advice=advice_in(language, str(refused.facts.get("advice") or known.advice)),
+            advice=advice_in(language, advice),
             at=self._gateway.clock.now(),
             request_id=incoming.request_id,
             correlation_id=incoming.correlation_id,

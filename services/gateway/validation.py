@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -28,13 +28,35 @@ MAY_BE_SECRET = frozenset({"env", "onstart_cmd", "ssh_key", "Idempotency-Key", "
 EXACT_MAX = 2**53  # of the whole numbers that a float tells apart
 NESTING_MAX = 8  # structs in structs; ours go two deep
 
-# What msgspec says, and what we say instead; `proto/reasons.py` has both in Portuguese.
-_SAID = (
-    ("Expected str matching regex", "must match"),
-    ("Expected ", "must be "),
-    ("Object contains unknown field", "has an unknown field"),
-    ("Object missing required field", "lacks the field"),
+# What msgspec says in Python's words, and what we say instead; `proto/reasons.py` has ours in Portuguese.
+_KINDS: Mapping[str, str] = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "datetime": "an instant",
+    "null": "null",
+}
+_PARTS: Mapping[str, str] = {"str": "character", "array": "item", "object": "field"}
+_BOUNDS: Mapping[str, str] = {"<=": "at most", ">=": "at least"}
+_KIND = "|".join(_KINDS)
+_SAID: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    ("Expected str matching regex (.*)", lambda said: f"must match {said[1]}"),
+    (
+        rf"Expected ((?:(?:{_KIND})(?: \| )?)+), got ({_KIND})",
+        lambda said: f"must be {' or '.join(_KINDS[word] for word in said[1].split(' | '))}, not {_got(said[2])}",
+    ),
+    (
+        r"Expected (str|array|object) of length (<=|>=) (\d+)",
+        lambda said: f"must have {_BOUNDS[said[2]]} {said[3]} {_PARTS[said[1]]}{'' if said[3] == '1' else 's'}",
+    ),
+    (r"Expected (int|float) (<=|>=|<|>) (\S+)", lambda said: f"must be {_KINDS[said[1]]} {said[2]} {said[3]}"),
+    ("Object contains unknown field (.*)", lambda said: f"has an unknown field {said[1]}"),
+    ("Object missing required field (.*)", lambda said: f"lacks the field {said[1]}"),
 )
+_OF_A_VALUE = tuple((re.compile(rf"{form}(?P<place> - at \$\S*)?", re.DOTALL), ours) for form, ours in _SAID)
 _UNREADABLE = (
     ("datetime", "an RFC 3339 instant"),
     ("imestamp", "an RFC 3339 instant"),
@@ -71,10 +93,11 @@ def read_body(raw: bytes, decoder: msgspec.json.Decoder[S], shape: type[S]) -> S
     """An empty body counts as `{}` (contract novita A1: clients send the content type and nothing else)."""
     if b"\\u0000" in raw and _NUL.search(raw):
         refuse("body", "Body must not contain the character U+0000")
+    raw = raw or b"{}"
     try:
         if not raw.isascii():
             raw.decode()  # msgspec does not look into values that the shape leaves out
-        return decoder.decode(raw or b"{}")
+        return decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _read_by_field(raw, shape)
 
@@ -178,10 +201,14 @@ def _reason(text: str, kind: Any) -> str:
     if words:
         return "must be one of " + ", ".join(words)
     text = text.replace("`", "")
-    for form, said in _SAID:
-        if text.startswith(form):
-            return said + text.removeprefix(form)
+    for form, ours in _OF_A_VALUE:
+        if said := form.fullmatch(text):
+            return ours(said) + (said["place"] or "")
     return next((f"must be {said}" for word, said in _UNREADABLE if word in text), "is not valid")
+
+
+def _got(kind: str) -> str:
+    return "a boolean" if kind == "bool" else _KINDS[kind]
 
 
 def _literals(kind: Any) -> list[str]:

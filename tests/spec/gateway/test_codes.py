@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proto.advice import PORTUGUESE, advice_in
-from proto.codes import CODES, text
+from proto.codes import CODES, retry_and_advice, text
 from services.gateway.routes import ROUTES
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +79,23 @@ def test_missing_facts_leave_out_their_part_of_the_text() -> None:
     assert text("INSTANCE_NOT_FOUND", {"instance_id": "inst_1"}) == "Instance not found: inst_1"
     assert text("INSTANCE_NOT_FOUND", {"instance_id": ""}) == "Instance not found"
     assert text("INSTANCE_NAME_AMBIGUOUS", {"name": "a", "instance_ids": ["i", "j"]}).endswith("named a: i, j")
+
+
+def test_what_a_final_state_refuses_is_not_to_be_tried_again() -> None:
+    own = {"status": "deleted", "advice": "create a new instance"}
+    assert retry_and_advice("INSTANCE_NOT_STARTABLE", own) == (False, "create a new instance")
+    retry, advice = retry_and_advice("INVALID_STATE", {"status": "revoked"})
+    assert not retry
+    assert advice in PORTUGUESE
+    assert "wait" not in advice
+
+
+def test_what_a_passing_state_refuses_may_succeed_later() -> None:
+    assert retry_and_advice("INSTANCE_NOT_STARTABLE", {"status": "stopping"}) == (
+        True,
+        CODES["INSTANCE_NOT_STARTABLE"].advice,
+    )
+    assert retry_and_advice("VALIDATION_ERROR", {}) == (False, CODES["VALIDATION_ERROR"].advice)
 
 
 def test_seed_000s_own_words() -> None:

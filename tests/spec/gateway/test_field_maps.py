@@ -67,9 +67,15 @@ def test_all_problems_of_a_body_are_told() -> None:
     problems = {problem["field"]: problem["reason"] for problem in refused.value.facts["errors"]}
     assert problems == {
         "name": "Name is required",
-        "count": "Count must be int, got str",
-        "share": "Share must be float, got array",
+        "count": "Count must be an integer, not a string",
+        "share": "Share must be a number, not a list",
     }
+
+
+def test_an_empty_body_is_told_what_it_lacks() -> None:
+    with pytest.raises(Refused) as refused:
+        read_body(b"", msgspec.json.Decoder(Shape), Shape)
+    assert refused.value.facts["reason"] == "Name is required"
 
 
 def test_queries_are_read_leniently_and_checked_strictly() -> None:

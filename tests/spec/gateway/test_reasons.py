@@ -71,6 +71,13 @@ def test_no_reason_of_any_route_stays_english_for_who_reads_portuguese() -> None
         assert english == refusal.facts
 
 
+def test_no_reason_of_any_route_speaks_of_types_of_python() -> None:
+    reasons = {refusal.facts["reason"] for route in ROUTES for refusal in refusals(route)}
+    told = [reason for reason in reasons if not re.search("must (match|be one of) ", reason)]
+    assert not [reason for reason in told if re.search(r"\b(str|int|float|bool|array|got|of length)\b", reason)]
+    assert "Name must have at most 100 characters" in reasons
+
+
 def own_rules() -> Iterator[str]:
     """The sentences that handlers and deciders write themselves, with 7 for what they fill in."""
     for path in SERVICES.rglob("*.py"):
@@ -104,8 +111,10 @@ def test_every_rule_that_is_written_out_has_its_portuguese(english: str) -> None
 
 
 def test_portuguese_calls_a_field_as_it_was_sent_and_says_where() -> None:
-    assert reason_in("pt", "Max price must be float <= 1000.0", "max_price") == "max_price deve ser um número <= 1000.0"
-    assert reason_in("pt", "Ports must be int, got str - at $[0]", "ports") == (
+    assert (
+        reason_in("pt", "Max price must be a number <= 1000.0", "max_price") == "max_price deve ser um número <= 1000.0"
+    )
+    assert reason_in("pt", "Ports must be an integer, not a string - at $[0]", "ports") == (
         "ports deve ser um inteiro, não um texto (em $[0])"
     )
     assert reason_in("pt", "Size gb is required", "warm_pool.size_gb") == "size_gb é obrigatório"
