@@ -47,7 +47,7 @@ _SAID_OF_A_FIELD: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         r"must have (at most|at least) (\d+) (character|item|field)s?",
         lambda said: f"deve ter {_BOUNDS[said[1]]} {said[2]} {_PARTS[said[3]][said[2] != '1']}",
     ),
-    (r"must be (an integer|a number) (<=|>=|<|>) (\S+)", lambda said: f"deve ser {_KINDS[said[1]]} {said[2]} {said[3]}"),
+    (r"must be (an integer|a number) ([<>]=?) (\S+)", lambda said: f"deve ser {_KINDS[said[1]]} {said[2]} {said[3]}"),
     (r"must match (.+)", lambda said: f"deve corresponder a {said[1]}"),
     (r"must be a number", lambda _: "deve ser um número"),
     (r"must be a number in range", lambda _: "deve ser um número dentro dos limites"),

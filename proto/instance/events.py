@@ -86,6 +86,7 @@ class InstanceCreated(Event, tag="instance.created", kw_only=True, frozen=True):
     protection: Protection | None = None
     volume: VolumeWish | None = None  # its workspace is to be on a volume of the region
     skip_standby: bool = False
+    created_at: datetime | None = None  # when it was asked for, as the answer said; the commit's instant if not given
 
 
 class InstanceStarting(Event, tag="instance.starting", kw_only=True, frozen=True):

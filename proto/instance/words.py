@@ -188,8 +188,10 @@ class VolumeWish(Struct, frozen=True, omit_defaults=True):
 
 def ssh_command(host: str, port: int, identity_file: str) -> str:
     """What the customer types to log in. A sandbox machine is new under an old address often: its key is taken as it is
-    the first time."""
+    and not remembered, or ssh would refuse the next machine on that port."""
     command = f"ssh root@{host} -p {port}"
     if identity_file:
-        command += f" -i {shlex.quote(identity_file)} -o StrictHostKeyChecking=accept-new"
+        command += (
+            f" -i {shlex.quote(identity_file)} -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/dev/null"
+        )
     return command

@@ -71,8 +71,9 @@ async def test_the_printed_ssh_command_logs_in_and_touch_works(ready: Any) -> No
 
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh program on this machine")
-def test_the_printed_ssh_command_works_as_it_stands(ready: Any, tmp_path: Path) -> None:
-    command = [*shlex.split(ready["connectionDetails"]["ssh"]), "-o", f"UserKnownHostsFile={tmp_path / 'hosts'}", "id"]
+def test_the_printed_ssh_command_works_as_it_stands_and_again_for_the_next_machine_on_its_port(ready: Any) -> None:
+    command = [*shlex.split(ready["connectionDetails"]["ssh"]), "id"]
+    assert "UserKnownHostsFile=/dev/null" in command, "a later machine on this port has another key"
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOGIN_MAX_S)
     assert done.returncode == 0, done.stderr
 
@@ -134,6 +135,7 @@ def test_the_dumont_dialect_creates_stops_starts_and_deletes(up: Platform) -> No
         return seen
 
     running = becomes("running")
+    assert running["created_at"] == made.json["data"]["created_at"]
     assert running["ip"] == "127.0.0.1"
     assert running["ssh_port"] > 0
     assert up.request("POST", path + "/stop", key=True).status in (200, 202)

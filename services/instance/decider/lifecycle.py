@@ -75,6 +75,7 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
             protection=command.protection,
             volume=command.volume,
             skip_standby=command.skip_standby,
+            created_at=command.now,
         ),
         *_accompanied(command),
         _request_machine(

@@ -111,7 +111,7 @@ def _project_instance(heard: Heard) -> Iterator[Row]:
                 region=event.region,
                 webhook_url=event.webhook_url,
                 auto_stop_minutes=event.auto_stop_minutes,
-                created_at=heard.at,
+                created_at=event.created_at or heard.at,
             )
         case InstanceStarting() as event:
             changed = {"webhook_url": event.webhook_url} if event.webhook_url else {}

@@ -87,6 +87,7 @@ def test_a_new_instance_asks_for_its_first_machine_and_gives_it_ten_minutes() ->
         region="CN-HK-01",
         auto_stop_minutes=20,
         request_hash="hash_1",
+        created_at=NOW,
     )
     requested = MachineRequested(
         instance_id=INSTANCE_ID,
