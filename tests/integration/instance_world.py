@@ -32,7 +32,15 @@ from proto.instance.commands import CreateInstance
 from proto.instance.queries import GetInstance, InstanceView
 from proto.instance.words import Endpoint, HealthCheck, MachineSpec, Offer, Port
 from services.instance.effects.world import World
-from services.instance.providers import Capabilities, MachineOrder, News, OfferGone, ProviderMachine, ProviderVolume
+from services.instance.providers import (
+    Capabilities,
+    MachineOrder,
+    News,
+    OfferGone,
+    Provider,
+    ProviderMachine,
+    ProviderVolume,
+)
 from services.instance.rooms import SERVICE
 
 ACCOUNT = "acct_default"
@@ -218,8 +226,10 @@ class InstanceWorld:
 
 
 @asynccontextmanager
-async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: Any) -> AsyncIterator[InstanceWorld]:
-    """Everything started, and stopped again in order."""
+async def instance_world(
+    database_url: str, cloud: ScriptedCloud, *, provider: Provider | None = None, **settings: Any
+) -> AsyncIterator[InstanceWorld]:
+    """Everything started, and stopped again in order. `provider`: rent there and not at the scripted cloud."""
     answers = [200]
     runner = web.AppRunner(web.Application())
 
@@ -232,6 +242,7 @@ async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: An
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     cloud.port = runner.addresses[0][1]
+    renting_at = provider or cloud
     clock, ids, stop = SystemClock(), SystemIds(), asyncio.Event()
     pool = await open_database(database_url, service=SERVICE.name)
     definition = Definition(SERVICE.name, SERVICE.schema_sql, "test", SERVICE.live_sql)
@@ -241,7 +252,8 @@ async def instance_world(database_url: str, cloud: ScriptedCloud, **settings: An
     async with aiohttp.ClientSession() as http:
         logger = telemetry.logger("test")
         world = World(
-            {cloud.name: cloud}, clock, random.Random(7), Secret("5ec7e7"), "http://127.0.0.1:1", http, pool, logger,
+            {renting_at.name: renting_at}, clock, random.Random(7), Secret("5ec7e7"), "http://127.0.0.1:1", http, pool,
+            logger,
             poll_s=POLL_S, **settings, orphan_seen_s=ORPHAN_SEEN_S, orphan_grace_s=0.0,
         )  # fmt: skip
         around = Surroundings(

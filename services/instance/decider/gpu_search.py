@@ -39,7 +39,7 @@ def choose_return(
     """`lost`: what the last GPU machine of the instance was rented as. `names`: models that the account prefers."""
     same = choose(spec, stock, blocked=blocked, known_models=known_models)
     place = places_among(names)
-    fitting = (offer for offer in stock.offers if _will_do(spec, lost, offer, blocked))
+    fitting = (offer for offer in stock.left() if _will_do(spec, lost, offer, blocked))
     others = sorted(fitting, key=lambda offer: (place(offer), _rank(offer)))
     found = _one_per_host((*same.offers, *others))
     return Choice(found, "" if found else same.code)
@@ -63,7 +63,7 @@ def choose_preferred(
 
     fitting = [
         offer
-        for offer in stock.offers
+        for offer in stock.left()
         if place(offer) < len(names)
         and _will_do(spec, lost, offer, blocked)
         and (is_in_region(offer.region, spec.region) or not is_bound_to_region)

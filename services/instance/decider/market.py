@@ -1,7 +1,8 @@
 """Which offers fit a wish, and in which order to try them. Pure; used by `effects` at intake and by `queries`.
 
 A listing has thousands of offers and is good for two seconds, in which thousands of wishes may come: it is laid out by
-model once (`Stock`) and each kind of wish is ranked once.
+model once (`Stock`) and each kind of wish is ranked once. What somebody was refused since is left out of every choice,
+so that the thousands who come after him do not ask for it too.
 
 Rules: contract dumont 1 (GPU names, regions) and novita A7 (product selection, region fallback order).
 """
@@ -9,7 +10,7 @@ Rules: contract dumont 1 (GPU names, regions) and novita A7 (product selection, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class GpuName(NamedTuple):
 
 
 class Stock:
-    """The offers of one listing, laid out for choosing."""
+    """The offers of one listing, laid out for choosing, and what of them has been refused since."""
 
     def __init__(self, offers: Iterable[Offer] = ()) -> None:
         self.offers = tuple(offers)
@@ -47,11 +48,38 @@ class Stock:
         for offer in self.offers:
             self._by_model.setdefault(parse_gpu(offer.gpu).model, []).append(offer)
         self._ranked: dict[bytes, tuple[Offer, ...]] = {}
-        self._by_host: dict[str, list[Offer]] = {}  # laid out when first asked for
+        # Laid out when first asked for.
+        self._by_host: dict[str, list[Offer]] = {}
+        self._listed: set[tuple[str, str]] = set()
+        self._gpus_refused: dict[tuple[str, str, str], int] = {}  # the fewest, by provider, host and billing
 
     @property
     def models(self) -> Set[str]:
         return self._by_model.keys()
+
+    @property
+    def has_refusals(self) -> bool:
+        """It is known to be out of date: that it has nothing left says little."""
+        return bool(self._gpus_refused)
+
+    def note_refused(self, offer: Offer) -> None:
+        """A host that has not so many GPUs left has no more of them either: its offers overlap."""
+        lot = _lot(offer)
+        self._gpus_refused[lot] = min(offer.gpu_count, self._gpus_refused.get(lot, offer.gpu_count))
+
+    def has(self, offer: Offer) -> bool:
+        """Whether it was listed and is not known to be gone since."""
+        if not self._listed:
+            self._listed = {(listed.provider, listed.offer_id) for listed in self.offers}
+        return (offer.provider, offer.offer_id) in self._listed and not self._is_refused(offer)
+
+    def left(self, offers: Iterable[Offer] | None = None) -> Iterator[Offer]:
+        """Of these, or of all: what is not known to be gone."""
+        return (offer for offer in (self.offers if offers is None else offers) if not self._is_refused(offer))
+
+    def _is_refused(self, offer: Offer) -> bool:
+        fewest = self._gpus_refused.get(_lot(offer)) if self._gpus_refused else None
+        return fewest is not None and offer.gpu_count >= fewest
 
     def of_model(self, spec: MachineSpec) -> list[Offer]:
         """Everything of the wanted GPU and kind, whether it fits or not."""
@@ -60,7 +88,7 @@ class Stock:
         return [offer for offer in offers if offer.kind == spec.kind and is_same_gpu(wanted, offer)]
 
     def ranked(self, spec: MachineSpec) -> tuple[Offer, ...]:
-        """What fits, best first."""
+        """What fits, best first; also what has been refused since."""
         wish = MachineSpec(
             gpu=spec.gpu,
             image="",
@@ -91,7 +119,7 @@ class Stock:
             for offer in self.offers:
                 self._by_host.setdefault(offer.host_id, []).append(offer)
         wanted = parse_gpu(spec.gpu)
-        fitting = [offer for offer in self._by_host.get(host_id, ()) if _is_like(spec, wanted, offer)]
+        fitting = [offer for offer in self.left(self._by_host.get(host_id, ())) if _is_like(spec, wanted, offer)]
         return tuple(sorted(fitting, key=lambda offer: _rank(spec, offer)))
 
 
@@ -141,8 +169,10 @@ def choose(
     known_models: Set[str],
     offer_id: str = "",
     host_gpus_min: int = 0,
+    will_do: Callable[[Offer], bool] = lambda _: True,
 ) -> Choice:
-    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown.
+    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown. It is tried
+    even if somebody else was refused it.
 
     Hosts with `host_gpus_min` free GPUs go before all others: a standby is to be beside the machine.
     """
@@ -150,7 +180,7 @@ def choose(
         chosen = tuple(offer for offer in stock.offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
         return Choice(chosen[:1], "" if chosen else "OFFER_UNAVAILABLE")
     ranked = stock.roomy_first(spec, host_gpus_min) if host_gpus_min else stock.ranked(spec)
-    best = _one_per_host(ranked, blocked)
+    best = _one_per_host(filter(will_do, stock.left(ranked)), blocked)
     if best:
         return Choice(best)
     is_known = bool(stock.of_model(spec)) or parse_gpu(spec.gpu).model in known_models
@@ -195,6 +225,10 @@ def _region_rank(preferred: str, region: str) -> int:
 
 def _host(offer: Offer) -> Host:
     return (offer.provider, offer.host_id)
+
+
+def _lot(offer: Offer) -> tuple[str, str, str]:
+    return (offer.provider, offer.host_id, offer.billing)
 
 
 def _one_per_host(ranked: Iterable[Offer], blocked: Set[Host]) -> tuple[Offer, ...]:

@@ -6,7 +6,7 @@ decider refuses only if it needs one (a repeated create does not).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ from services.instance.queries import cares, contracts
 
 S = TypeVar("S", RequestSnapshot, HibernateInstance, SuspendInstance)
 NOT_TO_BE_HAD = ("NO_AVAILABLE_PRODUCTS", "PRODUCT_NOT_FOUND")  # the latter too after a start of ours: sold out
+LOOKS_MAX = 2  # the market in hand, and the one that the cloud shows when nothing is left in it
 OFFERS_OF_CPUS_MAX = 5
 OFFERS_ON_HOST_MAX = 3  # offers of one host differ in size only: when the first are gone, so are the rest
 
@@ -99,18 +100,12 @@ async def with_offers_for_replacement(command: ReplaceMachine, world: World) -> 
         return command
     is_bound = command.rung == REGIONAL_VOLUME
     spec = wanted.spec_beside_files if is_bound else wanted.spec
-    choice = await choose_offers(spec, wanted.account_id, world)
-    if is_bound:
-        choice = _there(choice, spec.region)
+    choice = await choose_offers(
+        spec, wanted.account_id, world, will_do=lambda offer: not is_bound or is_in_region(offer.region, spec.region)
+    )
     if choice.code in NOT_TO_BE_HAD:
         choice = await _of_other_models(command, spec, wanted.account_id, world) or choice
     return replace(command, offers=choice.offers, no_offer=choice.code)
-
-
-def _there(choice: Choice, region: str) -> Choice:
-    """What is to be had elsewhere is of no use to a volume: there it is not to be had."""
-    found = tuple(offer for offer in choice.offers if is_in_region(offer.region, region))
-    return Choice(found, "" if found else choice.code or NOT_TO_BE_HAD[0])
 
 
 async def _of_other_models(command: ReplaceMachine, spec: MachineSpec, account_id: str, world: World) -> Choice | None:
@@ -139,7 +134,7 @@ async def with_cpu_offers(command: RequestCpuStandby, world: World) -> RequestCp
     if stock is None:
         return command
     region = await contracts.region_of(world.pool, command.instance_id)
-    fitting = [offer for offer in stock.offers if offer.kind == "cpu"]
+    fitting = [offer for offer in stock.left() if offer.kind == "cpu"]
     fitting.sort(key=lambda offer: (offer.region == region, offer.price_usd_micros_per_hour, offer.offer_id))
     return replace(command, offers=tuple(fitting[:OFFERS_OF_CPUS_MAX]))
 
@@ -176,15 +171,35 @@ async def offers_on_host(spec: MachineSpec, host_id: str, world: World) -> tuple
 
 
 async def choose_offers(
-    spec: MachineSpec, account_id: str, world: World, *, offer_id: str = "", host_gpus_min: int = 0
+    spec: MachineSpec,
+    account_id: str,
+    world: World,
+    *,
+    offer_id: str = "",
+    host_gpus_min: int = 0,
+    will_do: Callable[[Offer], bool] = lambda _: True,
 ) -> Choice:
-    """The best offers for an account now, with the code that says why there are none."""
-    stock = await _stock(world)
-    if stock is None:
-        return Choice((), "PROVIDER_UNAVAILABLE")
+    """The best offers for an account now, with the code that says why there are none. That there are none is not
+    believed of a market in which somebody was refused something: the cloud is asked again."""
     blocked = await _blocked(account_id, world)
-    models = world.market.models
-    return choose(spec, stock, blocked=blocked, known_models=models, offer_id=offer_id, host_gpus_min=host_gpus_min)
+    choice = Choice((), "PROVIDER_UNAVAILABLE")
+    for _ in range(LOOKS_MAX):
+        stock = await _stock(world)
+        if stock is None:
+            return Choice((), "PROVIDER_UNAVAILABLE")
+        choice = choose(
+            spec,
+            stock,
+            blocked=blocked,
+            known_models=world.market.models,
+            offer_id=offer_id,
+            host_gpus_min=host_gpus_min,
+            will_do=will_do,
+        )
+        if choice.offers or not stock.has_refusals:
+            break
+        world.forget_offers(stock)
+    return choice
 
 
 async def _stock(world: World, age_s_max: float = MARKET_AGE_MAX_S) -> Stock | None:

@@ -44,7 +44,7 @@ from services.instance.queries import contracts
 LOOK_PAUSE_S = 0.5  # between two looks for our label
 END_WAIT_S = 10.0  # stopping and destroying usually take less; the watch hears of the rest
 END_PAUSE_S = 0.1
-MARKET_ROUNDS_MAX = 3  # a market that is stale three times in a row is really empty
+MARKET_ROUNDS_MAX = 3  # choices anew: a market that is stale three times in a row is really empty
 
 
 def machine_of(job: Job, machine_id: str) -> Machine | None:
@@ -112,22 +112,24 @@ async def _rent_beside_primary(event: MachineRequested, state: Instance, world: 
 
 
 async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world: World) -> Sequence[Command]:
-    """Try the candidates; when all are gone and any will do, look at the market again. A volume of a region has the
-    files: only what is rented there will do."""
+    """Try the candidates; when all are gone and any will do, choose anew from what the market has left. A volume of a
+    region has the files: only what is rented there will do."""
     bound_to = volume if volume is not None and volume.region else None
     spec = event.spec if bound_to is None else replace(event.spec, region=bound_to.region)
-    candidates, rejected = event.offers, list[Offer]()
-    for _ in range(MARKET_ROUNDS_MAX):
-        usable = [offer for offer in candidates if bound_to is None or bound_to.is_at(offer)]
-        reports = await _try_candidates(event, usable, rejected, volume, world)
+    rejected = list[Offer]()
+
+    def will_do(offer: Offer) -> bool:
+        is_tried = any(offer.offer_id == gone.offer_id for gone in rejected)
+        return not is_tried and (bound_to is None or bound_to.is_at(offer))
+
+    reports = await _try_candidates(event, list(filter(will_do, event.offers)), rejected, volume, world)
+    for _ in range(0 if event.exact else MARKET_ROUNDS_MAX):
         if reports:
-            return reports
-        world.forget_offers()
-        if event.exact:
             break
-        choice = await choose_offers(spec, event.account_id, world)
-        tried = {offer.offer_id for offer in rejected}
-        candidates = tuple(offer for offer in choice.offers if offer.offer_id not in tried)
+        choice = await choose_offers(spec, event.account_id, world, will_do=will_do)
+        reports = await _try_candidates(event, choice.offers, rejected, volume, world)
+    if reports:
+        return reports
     reason = f"{len(rejected)} offers were tried and gone"
     return [_failed(event, world, "OFFER_UNAVAILABLE", reason, stage_is_rejected=True, offers=tuple(rejected))]
 
@@ -135,14 +137,15 @@ async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world:
 async def _try_candidates(
     event: MachineRequested, candidates: Sequence[Offer], rejected: list[Offer], volume: Volume | None, world: World
 ) -> Sequence[Command]:
-    """Reports as soon as one try has a definite end; nothing when every candidate was gone.
+    """Reports as soon as one try has a definite end; nothing when every candidate was gone. Machines of a burst are
+    rented long after they were decided: what others were refused meanwhile is not asked for again.
 
     Raises OutcomeUnknown when a machine may have been made, Transient when a cloud is unwell and no other helped.
     """
     unwell: Transient | None = None
     for offer in candidates:
         provider = world.providers.get(offer.provider)
-        if provider is None:
+        if provider is None or (world.is_gone(offer, event.requested_at) and not event.exact):
             continue
         attached = volume if volume is not None and volume.is_at(offer) else None
         made: Volume | None = None
@@ -151,6 +154,7 @@ async def _try_candidates(
             created = await provider.create(order(event, offer, world, attached=attached, made=made))
         except OfferGone:
             rejected.append(offer)
+            world.market.stock.note_refused(offer)
         except OrderRejected as no:
             return [_failed(event, world, no.code, str(no), stage_is_rejected=False, offers=(*rejected, offer))]
         except OutcomeUnknown:
@@ -288,7 +292,7 @@ async def start(job: Job, world: World) -> Sequence[Command]:
     try:
         await provider.start(event.provider_machine_id)
     except OfferGone:
-        world.forget_offers()  # they are needed now, as they are
+        world.forget_offers(world.market.stock)  # they are needed now, as they are
         return [
             ReportStartRefused(
                 now=world.clock.now(),

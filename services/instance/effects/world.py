@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import aiohttp
 
@@ -30,7 +31,8 @@ MARKET_AGE_FRESH_S = 0.25  # one not older than this is believed when it says th
 
 @dataclass
 class Market:
-    """The offers of all clouds as last seen. `models`: every GPU model ever seen, so that sold out is not unknown."""
+    """The offers of all clouds as last seen, and what this replica was refused since (`stock`). `models`: every GPU
+    model ever seen, so that sold out is not unknown."""
 
     stock: Stock = field(default_factory=Stock)
     seen_at_s: float | None = None
@@ -75,9 +77,21 @@ class World:
                 self.market.models |= self.market.stock.models
             return self.market.stock
 
-    def forget_offers(self) -> None:
-        """The market has turned out to be out of date: ask again next time."""
-        self.market.seen_at_s = None
+    def is_gone(self, offer: Offer, decided_at: datetime) -> bool:
+        """Whether a listing as new as that of a decision, or a refusal after it, says that an offer is not to be had.
+
+        A replica whose listing is older than that knows nothing of the offer.
+        """
+        if self.market.seen_at_s is None:
+            return False
+        age_s = self.clock.monotonic_s() - self.market.seen_at_s
+        is_as_new = age_s <= (self.clock.now() - decided_at).total_seconds() + MARKET_AGE_MAX_S
+        return is_as_new and not self.market.stock.has(offer)
+
+    def forget_offers(self, stock: Stock) -> None:
+        """This market has turned out to be out of date: ask again next time, unless somebody has done so meanwhile."""
+        if stock is self.market.stock:
+            self.market.seen_at_s = None
 
 
 async def _ask_all(providers: Mapping[str, Provider]) -> tuple[Offer, ...]:

@@ -255,7 +255,7 @@ class MarketWorld(World):
         provider = self.providers[NAME]
         assert isinstance(provider, SimProvider), "the market is simulated"
         offers = provider.cloud.offers()
-        if offers != self.market.stock.offers:
+        if offers != self.market.stock.offers or self.market.stock.has_refusals:
             self.market.stock = Stock(offers)
             self.market.models |= self.market.stock.models
         return self.market.stock
