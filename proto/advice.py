@@ -68,8 +68,20 @@ PORTUGUESE: dict[str, str] = {
     ),
     # What deciders say, by the state they found.
     "create a new instance": "crie uma nova instância",
+    "enable the webhook first": "habilite o webhook primeiro",
+    "issue a new key": "gere uma nova chave",
+    "it can return to a GPU when a CPU standby carries it": (
+        "ela pode voltar a uma GPU quando um standby de CPU a carrega"
+    ),
+    "leave the host out: the standby must be on the host that the instance runs on": (
+        "omita o host: o standby deve ficar no host em que a instância roda"
+    ),
     "nothing of it is running": "nada dela está rodando",
     "start it again, or delete it": "inicie-a de novo, ou apague-a",
+    "switch CPU standbys on: POST /api/v1/standby/configure with enabled true": (
+        "ative os standbys de CPU: POST /api/v1/standby/configure com enabled true"
+    ),
+    "use or rotate the key that replaced it": "use ou rotacione a chave que a substituiu",
     "wait until it is ready": "espere até que esteja pronta",
     "wait until it is running or interrupted": "espere até que esteja rodando ou interrompida",
     "wait until it is stopped": "espere até que esteja parada",

@@ -192,8 +192,8 @@ CODES: dict[str, Code] = {
         "Blacklist entry not found[: {provider}/{host_id}]", "Bloqueio não encontrado[: {provider}/{host_id}]"),
     # --- survival ---------------------------------------------------------------------------------------------------
     "ASSOCIATION_NOT_FOUND": Code(
-        404, "No standby association.", False, _LOOK, "Association not found[: {id}]",
-        "Associação não encontrada[: {id}]"),
+        404, "No standby association.", False, _LOOK, "Association not found[: {instance_id}]",
+        "Associação não encontrada[: {instance_id}]"),
     "FAILOVER_NOT_FOUND": Code(
         404, "No such failover.", False, _LOOK, "Failover not found[: {failover_id}]",
         "Failover não encontrado[: {failover_id}]"),

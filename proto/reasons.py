@@ -94,6 +94,10 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (r"Exactly one of gpu and offer_id is required", "Envie gpu ou offer_id: exatamente um dos dois"),
     (r"name and label are the same field; send one of them", "name e label são o mesmo campo; envie um dos dois"),
+    (
+        r"Release must be true or left out: a disabled pool has no use for its standby",
+        "release deve ser true ou omitido: um pool desativado não tem uso para seu standby",
+    ),
     (r"it is not a URL", "não é uma URL"),
     (
         r"(.+) stands for what is not shown; send the whole URL, or leave it out",

@@ -159,7 +159,7 @@ def _told(gateway: Gateway, tag: str, request: Request) -> object:
         case "metrics":
             return MetricsText(gateway.vitals.own_metrics_text())
         case _:
-            raise Refused("NOT_FOUND", path=tag)
+            raise Refused("NOT_FOUND", method="qry", path=tag)
 
 
 def _health(gateway: Gateway) -> ServiceHealth:

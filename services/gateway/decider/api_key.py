@@ -14,6 +14,8 @@ from proto.base import Event
 from proto.gateway.commands import IssueKey, KeyWish, RevokeKey, RotateKey
 from proto.gateway.events import KeyEvent, KeyIssued, KeyRevoked, KeyRotated
 
+ADVICE_NEW_KEY = "issue a new key"
+
 
 class NoKey(Struct, frozen=True):
     """Nothing has been said about this id."""
@@ -108,9 +110,11 @@ def _rotate(state: State, command: RotateKey) -> Sequence[Event]:
         case LiveKey(successor_id=successor_id) if successor_id == command.successor_id:
             return []
         case RevokedKey():
-            raise Refused("INVALID_STATE", key_id=command.key_id, status="revoked")
+            raise Refused("INVALID_STATE", key_id=command.key_id, status="revoked", advice=ADVICE_NEW_KEY)
         case LiveKey(successor_id=successor_id) if successor_id:
-            raise Refused("INVALID_STATE", key_id=command.key_id, status="rotated", successor_id=successor_id)
+            advice = "use or rotate the key that replaced it"
+            about = {"key_id": command.key_id, "status": "rotated", "successor_id": successor_id}
+            raise Refused("INVALID_STATE", **about, advice=advice)
         case LiveKey(expires_at=expires_at):
             return [_rotated(command, expires_at)]
 
@@ -118,7 +122,7 @@ def _rotate(state: State, command: RotateKey) -> Sequence[Event]:
 def _rotated(command: RotateKey, expires_at: datetime | None) -> Event:
     """A rotation never makes a key live longer."""
     if expires_at is not None and expires_at <= command.now:
-        raise Refused("INVALID_STATE", key_id=command.key_id, status="expired")
+        raise Refused("INVALID_STATE", key_id=command.key_id, status="expired", advice=ADVICE_NEW_KEY)
     return KeyRotated(
         key_id=command.key_id,
         account_id=command.account_id,

@@ -133,7 +133,7 @@ def _wish(state: Instance, command: HibernateInstance) -> Sequence[Event]:
     if state.status in ("hibernating", "hibernated"):
         return []
     if not command.has_storage:
-        raise Refused("NOT_CONFIGURED", service="storage")
+        raise Refused("NOT_CONFIGURED", feature="storage")
     primary = state.primary
     if state.status != "ready" or primary is None:
         advice = "wait until it is ready"

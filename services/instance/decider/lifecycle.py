@@ -58,7 +58,7 @@ def create(state: InstanceState, command: CreateInstance) -> Sequence[Event]:
         if state.request_hash != command.request_hash:
             raise Refused("IDEMPOTENCY_CONFLICT", instance_id=state.instance_id)
         return []
-    _refuse_without_offers(command.offers, command.no_offer, command.spec)
+    _refuse_without_offers(command.offers, command.no_offer, command.spec, command.offer_id)
     return [
         InstanceCreated(
             instance_id=command.instance_id,
@@ -106,9 +106,9 @@ def _accompanied(command: CreateInstance) -> Sequence[Event]:
     ]
 
 
-def _refuse_without_offers(offers: Sequence[Offer], code: str, spec: MachineSpec) -> None:
+def _refuse_without_offers(offers: Sequence[Offer], code: str, spec: MachineSpec, offer_id: str = "") -> None:
     if not offers:
-        raise Refused(code or "NO_AVAILABLE_PRODUCTS", gpu=spec.gpu, region=spec.region)
+        raise Refused(code or "NO_AVAILABLE_PRODUCTS", gpu=spec.gpu, region=spec.region, offer_id=offer_id)
 
 
 def _request_machine(

@@ -46,15 +46,17 @@ def _request(state: Instance, command: RequestSnapshot) -> Sequence[Event]:
         return []
     primary = state.primary
     if not command.has_storage:
-        return _declined(state, command, "NOT_CONFIGURED", "storage is not configured")
+        return _declined(state, command, "NOT_CONFIGURED", "storage is not configured", feature="storage")
     if state.status not in ("ready", "hibernating") or primary is None:
-        return _declined(state, command, "INVALID_STATE", "wait until it is ready")
+        advice = "wait until it is ready"
+        return _declined(state, command, "INVALID_STATE", advice, advice=advice)
     ended: list[Event] = []
     pending = vault.pending
     if pending is not None:
         is_stale = pending.machine_id != primary.machine_id
         if not is_stale and not _gives_way(pending.reason, command.reason):
-            return _declined(state, command, "SNAPSHOT_IN_PROGRESS", pending.snapshot_id)
+            taken = pending.snapshot_id
+            return _declined(state, command, "SNAPSHOT_IN_PROGRESS", taken, snapshot_id=taken)
         ended = [_end(state, pending.snapshot_id, pending.reason, "superseded", command.snapshot_id)]
     requested = SnapshotRequested(
         instance_id=state.instance_id,
@@ -75,10 +77,11 @@ def _gives_way(pending: str, wished: str) -> bool:
     return pending == SCHEDULED != wished or pending == wished == HIBERNATION
 
 
-def _declined(state: Instance, command: RequestSnapshot, code: str, advice: str) -> Sequence[Event]:
+def _declined(state: Instance, command: RequestSnapshot, code: str, why: str, **facts: str) -> Sequence[Event]:
+    """To a customer a refusal with these facts; to ourselves the end of the wish."""
     if command.account_id:
-        raise Refused(code, instance_id=state.instance_id, status=state.status, advice=advice, snapshot_id=advice)
-    return [_end(state, command.snapshot_id, command.reason, code.lower(), advice)]
+        raise Refused(code, instance_id=state.instance_id, status=state.status, **facts)
+    return [_end(state, command.snapshot_id, command.reason, code.lower(), why)]
 
 
 def _give_up_at(state: Instance, now: datetime) -> datetime:

@@ -101,7 +101,7 @@ async def sign_storage(query: SignStorage, context: Context) -> SignedUrls:
     """URLs for a machine that has a right to them. Raises MACHINE_FENCED, SNAPSHOT_NOT_FOUND or NOT_CONFIGURED."""
     storage = context.world.storage
     if storage is None:
-        raise Refused("NOT_CONFIGURED", service="storage")
+        raise Refused("NOT_CONFIGURED", feature="storage")
     row = await context.pool.fetchrow(_MACHINE_SQL, query.machine_id, query.instance_id)
     if row is None:
         raise Refused("MACHINE_NOT_FOUND", instance_id=query.instance_id, machine_id=query.machine_id)

@@ -63,8 +63,9 @@ def _refuse_bad_host(command: ProvisionPool) -> None:
     if command.host_gpus_free is None and wanted != command.host_id:
         raise Refused("HOST_NOT_FOUND", host_id=wanted)
     if wanted != command.host_id:
-        advice = f"the instance runs on {command.host_id or 'no host yet'}, and its standby must be there"
-        raise Refused("INVALID_STATE", instance_id=command.instance_id, status="elsewhere", advice=advice)
+        advice = "leave the host out: the standby must be on the host that the instance runs on"
+        about = {"instance_id": command.instance_id, "status": "elsewhere", "host_id": command.host_id}
+        raise Refused("INVALID_STATE", **about, advice=advice)
     if not command.host_gpus_free:
         raise Refused("HOST_INSUFFICIENT_GPUS", host_id=wanted)
 

@@ -50,6 +50,7 @@ from proto.webhook_dispatch.words import DisableReason, EndpointKind, EndpointSt
 
 FAILING_DAYS_MAX = 5
 REQUESTS_REMEMBERED_MAX = 200  # resends and recoveries: a repeat comes within seconds
+ADVICE_ENABLE = "enable the webhook first"
 
 
 class Endpoint(Struct, frozen=True):
@@ -91,7 +92,7 @@ def _wish(state: Endpoint, command: EndpointCommand) -> Sequence[Event]:
             return _rotate(state, command)
         case PauseEndpoint():
             if state.status == "disabled":
-                raise Refused("INVALID_STATE", status=state.status)
+                raise Refused("INVALID_STATE", status=state.status, advice=ADVICE_ENABLE)
             return [] if state.status == "paused" else [EndpointPaused(**_whose(command))]
         case ResumeEndpoint():
             if state.status == "paused":
@@ -102,7 +103,7 @@ def _wish(state: Endpoint, command: EndpointCommand) -> Sequence[Event]:
             return [] if request_id in state.requests else [said]
         case RequestRecovery(since=since, request_id=request_id):
             if state.status == "disabled":
-                raise Refused("INVALID_STATE", status=state.status)
+                raise Refused("INVALID_STATE", status=state.status, advice=ADVICE_ENABLE)
             return (
                 []
                 if request_id in state.requests

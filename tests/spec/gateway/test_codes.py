@@ -75,6 +75,50 @@ def test_every_code_has_two_texts_advice_and_an_error_status(code: str) -> None:
         assert ("fact" in text(code, facts, language)) == bool(facts)
 
 
+def refusals() -> Iterator[tuple[str, ast.Call]]:
+    """Of the services: what libs refuse is for them, not for a customer."""
+    for path in (ROOT / "services").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused" and node.args:
+                yield str(path.relative_to(ROOT)), node
+
+
+def test_a_refusal_gives_the_facts_that_its_text_can_tell() -> None:
+    poor: list[str] = []
+    for path, node in refusals():
+        given = {keyword.arg for keyword in node.keywords}
+        if isinstance(node.args[0], ast.Constant) and None not in given:  # None: handed on with **
+            code = str(node.args[0].value)
+            lacking = [fact for fact in FACTS.findall(CODES[code].en) if fact not in given]
+            poor += [f"{path}:{node.lineno}: {code} {fact}" for fact in lacking]
+    assert not poor, poor
+
+
+def is_advice(node: ast.AST) -> bool:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name.lower().startswith("advice")
+        case ast.keyword(arg="advice"):
+            return True
+        case _:
+            return False
+
+
+def advices() -> Iterator[str]:
+    """What deciders and handlers advise by themselves: under that name, or said by a function with it in its own."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_function = isinstance(node, ast.FunctionDef) and "_advice" in node.name
+            if is_function or is_advice(node):
+                texts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                yield from (text for text in texts if isinstance(text, str) and " " in text)
+
+
+@pytest.mark.parametrize("advice", sorted(set(advices())))
+def test_every_advice_that_is_written_out_has_its_portuguese(advice: str) -> None:
+    assert advice in PORTUGUESE, "say it in proto/advice.py, without anything filled in: facts have places of their own"
+
+
 def test_missing_facts_leave_out_their_part_of_the_text() -> None:
     assert text("INSTANCE_NOT_FOUND", {"instance_id": "inst_1"}) == "Instance not found: inst_1"
     assert text("INSTANCE_NOT_FOUND", {"instance_id": ""}) == "Instance not found"

@@ -136,10 +136,13 @@ def test_a_snapshot_is_asked_of_the_primary_and_may_add_to_the_last_one() -> Non
 
 def test_a_customers_snapshot_is_refused_when_it_cannot_be_and_our_own_is_answered() -> None:
     wish = replace(REQUEST, account_id=ACCOUNT, snapshot_id="snap_2", reason="user_request")
-    given(*TO_READY, PREEMPTED).when(wish).refused("INVALID_STATE")
-    given(*TO_READY).when(replace(wish, has_storage=False)).refused("NOT_CONFIGURED")
+    given(*TO_READY, PREEMPTED).when(wish).refused("INVALID_STATE", advice="wait until it is ready")
+    given(*TO_READY).when(replace(wish, has_storage=False)).refused("NOT_CONFIGURED", feature="storage")
     given(*TO_READY).when(replace(wish, account_id=OTHER_ACCOUNT)).refused("INSTANCE_NOT_FOUND")
-    given(*TO_READY, wish).when(replace(wish, snapshot_id="snap_3")).refused("SNAPSHOT_IN_PROGRESS")
+    taken = given(*TO_READY, wish).when(replace(wish, snapshot_id="snap_3"))
+    taken.refused("SNAPSHOT_IN_PROGRESS", snapshot_id="snap_2")
+    assert taken.refusal is not None
+    assert "advice" not in taken.refusal.facts
     own = replace(REQUEST, snapshot_id="snap_2")
     (said,) = INSTANCE.decide(_state(*TO_READY, PREEMPTED), own)
     assert isinstance(said, SnapshotFailed)

@@ -209,7 +209,7 @@ async def provision(call: Call) -> Answer:
     instance_id = call.path["id"]
     settings: GlobalSettings = await call.ask(GetSettings(account_id=call.account_id))
     if not settings.cpu_standby.enabled:
-        advice = "switch CPU standbys on: POST /standby/configure with enabled true"
+        advice = "switch CPU standbys on: POST /api/v1/standby/configure with enabled true"
         raise Refused("INVALID_STATE", instance_id=instance_id, status="switched off", advice=advice)
     await call.command(
         EnableCpuStandby(

@@ -20,6 +20,7 @@ from services.gateway.dialects.dumont.instance_object import instance as shown_i
 from services.gateway.dialects.dumont.instances import NoBody
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.routing import Route
+from services.gateway.validation import refuse
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
 Mode = Literal["stopped", "hot"]
@@ -178,8 +179,7 @@ async def enable(call: Call) -> Answer:
 async def disable(call: Call) -> Answer:
     """The standby is given back; the volume holds the machine's files and goes with the machine."""
     if call.query.release == "false":
-        advice = "leave release out: a disabled pool has no use for its standby"
-        raise Refused("INVALID_STATE", instance_id=call.path["machine_id"], status="release", advice=advice)
+        refuse("release", "Release must be true or left out: a disabled pool has no use for its standby", "false")
     instance = await _instance(call, call.path["machine_id"])
     wish_id = call.wish_id("disable_pool")
     await call.command(
