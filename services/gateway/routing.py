@@ -37,7 +37,7 @@ class Empty(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Route:
-    """`reply` is what a success carries; `renames` go before the dialect's own."""
+    """`reply` is what a success carries; `renames` go before the dialect's own. `example`: a body, for the reader."""
 
     method: str
     path: str
@@ -52,6 +52,7 @@ class Route:
     statuses: Sequence[int] = (200,)
     has_meta: bool = False
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
+    example: Mapping[str, Any] | None = None
     media: str = "application/json"  # of a success; anything else is text of its own shape
 
     @cached_property

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 import yaml
 
 from services.contracts import language
 from services.contracts.golden import golden_path
+from services.gateway.routes import ROUTES
+from services.gateway.routing import Route
 from tests.tidy.tree import ROOT
 
 GENERATED = ROOT / "proto" / "generated"
@@ -74,3 +77,44 @@ def _leads_somewhere(whole: Any, reference: str) -> bool:
             return False
         place = place[key]
     return True
+
+
+def test_http_operations_have_names_of_their_own_and_say_what_they_may_answer() -> None:
+    described = document("openapi.json")
+    operations = [one for methods in described["paths"].values() for one in methods.values()]
+    names = [one["operationId"] for one in operations]
+    assert len(set(names)) == len(names) == len(ROUTES)
+    for one in operations:
+        assert one["summary"], one
+        assert set(one["tags"]) <= {tag["name"] for tag in described["tags"]}
+        refused = {status for status in one["responses"] if status >= "400"}
+        assert {"400", "404", "429", "500", "503"} <= refused, one["operationId"]
+        schemes = {name for way in one.get("security", described["security"]) for name in way}
+        assert schemes <= set(described["components"]["securitySchemes"])
+
+
+def test_errors_are_listed_in_the_words_of_their_dialect() -> None:
+    described = document("openapi.json")
+    codes = described["x-error-codes"]
+    for name, response in described["components"]["responses"].items():
+        for code in filter(None, response["description"].split(" | ")):
+            assert codes[code]["advice"], (name, code)
+    listed = {name: set(one["description"].split(" | ")) for name, one in described["components"]["responses"].items()}
+    assert listed["novita_401"] == {"AUTHENTICATION_ERROR"}
+    assert listed["dumont_401"] == {"UNAUTHENTICATED"}
+    assert "INSTANCE_NOT_STARTABLE" in listed["novita_400"] - listed["dumont_400"]
+
+
+EXAMPLES = [route for route in ROUTES if route.example is not None]
+
+
+@pytest.mark.parametrize("route", EXAMPLES, ids=lambda route: f"{route.method} {route.path}")
+def test_an_example_is_what_the_route_takes(route: Route) -> None:
+    assert route.body is not None
+    msgspec.convert(route.example, route.body)
+    described = document("openapi.json")
+    operation = described["paths"][route.path][route.method.lower()]
+    shown = operation["requestBody"]["content"]["application/json"]
+    assert shown["example"] == route.example
+    whole = {"components": described["components"], **shown["schema"]}
+    jsonschema.Draft202012Validator(whole).validate(shown["example"])

@@ -36,6 +36,7 @@ from services.gateway.config import GatewaySettings
 from services.gateway.gateway import Gateway
 from services.gateway.server import make, serve
 from tests.integration.billing_owner import BillingOwner
+from tests.integration.documented import assert_documented
 from tests.integration.survival_owner import SurvivalOwner
 from tests.integration.webhook_owner import WebhookOwner
 
@@ -258,7 +259,10 @@ class GatewayWorld:
         headers |= more.pop("headers", {})
         async with self.http.request(method, self.url + path, headers=headers, **more) as response:
             is_endless = response.content_type == "text/event-stream"
-            return Answered(response.status, response.headers.copy(), b"" if is_endless else await response.read())
+            raw = b"" if is_endless else await response.read()
+            if self.gateway.limits.is_on:  # else nobody is told where he stands
+                assert_documented(method, path, response.status, response.headers, raw)
+            return Answered(response.status, response.headers.copy(), raw)
 
     def asked(self, kind: type) -> list[Any]:
         return [message for _, message in self.owner.seen if isinstance(message, kind)]

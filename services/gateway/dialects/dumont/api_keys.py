@@ -227,7 +227,8 @@ def _key(call: Call, view: KeyView, secret: str | None = None, old: Known | None
 
 ROUTES = (
     Route("POST", "/api/v1/api-keys", DIALECT, "keys:write", "write", issue_key, "Issue an API key",
-          body=IssueBody, reply=DumontKey, statuses=(201,)),
+          body=IssueBody, reply=DumontKey, statuses=(201,),
+          example={"name": "ci", "scopes": ["instances:read"], "expires_in_days": 90}),
     Route("GET", "/api/v1/api-keys", DIALECT, "keys:read", "read", list_keys, "List API keys", reply=list[DumontKey]),
     Route("POST", "/api/v1/api-keys/{id}/rotate", DIALECT, "keys:write", "write", rotate_key,
           "Replace an API key; the old one works on for a while", body=RotateKeyBody, reply=DumontKey,

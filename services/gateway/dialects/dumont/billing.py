@@ -55,7 +55,8 @@ CREDITS_USD_MAX = 100_000
 CREDIT_WAIT_S = 2.0
 CREDIT_POLL_S = 0.02
 
-Day = Annotated[str, Meta(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
+Day = Annotated[str, Meta(pattern=r"^(20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))?$")]
+When = Annotated[str, Meta(max_length=40, description="2026-11-22 or 2026-11-22T10:00:00Z")]
 Id = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9_-]*$")]
 Limit = Annotated[int, Meta(ge=1, le=LIST_LIMIT_MAX)]
 Offset = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -64,8 +65,8 @@ Offset = Annotated[int, Meta(ge=0, le=1_000_000)]
 class HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"since": "from"}):
     """`from` and `to` are days or instants (RFC 3339); a day given as `to` is included."""
 
-    since: Annotated[str, Meta(max_length=40)] = ""
-    to: Annotated[str, Meta(max_length=40)] = ""
+    since: When = ""
+    to: When = ""
     type: EntryType | None = None
     instance_id: Id = ""
     limit: Limit = LIST_LIMIT_DEFAULT
@@ -73,8 +74,10 @@ class HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"since": "from"}):
-    since: Annotated[str, Meta(max_length=40)] = ""
-    to: Annotated[str, Meta(max_length=40)] = ""
+    """`from` and `to` as in the history."""
+
+    since: When = ""
+    to: When = ""
     type: EntryType | None = None
     instance_id: Id = ""
 
@@ -82,8 +85,8 @@ class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
 class UsageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"since": "from"}):
     """Days in UTC, both included."""
 
-    since: Day | Literal[""] = ""
-    to: Day | Literal[""] = ""
+    since: Day = ""
+    to: Day = ""
     instance_id: Id = ""
     limit: Limit = LIST_LIMIT_DEFAULT
     offset: Offset = 0
@@ -304,6 +307,7 @@ ROUTES = (
         "Export the history as CSV",
         query=ExportQuery,
         reply=str,
+        media="text/csv",
     ),
     Route(
         "GET",
@@ -326,6 +330,7 @@ ROUTES = (
         "Export usage as CSV",
         query=UsageQuery,
         reply=str,
+        media="text/csv",
     ),
     Route(
         "GET",
@@ -366,6 +371,7 @@ ROUTES = (
         print_invoice,
         "An invoice as a page to print",
         reply=str,
+        media="text/html",
     ),
     Route(
         "POST",

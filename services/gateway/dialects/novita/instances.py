@@ -315,7 +315,9 @@ def _create_command(call: Call, body: NovitaCreateBody, instance_id: str) -> Cre
 READ, WRITE = "instances:read", "instances:write"
 ROUTES = (
     Route("POST", "/api/instances", DIALECT, WRITE, "create", create_instance, "Create a GPU instance",
-          body=NovitaCreateBody, reply=NovitaCreated, statuses=(201,)),
+          body=NovitaCreateBody, reply=NovitaCreated, statuses=(201,),
+          example={"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter",
+                   "webhookUrl": "https://your-app.com/webhook"}),
     Route("GET", "/api/instances", DIALECT, READ, "read", list_instances, "List instances",
           query=NovitaListQuery, reply=NovitaInstances),
     Route("GET", "/api/instances/{instanceId}", DIALECT, READ, "read", get_instance, "Read an instance",
@@ -325,11 +327,13 @@ ROUTES = (
     Route("POST", "/api/instances/{instanceId}/start", DIALECT, WRITE, "write", start_by_id, "Start an instance",
           body=NovitaStartBody, reply=NovitaOperation, statuses=(202,), renames=RENAMES_START),
     Route("POST", "/api/instances/start", DIALECT, WRITE, "write", start_by_name, "Start an instance by name",
-          body=NovitaStartByNameBody, reply=NovitaOperation, statuses=(202,), renames=RENAMES_START),
+          body=NovitaStartByNameBody, reply=NovitaOperation, statuses=(202,), renames=RENAMES_START,
+          example={"instanceName": "my-instance"}),
     Route("POST", "/api/instances/{instanceId}/stop", DIALECT, WRITE, "write", stop_by_id, "Stop an instance",
           body=NovitaNoBody, reply=NovitaOperation, renames=RENAMES_STOP),
     Route("POST", "/api/instances/stop", DIALECT, WRITE, "write", stop_by_name, "Stop an instance by name",
-          body=NovitaStopByNameBody, reply=NovitaOperation, renames=RENAMES_STOP),
+          body=NovitaStopByNameBody, reply=NovitaOperation, renames=RENAMES_STOP,
+          example={"instanceName": "my-instance"}),
     Route("PUT", "/api/instances/{instanceId}/last-used", DIALECT, WRITE, "write", mark_used,
           "Say that an instance is in use", body=NovitaLastUsedBody, reply=NovitaLastUsed),
 )  # fmt: skip
