@@ -33,7 +33,7 @@ from proto.instance.queries import (
     OfferList,
     SummarizeHistory,
 )
-from proto.instance.words import HealthCheck
+from proto.instance.words import HealthCheck, Port
 from services.instance.providers import ProviderMachine
 from tests.integration.instance_world import ACCOUNT, SPEC, InstanceWorld, ScriptedCloud, an_offer, instance_world
 
@@ -112,6 +112,16 @@ async def test_a_port_that_answers_with_a_client_error_fails_the_instance_and_gi
 
     await world.until(given_back)
     assert not world.cloud.listed
+
+
+async def test_a_client_error_on_one_port_fails_the_instance_at_once_though_another_may_still_answer(
+    world: InstanceWorld,
+) -> None:
+    world.answers[:] = [404, 503]
+    two = replace(SPEC, ports=(Port(8888, "http"), Port(8889, "http")))
+    patient = HealthCheck(retry_delay_ms=10, wait_max_ms=600_000)
+    instance_id = await world.create(spec=two, health_check=patient)
+    assert (await world.until_status(instance_id, "failed")).failure_code == "HEALTH_CHECK_FAILED"
 
 
 async def test_a_target_port_that_is_not_exposed_fails_the_instance(world: InstanceWorld) -> None:

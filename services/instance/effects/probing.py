@@ -79,14 +79,18 @@ def _failed(event: Proven, world: World, code: str, reason: str) -> ReportFailed
 
 async def _probe_all(heard: Heard, event: Proven, targets: Sequence[Endpoint], world: World) -> Verdict:
     """Endpoints side by side; the first that is broken or unwanted decides for all."""
+    probes = [asyncio.create_task(_probe_until_known(heard, event, target, world)) for target in targets]
     try:
         async with asyncio.timeout(event.health_check.wait_max_ms / 1000):
-            verdicts = await asyncio.gather(*(_probe_until_known(heard, event, target, world) for target in targets))
+            for known in asyncio.as_completed(probes):
+                if (verdict := await known) != "healthy":
+                    return verdict
     except TimeoutError:
         return "not_yet"
-    for decisive in ("unwanted", "broken"):
-        if decisive in verdicts:
-            return decisive
+    finally:
+        for each in probes:
+            each.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
     return "healthy"
 
 
