@@ -111,7 +111,7 @@ class Guard(Struct, frozen=True):
         """Seconds until the next failover is allowed; None: now."""
         recent = self.started_since(now)
         free_at: list[datetime] = []
-        if recent and limits.spacing_s:
+        if recent:
             free_at.append(recent[-1] + timedelta(seconds=limits.spacing_s))
         if len(recent) >= limits.failovers_per_day_max:
             free_at.append(recent[-limits.failovers_per_day_max] + DAY)

@@ -108,3 +108,7 @@ def test_new_machines_have_one_when_the_strategy_uses_it() -> None:
     assert ladder.volume_wanted(own, ON) == ON.regional_volume
     off = replace(ON, regional_volume=RegionalVolumeSettings(enabled=True, auto_provision_volume=False))
     assert ladder.volume_wanted(own, off) is None
+    chosen = ladder.new_machine("all", ON)
+    assert (chosen.volume, chosen.warm_pool, chosen.cpu_standby) == (ON.regional_volume, None, ON.cpu_standby)
+    beside = ladder.new_machine("all", off)
+    assert (beside.volume, beside.warm_pool) == (None, off.warm_pool)

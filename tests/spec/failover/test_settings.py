@@ -11,6 +11,7 @@ from proto.failover.commands import ForgetMachineSettings, ProtectNew, UpdateMac
 from proto.failover.events import (
     CareChanged,
     CpuStandbyWanted,
+    GuardClosed,
     MachineSettingsUpdated,
     PoolsChanged,
     PoolSwitched,
@@ -27,11 +28,11 @@ from proto.failover.words import (
     WarmPoolPatch,
     WarmPoolSettings,
 )
-from proto.instance.events import InstanceCreated
+from proto.instance.events import InstanceCreated, InstanceInterrupted
 from proto.instance.words import MachineSpec, Protection
 from services.failover.decider import GUARD, SETTINGS, ladder
 from services.failover.policy import react
-from tests.spec.failover.controls import ACCOUNT, INSTANCE_ID, NOW
+from tests.spec.failover.controls import ACCOUNT, DELETED, INSTANCE_ID, NOW
 
 
 def patch(**changes: object) -> UpdateSettings:
@@ -40,6 +41,24 @@ def patch(**changes: object) -> UpdateSettings:
 
 def machine(**changes: object) -> UpdateMachineSettings:
     return UpdateMachineSettings(now=NOW, instance_id=INSTANCE_ID, account_id=ACCOUNT, patch=MachinePatch(**changes))
+
+
+def test_a_loss_heard_twice_asks_for_one_failover_and_one_that_was_wished_is_its_own() -> None:
+    lost = InstanceInterrupted(
+        instance_id=INSTANCE_ID,
+        account_id=ACCOUNT,
+        name="n",
+        gpu="RTX 4090",
+        machine_id="mach_1",
+        reason="host_failure",
+    )
+    first, again, other = (
+        next(react(Heard(lost, event_id, INSTANCE_ID, NOW, "PUB", 1))).failover_id
+        for event_id in ("cmt_1.0", "cmt_1.0", "cmt_2.0")
+    )
+    assert first == again != other
+    wished = replace(lost, failover_id="fo_7")
+    assert next(react(Heard(wished, "cmt_1.0", INSTANCE_ID, NOW, "PUB", 1))).failover_id == "fo_7"
 
 
 def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
@@ -110,6 +129,7 @@ def test_a_machine_chooses_for_itself_and_forgets_it_again() -> None:
 def test_an_order_that_names_a_rung_twice_is_refused() -> None:
     wish = machine(strategy_order=("warm_pool", "warm_pool"))
     spec(GUARD).given().when(wish).refused("VALIDATION_ERROR", field="strategy_order")
+    spec(GUARD).given().when(machine(strategy_order=("cpu_standby", "warm_pool"))).then_kinds(MachineSettingsUpdated)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +209,5 @@ def test_a_new_instance_gets_a_cpu_standby_once_if_its_account_has_them_made(
     if is_wanted:
         story = story.then(wanted).when(wish)
     story.then_nothing()
+    deleted = machine(strategy="all"), replace(DELETED, now=NOW)
+    spec(GUARD).given().when(*deleted).then_kinds(MachineSettingsUpdated, GuardClosed).when(wish).then_nothing()

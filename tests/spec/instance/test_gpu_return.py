@@ -117,6 +117,7 @@ def test_a_gpu_is_looked_for_once_the_cpu_machine_carries_the_instance() -> None
     given(*ON_CPU).when(replace(WISH, account_id=OTHER_ACCOUNT)).refused("INSTANCE_NOT_FOUND")
     given(*IN_SYNC).when(WANT).then()
     given(*IN_SYNC).when(WISH).refused("INVALID_STATE")
+    given(*ON_CPU[:-1]).when(WANT).then_kinds(ReturnWanted, ReturnAbandoned)  # put off until it serves
 
 
 def test_without_a_gpu_it_is_tried_ten_times_in_five_minutes_and_then_every_five_minutes() -> None:
@@ -208,12 +209,15 @@ def test_a_gpu_machine_lost_before_it_is_ready_gives_the_instance_back_to_the_cp
 
 def test_a_try_that_does_not_come_about_is_followed_by_another() -> None:
     renting = (*ON_CPU, WANT, TRY)
+    up = (*renting, *COMES_UP)
     failed = ReportFailed(
         now=minutes(7), instance_id=INSTANCE_ID, machine_id=GPU, stage="rejected", code="OFFER_UNAVAILABLE", reason="x"
     )
     given(*renting).when(failed).then_kinds(MachineFailed, ReturnTryFailed).when(failed).then()
     lost = ReportDestroyed(now=minutes(8), instance_id=INSTANCE_ID, machine_id=GPU, reason="spot_preemption")
     given(*renting, *COMES_UP).when(lost).then_kinds(MachineLost, ReturnTryFailed)
+    reasons = [INSTANCE.decide(state(*past), end)[-1].reason for past, end in ((renting, failed), (up, lost))]
+    assert reasons == ["not_started", "machine_lost"]
     late = replace(NONE, now=TRY.now + FILL_WAIT)
     given(*renting, *COMES_UP).when(late).then_kinds(MachineDestroyRequested, ReturnTryFailed).when(late).then()
     again = replace(TRY, now=minutes(9))

@@ -12,6 +12,7 @@ from proto.instance.commands import (
     MarkUsed,
     ReportBusy,
     ReportIdle,
+    ReportSilence,
     ReportSnapshot,
     ReportSnapshotChecked,
     ReportSnapshotFailed,
@@ -148,6 +149,13 @@ def test_a_copy_that_is_not_in_the_storage_leaves_everything_as_it_is() -> None:
     awake.holds(lambda state: state.status == "ready" and state.primary.status == "healthy")
     awake.when(replace(IDLE, now=minutes(20))).then_nothing()
     awake.when(replace(IDLE, now=minutes(40))).then_kinds(HibernationScheduled)
+
+
+def test_an_agent_that_is_silent_while_it_is_copied_is_no_loss_yet() -> None:
+    silence = ReportSilence(
+        now=minutes(2), instance_id=INSTANCE_ID, machine_id=MACHINE, last_seen_at=minutes(0), missed=9, is_lost=True
+    )
+    ready(WISH).when(silence).then_nothing()
 
 
 def test_a_copy_that_cannot_be_made_calls_it_off() -> None:

@@ -137,6 +137,7 @@ def test_a_snapshot_is_asked_of_the_primary_and_may_add_to_the_last_one() -> Non
 def test_a_customers_snapshot_is_refused_when_it_cannot_be_and_our_own_is_answered() -> None:
     wish = replace(REQUEST, account_id=ACCOUNT, snapshot_id="snap_2", reason="user_request")
     given(*TO_READY, PREEMPTED).when(wish).refused("INVALID_STATE", advice="wait until it is ready")
+    given(*TO_READY[:-1]).when(wish).refused("INVALID_STATE")
     given(*TO_READY).when(replace(wish, has_storage=False)).refused("NOT_CONFIGURED", feature="storage")
     given(*TO_READY).when(replace(wish, account_id=OTHER_ACCOUNT)).refused("INSTANCE_NOT_FOUND")
     taken = given(*TO_READY, wish).when(replace(wish, snapshot_id="snap_3"))
@@ -175,6 +176,8 @@ def test_the_carrier_completes_its_snapshot_once() -> None:
         packs=("snap_1",),
     )
     given(*TO_READY, REQUEST).when(TAKEN).then(completed)
+    ahead = replace(TAKEN, captured_at=minutes(9))
+    given(*TO_READY, REQUEST).when(ahead).then(replace(completed, captured_at=TAKEN.now))
     given(*WITH_SNAPSHOT).when(TAKEN).then()
 
 
@@ -192,6 +195,7 @@ def test_a_snapshot_that_fails_or_takes_too_long_is_over() -> None:
     (said,) = INSTANCE.decide(_state(*TO_READY, REQUEST), failed)
     assert isinstance(said, SnapshotFailed)
     assert said.code == "disk_full"
+    assert INSTANCE.decide(_state(*TO_READY, REQUEST), replace(failed, snapshot_id="snap_0")) == []
     give_up = GiveUpSnapshot(now=minutes(2), instance_id=INSTANCE_ID, snapshot_id="snap_1")
     assert INSTANCE.decide(_state(*TO_READY, REQUEST), give_up) == []
     (said,) = INSTANCE.decide(_state(*TO_READY, REQUEST), replace(give_up, now=minutes(60)))
@@ -202,6 +206,7 @@ def test_a_snapshot_that_fails_or_takes_too_long_is_over() -> None:
 
 def test_the_oldest_snapshot_goes_and_takes_along_only_what_nobody_needs() -> None:
     many = [command for number in range(1, KEPT_MAX + 1) for command in numbered(number)]
+    assert [type(event) for event in INSTANCE.decide(_state(*TO_READY, *many[:-1]), many[-1])] == [SnapshotCompleted]
     request, taken = numbered(KEPT_MAX + 1)
     completed, expired = INSTANCE.decide(_state(*TO_READY, *many, request), taken)
     assert isinstance(completed, SnapshotCompleted)
