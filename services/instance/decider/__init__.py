@@ -1,9 +1,11 @@
 """The rules of the instance service, pure: state, decide(state, command) -> events or Refused, evolve(state, event).
 
-Split by noun: `wishes` (the entry), `instance`, `machine_state` and `vault` (what is remembered), `lifecycle` (the
-customer's wishes), `machine` (what is reported about machines), `standby`, `snapshots`, `recovery`, `silence`, `host`
-(attempts and blacklist), `orphan` (machines that no instance owns),
-`bill` (what clouds charge us), `care` (how an account wants its machines watched and replaced).
+Split by noun. `wishes` is the entry; `instance`, `machine_state`, `vault`, `sleep`, `cpu_state` and `way_back` are what
+is remembered. Of an instance: `lifecycle` (the customer's wishes), `machine` (what is reported), `requests` (what is
+asked of clouds), `silence`, `snapshots`, `hibernation`, `suspension`, `volume`. When its machine is lost: `standby`,
+`cpu_standby`, `recovery`, `moving`, `migration`, `gpu_return`. Which machine: `market`, `gpu_search`. Beside instances:
+`host` (attempts and blacklist), `orphan` (machines that no instance owns), `bill` (what clouds charge us), `care` (how
+an account wants its machines watched and replaced).
 """
 
 from __future__ import annotations

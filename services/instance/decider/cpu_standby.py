@@ -30,8 +30,7 @@ from proto.instance.events import (
     SyncCompleted,
     SyncStarted,
 )
-from services.instance.decider import gpu_return, standby
-from services.instance.decider import machine as machines
+from services.instance.decider import gpu_return, requests, standby
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE, Machine
 from services.instance.decider.market import CANDIDATES_MAX
@@ -152,8 +151,7 @@ def _take_over(
         health_check=state.health_check,
         restore=SOURCE,
     )
-    left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
-    return [promoted, *left_over, *standby.give_back_all(state, "primary_moved")]
+    return [promoted, *requests.destroy_lost(state), *standby.give_back_all(state, "primary_moved")]
 
 
 def _healthy(state: Instance) -> Machine | None:

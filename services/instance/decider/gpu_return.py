@@ -65,8 +65,7 @@ def want(state: Instance, command: WantGpu) -> Sequence[Event]:
 def _carrying_cpu(state: Instance) -> Machine | None:
     """The CPU machine that carries an instance meant for a GPU."""
     primary = state.primary
-    is_cpu = primary is not None and primary.offer is not None and primary.offer.kind == "cpu"
-    return primary if is_cpu and state.spec.kind == "gpu" else None
+    return primary if primary is not None and standby.is_on_cpu(state, primary) else None
 
 
 def _wanted(state: Instance, cpu: Machine, wanted_at: datetime, try_at: datetime) -> ReturnWanted:

@@ -30,8 +30,7 @@ from proto.instance.events import (
     InstanceWaking,
     VolumeReleaseRequested,
 )
-from services.instance.decider import cpu_standby, snapshots, standby, volume
-from services.instance.decider import machine as machines
+from services.instance.decider import cpu_standby, requests, snapshots, standby, volume
 from services.instance.decider.instance import HIBERNATION, Instance
 from services.instance.decider.machine_state import Machine
 
@@ -179,7 +178,7 @@ def _release(state: Instance, primary: Machine, command: ReportSnapshotChecked) 
     )
     events: list[Event] = [hibernated, *standby.give_back_all(state, "hibernated")]
     events += cpu_standby.give_back(state, "hibernated")
-    events.append(machines.destroy_request(state, primary))
+    events.append(requests.destroy(state, primary))
     if state.volume is not None:  # the files are in storage; what a machine rented later has is another volume
         if state.volume.region:
             events.append(volume.given_up(state, state.volume, "hibernated"))
@@ -196,7 +195,7 @@ def _busy(state: Instance, command: ReportBusy) -> Sequence[Event]:
 
 
 def _abandon(state: Instance, command: AbandonHibernation) -> Sequence[Event]:
-    if state.status != "hibernating" or state.sleep.snapshot_id != command.snapshot_id:
+    if state.sleep.snapshot_id != command.snapshot_id:
         return []
     return cancel(state, "snapshot_failed", command.now, detail=command.detail)
 

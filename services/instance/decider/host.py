@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,11 +47,10 @@ class Host(Struct, frozen=True):
     lifted: dict[str, datetime] = {}
 
 
-HostState: TypeAlias = Host
 NO_HOST = Host()
 
 
-def decide(state: HostState, command: HostCommand) -> Sequence[Event]:
+def decide(state: Host, command: HostCommand) -> Sequence[Event]:
     """Record an attempt and judge the host, or keep an account's own list."""
     match command:
         case RecordAttempt():
@@ -151,7 +149,7 @@ def _unblacklist(state: Host, command: Unblacklist) -> Sequence[Event]:
     ]
 
 
-def evolve(state: HostState, event: HostEvent) -> HostState:
+def evolve(state: Host, event: HostEvent) -> Host:
     match event:
         case AttemptRecorded():
             return _evolve_attempt(state, event)

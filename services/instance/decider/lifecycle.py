@@ -34,12 +34,10 @@ from proto.instance.events import (
     MachineCancelled,
     MachineDestroyRequested,
     MachineRequested,
-    MachineStartRequested,
-    MachineStopRequested,
     VolumeReleaseRequested,
 )
 from proto.instance.words import MachineSpec, Offer, VolumeWish
-from services.instance.decider import cpu_standby, hibernation, standby, volume
+from services.instance.decider import cpu_standby, hibernation, requests, standby, volume
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance, InstanceState
 from services.instance.decider.machine_state import ON, Machine
@@ -119,9 +117,9 @@ def _request_machine(
     generation: int,
     spec: MachineSpec,
     offers: Sequence[Offer],
+    volume_wish: VolumeWish | None,
     exact: bool = False,
     restore: str = "",
-    volume_wish: VolumeWish | None = None,
 ) -> MachineRequested:
     return MachineRequested(
         instance_id=command.instance_id,
@@ -163,7 +161,8 @@ def start(state: Instance, command: StartInstance) -> Sequence[Event]:
         return _start_on_new_machine(state, command)
     if primary.status != "stopped":
         raise _not_startable(state)
-    return [_starting(state, command, primary.machine_id), _start_request(state, primary, command.now)]
+    start_request = requests.start(state, primary, now=command.now, give_up_at=_give_up_at(command.now))
+    return [_starting(state, command, primary.machine_id), start_request]
 
 
 def _is_volume_to_be_had(state: Instance, command: StartInstance) -> bool:
@@ -195,22 +194,9 @@ def _starting(state: Instance, command: StartInstance, machine_id: str) -> Insta
     )
 
 
-def _start_request(state: Instance, machine: Machine, now: datetime) -> MachineStartRequested:
-    return MachineStartRequested(
-        instance_id=state.instance_id,
-        machine_id=machine.machine_id,
-        provider=machine.provider,
-        provider_machine_id=machine.provider_machine_id,
-        requested_at=now,
-        give_up_at=_give_up_at(now),
-    )
-
-
 def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[Event]:
-    """A new generation; what a lost machine left at the provider is given back, or it would cost money for ever.
-
-    Files on a volume of a region bind the start to that region: an older copy elsewhere would lose what is there.
-    """
+    """A new generation. Files on a volume of a region bind the start to that region: an older copy elsewhere would lose
+    what is there."""
     if state.machine(command.machine_id) is not None:
         return []  # a late repeat of a start whose machine has ended since
     bound_to = volume.of_region(state)
@@ -218,7 +204,6 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
     place = state.spec if bound_to is None else replace(state.spec, region=bound_to.region)
     _refuse_without_offers(offers, command.no_offer, place)
     latest = state.vault.latest if bound_to is None else None
-    left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     standbys = standby.give_back_all(state, "primary_moved")
     request = _request_machine(
         command,
@@ -231,7 +216,7 @@ def _start_on_new_machine(state: Instance, command: StartInstance) -> Sequence[E
         volume_wish=state.volume_wish if bound_to is None else None,
     )
     waking = hibernation.wake(state, command.now)
-    return [*waking, _starting(state, command, command.machine_id), *left_over, *standbys, request]
+    return [*waking, _starting(state, command, command.machine_id), *requests.destroy_lost(state), *standbys, request]
 
 
 def _start_on_standby(state: Instance, machine: Machine, command: StartInstance) -> Sequence[Event]:
@@ -276,12 +261,7 @@ def stopping(state: Instance, primary: Machine, reason: str) -> Sequence[Event]:
             reason=reason,
             on_cpu=standby.is_on_cpu(state, primary),
         ),
-        MachineStopRequested(
-            instance_id=state.instance_id,
-            machine_id=primary.machine_id,
-            provider=primary.provider,
-            provider_machine_id=primary.provider_machine_id,
-        ),
+        requests.stop(state, primary),
         *cpu_standby.give_back(state, "instance_stopped"),
     ]
 
@@ -312,7 +292,7 @@ def _give_back(state: Instance, machine: Machine) -> Sequence[MachineCancelled |
     if machine.status in ("requested", "rented", "booted") and not machine.was_healthy:
         ends.append(MachineCancelled(instance_id=state.instance_id, machine_id=machine.machine_id, offer=machine.offer))
     if machine.has_contract and machine.status != "destroying":
-        ends.append(machines.destroy_request(state, machine))
+        ends.append(requests.destroy(state, machine))
     return ends
 
 

@@ -38,10 +38,9 @@ from proto.instance.events import (
     MachineLost,
     MachineRented,
     MachineStopped,
-    MachineStopRequested,
 )
 from proto.instance.words import AttemptStage, InterruptionReason, MachineStatus, Offer
-from services.instance.decider import gpu_return, standby, volume
+from services.instance.decider import gpu_return, requests, standby, volume
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import COMING_UP, ON, Machine
 from services.instance.decider.migration import migrated
@@ -126,7 +125,7 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
             return [healthy, *promotion]
         if machine.role == gpu_return.ROLE:
             return [healthy]
-        next_step = _stop_request(state, machine) if machine.mode == "stopped" else standby.ready(state, machine)
+        next_step = requests.stop(state, machine) if machine.mode == "stopped" else standby.ready(state, machine)
         return [healthy, next_step]
     stop_at = auto_stop_at(
         minutes=state.auto_stop_minutes,
@@ -135,10 +134,9 @@ def healthy(state: Instance, command: ReportHealthy) -> Sequence[Event]:
         keep_alive_until=state.keep_alive_until,
     )
     on_cpu = standby.is_on_cpu(state, machine)
-    left_over = [destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
     return [
         healthy,
-        *left_over,
+        *requests.destroy_lost(state),
         *volume.settle(state, machine),
         InstanceReady(
             instance_id=state.instance_id,
@@ -240,7 +238,7 @@ def fail(
         offers=offers,
         took_ms=machine.took_ms(now),
     )
-    given_back = [destroy_request(state, machine)] if machine.has_contract else []
+    given_back = [requests.destroy(state, machine)] if machine.has_contract else []
     if machine.role != "primary":
         return [end, *given_back, *standby.ended(state, machine, code.lower(), reason)]
     if state.status == "recovering":
@@ -259,7 +257,7 @@ def fail(
     if not machine.has_contract:
         return [end, verdict]
     if machine.was_healthy:
-        return [end, _stop_request(state, machine), verdict]  # its disk may hold the customer's work
+        return [end, requests.stop(state, machine), verdict]  # its disk may hold the customer's work
     return [end, *given_back, verdict]
 
 
@@ -298,13 +296,13 @@ def lose(
         instance_id=state.instance_id, machine_id=machine.machine_id, reason=reason, detail=detail, gone=gone
     )
     if machine.role != "primary":
-        given_back = [] if gone else [destroy_request(state, machine)]
+        given_back = [] if gone else [requests.destroy(state, machine)]
         return [lost, *given_back, *standby.ended(state, machine, "standby_lost", detail)]
     if state.status == "recovering":  # the customer has been told that it is interrupted
         return [lost, standby.fell_back(state, machine, "standby_lost")]
     carried_on = gpu_return.fall_back(state, machine, "machine_lost", now)
     if carried_on is not None:
-        return [lost, *([] if gone else [destroy_request(state, machine)]), *carried_on]
+        return [lost, *([] if gone else [requests.destroy(state, machine)]), *carried_on]
     if state.status == "failed":
         return [lost]  # the customer has been told that it is down
     interrupted = InstanceInterrupted(
@@ -318,24 +316,6 @@ def lose(
         on_cpu=standby.is_on_cpu(state, machine),
     )
     return [lost, interrupted]
-
-
-def destroy_request(state: Instance, machine: Machine) -> MachineDestroyRequested:
-    return MachineDestroyRequested(
-        instance_id=state.instance_id,
-        machine_id=machine.machine_id,
-        provider=machine.provider,
-        provider_machine_id=machine.provider_machine_id,
-    )
-
-
-def _stop_request(state: Instance, machine: Machine) -> MachineStopRequested:
-    return MachineStopRequested(
-        instance_id=state.instance_id,
-        machine_id=machine.machine_id,
-        provider=machine.provider,
-        provider_machine_id=machine.provider_machine_id,
-    )
 
 
 def _instance_stopped(state: Instance) -> InstanceStopped:

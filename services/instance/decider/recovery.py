@@ -18,7 +18,7 @@ from proto.instance.events import (
     PromotionFailed,
 )
 from proto.instance.words import Offer
-from services.instance.decider import gpu_return, standby, volume
+from services.instance.decider import gpu_return, requests, standby, volume
 from services.instance.decider import machine as machines
 from services.instance.decider.instance import Instance
 from services.instance.decider.market import CANDIDATES_MAX
@@ -58,8 +58,7 @@ def replace(state: Instance, command: ReplaceMachine) -> Sequence[Event]:
         volume=None if is_on_volume else state.volume_wish,
     )
     lost = standby.give_up_primary(state, command.failover_id)
-    left_over = [machines.destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
-    return [*lost, recovering, *left_over, *standby.give_back_all(state, "primary_moved"), requested]
+    return [*lost, recovering, *requests.destroy_lost(state), *standby.give_back_all(state, "primary_moved"), requested]
 
 
 def _objection(state: Instance, command: ReplaceMachine) -> str:

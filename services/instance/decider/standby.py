@@ -24,11 +24,9 @@ from proto.instance.events import (
     InstanceInterrupted,
     InstanceRecovering,
     MachineCancelled,
-    MachineDestroyRequested,
     MachineLost,
     MachinePromoted,
     MachineRequested,
-    MachineStartRequested,
     PromotionFailed,
     PromotionPlanned,
     StandbyFailed,
@@ -37,6 +35,7 @@ from proto.instance.events import (
     VolumeShared,
 )
 from proto.instance.words import MachineRole
+from services.instance.decider import requests
 from services.instance.decider.instance import Instance
 from services.instance.decider.machine_state import LIVE, Machine
 
@@ -126,7 +125,7 @@ def give_back(state: Instance, machine: Machine) -> Sequence[Event]:
     if not machine.was_healthy:
         ends.append(MachineCancelled(instance_id=state.instance_id, machine_id=machine.machine_id, offer=machine.offer))
     if machine.has_contract:
-        ends.append(_destroy_request(state, machine))
+        ends.append(requests.destroy(state, machine))
     return ends
 
 
@@ -159,7 +158,7 @@ def promote(state: Instance, command: PromoteMachine) -> Sequence[Event]:
             failover_id=command.failover_id,
             give_up_at=command.give_up_at,
         )
-        return [planned, _start_request(state, machine, command.now, command.give_up_at)]
+        return [planned, requests.start(state, machine, now=command.now, give_up_at=command.give_up_at)]
     return _promotion(state, machine, command.failover_id, command.now, command.give_up_at)
 
 
@@ -219,7 +218,7 @@ def give_up_primary(state: Instance, failover_id: str) -> Sequence[Event]:
         failover_id=failover_id,
         on_cpu=is_on_cpu(state, primary),
     )
-    return [lost, interrupted, _destroy_request(state, primary)]
+    return [lost, interrupted, requests.destroy(state, primary)]
 
 
 def take_over(
@@ -240,9 +239,8 @@ def take_over(
         )
     ]
     if machine.status == "stopped":
-        events.append(_start_request(state, machine, now, give_up_at))
-    events += [_destroy_request(state, m) for m in state.machines if m.status == "lost" and m.has_contract]
-    return events
+        events.append(requests.start(state, machine, now=now, give_up_at=give_up_at))
+    return [*events, *requests.destroy_lost(state)]
 
 
 def ended(state: Instance, machine: Machine, reason: str, detail: str) -> Sequence[Event]:
@@ -288,23 +286,3 @@ def volume_shared(state: Instance, command: ReportVolumeShared) -> Sequence[Even
 def volume_released(state: Instance, command: ReportVolumeReleased) -> Sequence[Event]:
     del command
     return [] if state.volume is None else [VolumeReleased(instance_id=state.instance_id)]
-
-
-def _start_request(state: Instance, machine: Machine, now: datetime, give_up_at: datetime) -> MachineStartRequested:
-    return MachineStartRequested(
-        instance_id=state.instance_id,
-        machine_id=machine.machine_id,
-        provider=machine.provider,
-        provider_machine_id=machine.provider_machine_id,
-        requested_at=now,
-        give_up_at=give_up_at,
-    )
-
-
-def _destroy_request(state: Instance, machine: Machine) -> MachineDestroyRequested:
-    return MachineDestroyRequested(
-        instance_id=state.instance_id,
-        machine_id=machine.machine_id,
-        provider=machine.provider,
-        provider_machine_id=machine.provider_machine_id,
-    )
