@@ -53,6 +53,7 @@ _COMMON_HEADERS = {
     "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Server": "dumont",  # not which programs of which version
     "Cache-Control": "no-store",
 }
 _PREFLIGHT_HEADERS = {

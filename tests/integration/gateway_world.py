@@ -123,7 +123,8 @@ class Owner:
             case commands.DeleteInstance():
                 self.change(wish, status="deleting")
             case commands.MarkUsed():
-                self.change(wish, last_used_at=wish.used_at)
+                before = self.owned(wish).last_used_at
+                self.change(wish, last_used_at=wish.used_at if before is None else max(before, wish.used_at))
             case commands.KeepAlive():
                 self.change(wish, keep_alive_until=wish.now + timedelta(minutes=wish.minutes))
             case host_commands.Blacklist():

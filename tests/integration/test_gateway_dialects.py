@@ -125,16 +125,21 @@ async def test_one_name_for_several_live_instances_is_ambiguous(world: GatewayWo
     assert set(refused.json["error"]["details"]["instance_ids"]) == ids
 
 
-async def test_last_used_without_a_body_is_now(world: GatewayWorld) -> None:
+async def test_last_used_is_now_or_what_is_said_and_never_goes_back(world: GatewayWorld) -> None:
     instance_id = await a_novita_instance(world)
+    path, earlier = f"/api/instances/{instance_id}/last-used", {"lastUsedAt": "2026-01-02T03:04:05.000Z"}
 
-    path = f"/api/instances/{instance_id}/last-used"
+    said = await world.call("PUT", path, key=None, json=earlier)
     marked = await world.call("PUT", path, key=None, headers={"Content-Type": "application/json"}, data=b"")
-    earlier = await world.call("PUT", path, key=None, json={"lastUsedAt": "2026-01-02T03:04:05.000Z"})
+    again = await world.call("PUT", path, key=None, json=earlier)
 
-    assert marked.status == 200
-    assert world.asked(MarkUsed)[0].used_at == world.asked(MarkUsed)[0].now
-    assert earlier.json["lastUsedAt"] == "2026-01-02T03:04:05.000Z"
+    assert (said.status, marked.status, again.status) == (200, 200, 200)
+    assert said.json["lastUsedAt"] == "2026-01-02T03:04:05.000Z"
+    assert world.asked(MarkUsed)[1].used_at == world.asked(MarkUsed)[1].now
+    assert again.json["lastUsedAt"] == marked.json["lastUsedAt"]
+    assert (await world.call("GET", path.removesuffix("/last-used"), key=None)).json["lastUsedAt"] == marked.json[
+        "lastUsedAt"
+    ]
 
 
 async def test_delete_is_carried_out(world: GatewayWorld) -> None:
@@ -168,6 +173,7 @@ async def test_numbers_of_metrics_cache_and_auto_stop(world: GatewayWorld) -> No
     assert set(metrics["system"]["memoryUsage"]) == {"used", "total", "percentage"}
     cache = (await world.call("GET", "/api/cache/stats", key=None)).json
     assert cache["summary"]["totalCaches"] == len(cache["cacheManager"]["cacheNames"])
+    assert {"metrics", "entries"} <= set(cache["cacheManager"]["stats"]["apiKeys"])
     stats = (await world.call("GET", "/api/instances/auto-stop/stats", key=None)).json
     assert (stats["schedulerRunning"], stats["checkIntervalMinutes"], stats["defaultInactivityThresholdMinutes"]) == (
         True, 5, 20,

@@ -278,6 +278,7 @@ async def test_preflight_and_headers(world: GatewayWorld) -> None:
     )
     assert (got.headers["X-Request-ID"], got.headers["X-Correlation-ID"]) == ("req_1_0.25", "corr_9")
     assert got.headers["X-Content-Type-Options"] == "nosniff"
+    assert got.headers["Server"] == "dumont"
     forged = await world.call("GET", "/api/instances", headers={"X-Request-ID": "a b"})
     assert forged.headers["X-Request-ID"].startswith("req_")
 

@@ -210,6 +210,8 @@ async def mark_used(call: Call) -> Answer:
         reason = "Last used at must not be in the future"
         raise Refused("VALIDATION_ERROR", field="lastUsedAt", reason=reason)
     await call.command(MarkUsed(now=call.now, instance_id=instance_id, account_id=call.account_id, used_at=used_at))
+    if call.body.last_used_at is not None:  # an instance that was used later stays so
+        used_at = (await _view(call, instance_id)).last_used_at or used_at
     return Answer(200, NovitaLastUsed(instance_id, milliseconds(used_at), "Last used time updated"))
 
 

@@ -148,7 +148,7 @@ async def metrics(call: Call) -> Answer:
 
 async def cache_stats(call: Call) -> Answer:
     """What the gateway keeps in memory: the index of keys and where the newest commits stand. Both are told truthfully:
-    the first holds everything, so it never evicts."""
+    the first holds everything, so it never evicts. `entries` names none of them: they are of all accounts."""
     keys, positions = call.gateway.keys, call.gateway.positions
     stats = {
         "apiKeys": _cache(
@@ -237,7 +237,8 @@ def _check(gateway: Gateway, now: datetime, reasons: list[str]) -> NovitaCheck:
 
 def _cache(hits: int, misses: int, *, sets: int, deletes: int, evictions: int, entries: int) -> dict[str, Any]:
     metrics = {"hits": hits, "misses": misses, "sets": sets, "deletes": deletes, "evictions": evictions}
-    return {"metrics": {**metrics, "totalSize": entries}, "size": entries, "hitRatio": _ratio(hits, misses)}
+    told = {**metrics, "totalSize": entries}
+    return {"metrics": told, "entries": {}, "size": entries, "hitRatio": _ratio(hits, misses)}
 
 
 def _cache_hits(gateway: Gateway) -> tuple[int, int]:
