@@ -182,7 +182,7 @@ class Pipeline:
             body=body,
             raw_body=raw,
             credential=secret,
-            idempotency_key=_idempotency_key(headers.get("Idempotency-Key", "")),
+            idempotency_key=_idempotency_key(headers.get("Idempotency-Key")),
             last_event_id=headers.get("Last-Event-ID", "")[:LAST_EVENT_ID_CHARS_MAX],
             min_position=_position(headers.get("X-Dumont-Position")),
         )
@@ -318,8 +318,11 @@ def _id(given: str | None, gateway: Gateway, prefix: str) -> str:
     return gateway.ids.fresh(prefix)
 
 
-def _idempotency_key(given: str) -> str:
-    if given and not _KEY_IN.fullmatch(given):
+def _idempotency_key(given: str | None) -> str:
+    """An empty one is a mistake: its sender believes that a repeat is safe."""
+    if given is None:
+        return ""
+    if not _KEY_IN.fullmatch(given):
         refuse("Idempotency-Key", "Idempotency-Key must be 1 to 255 printable ASCII characters", given)
     return given
 

@@ -16,13 +16,14 @@ from services.gateway.pipeline import Pipeline
 from services.gateway.validation import Problem, refusal
 
 KEEPALIVE_S = 75.0  # above the usual 60 s of load balancers, so that they close first
+HEAD_READ_S_MAX = 30.0  # until the first request is there; then KEEPALIVE_S ends what is silent
 LINE_BYTES_MAX = 8190  # of the target and of each header; aiohttp's own
 
 
 class HttpServer(web.Server):
     """aiohttp's low-level server with connections of ours."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, head_read_s_max: float = HEAD_READ_S_MAX) -> None:
         super().__init__(
             pipeline,
             access_log=None,
@@ -31,17 +32,29 @@ class HttpServer(web.Server):
             max_field_size=LINE_BYTES_MAX,
         )
         self._pipeline = pipeline
+        self._head_read_s_max = head_read_s_max
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs).answering_with(self._pipeline)
+        connection = _Connection(self, loop=self._loop, **self._kwargs)
+        connection.serve(self._pipeline, self._head_read_s_max)
+        return connection
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_pipeline",)
+    __slots__ = ("_patience", "_pipeline")
 
-    def answering_with(self, pipeline: Pipeline) -> _Connection:
+    def serve(self, pipeline: Pipeline, head_read_s_max: float) -> None:
+        """aiohttp waits for the first request for ever: whoever sends half of one would hold the connection."""
         self._pipeline = pipeline
-        return self
+        self._patience = self._loop.call_later(head_read_s_max, self._close_unless_asked)
+
+    def _close_unless_asked(self) -> None:
+        if self._request_count == 0:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
 
     def handle_error(
         self,

@@ -325,6 +325,15 @@ async def test_one_idempotency_key_is_one_instance(
     assert (conflict.status, conflict.code) == (409, "IDEMPOTENCY_CONFLICT")
 
 
+@pytest.mark.parametrize("key", ["", " ", "k" * 256, "\u00e9", "two words"])
+async def test_an_idempotency_key_that_is_none_is_refused_rather_than_ignored(world: GatewayWorld, key: str) -> None:
+    for path, body in (("/api/instances", NOVITA), ("/api/v1/instances", DUMONT)):
+        refused = await world.call("POST", path, json=body, headers={"Idempotency-Key": key})
+        assert (refused.status, refused.code) == (400, "VALIDATION_ERROR")
+        assert refused.json["error"]["details"]["field"] == "Idempotency-Key"
+    assert not world.owner.views
+
+
 # --- operations -----------------------------------------------------------------------------------------------------
 
 

@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from libs import telemetry
 from libs.clock import SystemClock
 from libs.telemetry.log import configure_logging
+from services.gateway.pipeline import Pipeline
+from services.gateway.wire import HttpServer
 from tests.integration.gateway_world import KEY, GatewayWorld, running_gateway
 
 SECRET = "dumont_sk_" + "s" * 43
@@ -109,6 +112,38 @@ async def test_what_is_no_request_is_a_documented_error_and_told_nowhere(
     assert (line["status"], line["request_id"]) == (400, refused.error["request_id"])
     assert not [line for line in lines if line["level"] in ("warning", "error")]
     assert SECRET.encode() not in log.getvalue() + refused.body
+
+
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+async def connection_that_is_used(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """On a machine that stood still after the connect it is closed already: then another."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(WHOLE)
+        if await reader.read(1 << 16):
+            return reader, writer
+
+
+async def test_half_a_request_does_not_hold_a_connection_and_a_whole_one_does(world: GatewayWorld) -> None:
+    runner = web.ServerRunner(HttpServer(Pipeline(world.gateway), head_read_s_max=0.2))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            port = runner.addresses[0][1]
+            reader, writer = await connection_that_is_used(port)
+            half, half_writer = await asyncio.open_connection("127.0.0.1", port)
+            half_writer.write(WHOLE[:-2])
+            assert await half.read() == b""
+            writer.write(WHOLE)
+            assert b"HTTP/1.1 200" in await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            half_writer.close()
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_body_packed_with_gzip_is_read(world: GatewayWorld) -> None:
