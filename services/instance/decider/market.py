@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ _MEMORY = re.compile(r"[^0-9A-Za-z](\d{1,4}) *GB$", re.IGNORECASE)
 _VENDOR = re.compile(r"^(NVIDIA|GEFORCE)+")
 
 Host = tuple[str, str]  # (provider, host id)
+Lot = tuple[str, str, str]  # (provider, host id, billing): offers of one lot overlap
 
 
 class GpuName(NamedTuple):
@@ -51,7 +53,8 @@ class Stock:
         # Laid out when first asked for.
         self._by_host: dict[str, list[Offer]] = {}
         self._listed: set[tuple[str, str]] = set()
-        self._gpus_refused: dict[tuple[str, str, str], int] = {}  # the fewest, by provider, host and billing
+        self._gpus: dict[Lot, int] = {}  # of the largest offer
+        self._gpus_refused: dict[Lot, int] = {}  # the fewest
 
     @property
     def models(self) -> Set[str]:
@@ -64,21 +67,30 @@ class Stock:
 
     def note_refused(self, offer: Offer) -> None:
         """A host that has not so many GPUs left has no more of them either: its offers overlap."""
-        lot = _lot(offer)
+        lot = lot_of(offer)
         self._gpus_refused[lot] = min(offer.gpu_count, self._gpus_refused.get(lot, offer.gpu_count))
 
     def has(self, offer: Offer) -> bool:
-        """Whether it was listed and is not known to be gone since."""
+        """Whether it was listed and is not known to be gone since. A cloud that lists nothing has not answered."""
         if not self._listed:
-            self._listed = {(listed.provider, listed.offer_id) for listed in self.offers}
-        return (offer.provider, offer.offer_id) in self._listed and not self._is_refused(offer)
+            self._listed = {(listed.provider, name) for listed in self.offers for name in ("", listed.offer_id)}
+        is_listed = (offer.provider, offer.offer_id) in self._listed or (offer.provider, "") not in self._listed
+        return is_listed and not self._is_refused(offer)
+
+    def gpus_of(self, lot: Lot) -> int:
+        """How many a host surely has free, and may have more: as many as its largest offer."""
+        if not self._gpus:
+            for offer in self.offers:
+                key = lot_of(offer)
+                self._gpus[key] = max(offer.gpu_count, self._gpus.get(key, 0))
+        return self._gpus.get(lot, 0)
 
     def left(self, offers: Iterable[Offer] | None = None) -> Iterator[Offer]:
         """Of these, or of all: what is not known to be gone."""
         return (offer for offer in (self.offers if offers is None else offers) if not self._is_refused(offer))
 
     def _is_refused(self, offer: Offer) -> bool:
-        fewest = self._gpus_refused.get(_lot(offer)) if self._gpus_refused else None
+        fewest = self._gpus_refused.get(lot_of(offer)) if self._gpus_refused else None
         return fewest is not None and offer.gpu_count >= fewest
 
     def of_model(self, spec: MachineSpec) -> list[Offer]:
@@ -121,6 +133,10 @@ class Stock:
         wanted = parse_gpu(spec.gpu)
         fitting = [offer for offer in self.left(self._by_host.get(host_id, ())) if _is_like(spec, wanted, offer)]
         return tuple(sorted(fitting, key=lambda offer: _rank(spec, offer)))
+
+
+def lot_of(offer: Offer) -> Lot:
+    return (offer.provider, offer.host_id, offer.billing)
 
 
 class Choice(NamedTuple):
@@ -170,9 +186,10 @@ def choose(
     offer_id: str = "",
     host_gpus_min: int = 0,
     will_do: Callable[[Offer], bool] = lambda _: True,
+    is_crowded: Callable[[Offer], bool] = lambda _: False,
 ) -> Choice:
-    """The candidates for a wish. A chosen offer stands alone, even on a blocked host: the mark was shown. It is tried
-    even if somebody else was refused it.
+    """The candidates for a wish; what is crowded goes last. A chosen offer stands alone, even on a blocked host: the
+    mark was shown. It is tried even if somebody else was refused it.
 
     Hosts with `host_gpus_min` free GPUs go before all others: a standby is to be beside the machine.
     """
@@ -180,7 +197,8 @@ def choose(
         chosen = tuple(offer for offer in stock.offers if offer.offer_id == offer_id and _is_affordable(spec, offer))
         return Choice(chosen[:1], "" if chosen else "OFFER_UNAVAILABLE")
     ranked = stock.roomy_first(spec, host_gpus_min) if host_gpus_min else stock.ranked(spec)
-    best = _one_per_host(filter(will_do, stock.left(ranked)), blocked)
+    roomy = (offer for offer in stock.left(ranked) if will_do(offer) and not is_crowded(offer))
+    best = _one_per_host(chain(roomy, filter(will_do, stock.left(ranked))), blocked)
     if best:
         return Choice(best)
     is_known = bool(stock.of_model(spec)) or parse_gpu(spec.gpu).model in known_models
@@ -225,10 +243,6 @@ def _region_rank(preferred: str, region: str) -> int:
 
 def _host(offer: Offer) -> Host:
     return (offer.provider, offer.host_id)
-
-
-def _lot(offer: Offer) -> tuple[str, str, str]:
-    return (offer.provider, offer.host_id, offer.billing)
 
 
 def _one_per_host(ranked: Iterable[Offer], blocked: Set[Host]) -> tuple[Offer, ...]:

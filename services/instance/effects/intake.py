@@ -178,6 +178,7 @@ async def choose_offers(
     offer_id: str = "",
     host_gpus_min: int = 0,
     will_do: Callable[[Offer], bool] = lambda _: True,
+    is_crowded: Callable[[Offer], bool] = lambda _: False,
 ) -> Choice:
     """The best offers for an account now, with the code that says why there are none. That there are none is not
     believed of a market in which somebody was refused something: the cloud is asked again."""
@@ -195,6 +196,7 @@ async def choose_offers(
             offer_id=offer_id,
             host_gpus_min=host_gpus_min,
             will_do=will_do,
+            is_crowded=is_crowded,
         )
         if choice.offers or not stock.has_refusals:
             break

@@ -112,8 +112,8 @@ async def _rent_beside_primary(event: MachineRequested, state: Instance, world: 
 
 
 async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world: World) -> Sequence[Command]:
-    """Try the candidates; when all are gone and any will do, choose anew from what the market has left. A volume of a
-    region has the files: only what is rented there will do."""
+    """Try the candidates; when all are gone and any will do, choose anew from what the market has left, beside those
+    who were refused the same and choose too. A volume of a region has the files: only what is rented there will do."""
     bound_to = volume if volume is not None and volume.region else None
     spec = event.spec if bound_to is None else replace(event.spec, region=bound_to.region)
     rejected = list[Offer]()
@@ -126,7 +126,7 @@ async def _rent_in_rounds(event: MachineRequested, volume: Volume | None, world:
     for _ in range(0 if event.exact else MARKET_ROUNDS_MAX):
         if reports:
             break
-        choice = await choose_offers(spec, event.account_id, world, will_do=will_do)
+        choice = await choose_offers(spec, event.account_id, world, will_do=will_do, is_crowded=world.is_crowded)
         reports = await _try_candidates(event, choice.offers, rejected, volume, world)
     if reports:
         return reports
@@ -151,7 +151,8 @@ async def _try_candidates(
         made: Volume | None = None
         try:
             made = None if attached else await made_volume(event, offer, provider)
-            created = await provider.create(order(event, offer, world, attached=attached, made=made))
+            with world.ordering(offer):
+                created = await provider.create(order(event, offer, world, attached=attached, made=made))
         except OfferGone:
             rejected.append(offer)
             world.market.stock.note_refused(offer)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,7 +24,7 @@ from libs.runtime.recent import Recent
 from libs.s3 import Objects
 from libs.telemetry import Logger
 from proto.instance.words import Offer
-from services.instance.decider.market import Stock
+from services.instance.decider.market import Lot, Stock, lot_of
 from services.instance.providers import Provider, TellsCharges
 
 MARKET_AGE_MAX_S = 2.0  # a market older than this is asked for again
@@ -32,11 +34,12 @@ MARKET_AGE_FRESH_S = 0.25  # one not older than this is believed when it says th
 @dataclass
 class Market:
     """The offers of all clouds as last seen, and what this replica was refused since (`stock`). `models`: every GPU
-    model ever seen, so that sold out is not unknown."""
+    model ever seen, so that sold out is not unknown. `gpus_ordered`: whose order is not answered yet."""
 
     stock: Stock = field(default_factory=Stock)
     seen_at_s: float | None = None
     models: set[str] = field(default_factory=set[str])
+    gpus_ordered: Counter[Lot] = field(default_factory=Counter[Lot])
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -87,6 +90,23 @@ class World:
         age_s = self.clock.monotonic_s() - self.market.seen_at_s
         is_as_new = age_s <= (self.clock.now() - decided_at).total_seconds() + MARKET_AGE_MAX_S
         return is_as_new and not self.market.stock.has(offer)
+
+    @contextmanager
+    def ordering(self, offer: Offer) -> Generator[None]:
+        """While a cloud is asked for it."""
+        ordered, lot = self.market.gpus_ordered, lot_of(offer)
+        ordered[lot] += offer.gpu_count
+        try:
+            yield
+        finally:
+            ordered[lot] -= offer.gpu_count
+            if not ordered[lot]:
+                del ordered[lot]
+
+    def is_crowded(self, offer: Offer) -> bool:
+        """Whether others are just ordering all that its host surely has."""
+        lot = lot_of(offer)
+        return self.market.gpus_ordered[lot] + offer.gpu_count > self.market.stock.gpus_of(lot)
 
     def forget_offers(self, stock: Stock) -> None:
         """This market has turned out to be out of date: ask again next time, unless somebody has done so meanwhile."""

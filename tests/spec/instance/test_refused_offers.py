@@ -23,7 +23,7 @@ from proto.instance.commands import ReportFailed, ReportRented
 from proto.instance.events import MachineRequested
 from proto.instance.words import BillingMode, Offer, Volume
 from services.instance.decider import INSTANCE
-from services.instance.decider.market import Stock
+from services.instance.decider.market import CANDIDATES_MAX, Stock
 from services.instance.effects.intake import choose_offers
 from services.instance.effects.renting import MARKET_ROUNDS_MAX, rent
 from services.instance.effects.world import MARKET_AGE_MAX_S, World
@@ -135,6 +135,20 @@ async def test_those_that_are_rented_at_once_are_all_rented_and_ask_the_cloud_to
     assert cloud.asked == 2
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+async def test_machines_rented_at_once_do_not_take_each_others_last_gpus_while_there_are_others(
+    clock: HandClock, gpus: int
+) -> None:
+    cloud = Cloud(*[gpus] * 100)
+    world = world_of(cloud, clock)
+    jobs = [await decided(number, world) for number in range(64)]
+    offers = await asyncio.gather(*(rented(job, world) for job in jobs))
+    assert "OFFER_UNAVAILABLE" not in offers
+    assert len(cloud.refused) <= 64 * CANDIDATES_MAX  # those of the decision, and then each has its own
+    assert cloud.asked == 1
+    assert not world.market.gpus_ordered
+
+
 async def test_what_has_come_back_is_found_when_the_cloud_is_asked_next(clock: HandClock) -> None:
     cloud = Cloud(1, 5)
     world = world_of(cloud, clock)
@@ -241,3 +255,4 @@ def test_a_host_that_has_not_so_many_gpus_has_no_more_of_them_but_may_have_fewer
     assert [offer for offer in offers if offer not in list(stock.left())] == [an_offer(0, 2), an_offer(0, 4)]
     assert stock.ranked_on_host(SPEC, "host_0") == (an_offer(0, 1),)
     assert not stock.has(an_offer(2))
+    assert stock.has(replace(an_offer(2), provider="silent"))  # nothing of that cloud is listed
