@@ -59,6 +59,8 @@ def command_line(wanted: str) -> typer.Typer:
         module, name = VERBS[verb]
         found = getattr(importlib.import_module(f"services.cli.{module}"), name)
         if isinstance(found, typer.Typer):
+            for command in found.registered_commands:
+                command.help = unwrapped((command.callback and command.callback.__doc__) or "")
             app.add_typer(found, name=verb)
         else:
             context = PASSES_ARGUMENTS_ON if verb == "test" else None

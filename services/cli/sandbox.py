@@ -12,12 +12,14 @@ from libs.embedded.state import State
 from libs.money import format_micros
 from services.cli import output
 from services.cli.api import Api, data_of, platform_api
-from services.cli.exits import Exit
+from services.cli.exits import USAGE, Exit
 from services.cli.running import DEFAULT_DATA_DIR, DataDir, running_state
 
-app = typer.Typer(no_args_is_help=True, help="Look at the sandbox cloud and take machines away.")
+app = typer.Typer(no_args_is_help=True, help="Look at the sandbox cloud, take machines away, make it fail.")
 MACHINE_COLUMNS = ("machine_id", "status", "gpu", "region", "billing", "gpu_count", "interruption", "label")
 OFFER_COLUMNS = ("offer_id", "gpu", "gpu_count", "usd_per_hour", "region", "billing", "host_id")
+
+FAULTS_OF_WORDS = frozenset({"sold_out"})
 
 
 class Reason(StrEnum):
@@ -62,6 +64,44 @@ def interrupt(
         output.as_json({"machine_id": machine_id, "reason": reason.value})
     else:
         output.tell(f"took {machine_id} away ({reason.value})")
+
+
+@app.command("faults")
+def faults(
+    wanted: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="For example creates_timing_out=1; 0 disarms.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: output.AsJson = False,
+) -> None:
+    """Make the cloud fail on purpose; without a NAME, show what is armed.
+
+    Counts, used up one by one: creates_timing_out (created, never answered), creates_failing, boots_failing,
+    boots_slow (each by boot_slow_ms), boots_unwell (for unwell_ms), requests_limited. Until changed: list_lag_ms,
+    sold_out (GPU models, comma-separated).
+    """
+    cloud = _cloud(running_state(data_dir))
+    body = dict(_fault(text) for text in wanted or ())
+    armed: dict[str, Any] = cloud.ask("POST", "/v1/faults", body=body) if body else cloud.ask("GET", "/v1/faults")
+    if json:
+        output.as_json(armed)
+    else:
+        is_armed = {
+            name: ", ".join(value) if isinstance(value, list) else value for name, value in armed.items() if value
+        }
+        output.as_table(["fault", "value"], list(is_armed.items()), empty="nothing is armed")
+
+
+def _fault(text: str) -> tuple[str, object]:
+    """One setting, as the cloud's HTTP API takes it; whether it exists the cloud says."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise Exit(f"{text!r} is not NAME=VALUE, for example creates_timing_out=1", USAGE)
+    if name in FAULTS_OF_WORDS:
+        return name, [word.strip() for word in value.split(",") if word.strip()]
+    if not value.isascii() or not value.isdigit():
+        raise Exit(f"{name} takes a whole number, not {value!r}", USAGE)
+    return name, int(value)
 
 
 def _machine_of(state: State, instance_id: str) -> str:

@@ -68,6 +68,7 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
             announce.warn("LIMITS ARE OFF (--no-limits): nothing is counted and nobody is refused; for load tests only")
         _announce(plan, msgspec.structs.replace(state, members=watch.states()), time.monotonic() - started_s)
         watch.keep_alive()
+        announce.warn("stopping everything; Ctrl-C now kills it")
     except BootFailed as error:
         for name in error.names:
             announce.warn(f"the end of {plan.log_path(name)}:\n{end_of(plan.log_path(name))}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from services.cli.exits import ALREADY_RUNNING, FAILED
+from services.cli.exits import ALREADY_RUNNING, FAILED, USAGE
 from tests.integration.platform_here import DEADLINE_S, ROOT, dumont, surroundings
 
 
@@ -53,6 +53,7 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
         blank = dumont(data_dir, "instances", "get", "a b?c")
         assert (blank.returncode, "VALIDATION_ERROR" in blank.stderr) == (FAILED, True)
         assert json.loads(dumont(data_dir, "sandbox", "offers", "--json").stdout)
+        _faults_are_armed_and_disarmed(data_dir)
         assert json.loads(dumont(data_dir, "rebuild", "instance", "--json").stdout)["rows"] == 0
         assert dumont(data_dir, "up", "--port", "0").returncode == ALREADY_RUNNING
         assert dumont(data_dir, "status").returncode == 0
@@ -60,6 +61,18 @@ def test_the_platform_starts_from_any_folder_serves_with_its_key_and_stops(data_
         assert up.stdout.read() == ""
     assert up.wait(DEADLINE_S) == 0
     assert said["api_key"] not in "".join(path.read_text() for path in (data_dir / "logs").iterdir())
+
+
+def _faults_are_armed_and_disarmed(data_dir: Path) -> None:
+    armed = dumont(data_dir, "sandbox", "faults", "creates_timing_out=1", "sold_out=RTX 4090, A100", "--json")
+    assert json.loads(armed.stdout)["creates_timing_out"] == 1
+    assert json.loads(armed.stdout)["sold_out"] == ["RTX 4090", "A100"]
+    assert "RTX 4090, A100" in dumont(data_dir, "sandbox", "faults").stdout
+    assert dumont(data_dir, "sandbox", "faults", "creates_timing_out=0", "sold_out=").stdout == "nothing is armed\n"
+    unknown = dumont(data_dir, "sandbox", "faults", "nothing_like_it=1")
+    assert (unknown.returncode, "nothing_like_it" in unknown.stderr) == (FAILED, True)
+    for wrong in ("creates_timing_out", "creates_timing_out=once"):
+        assert dumont(data_dir, "sandbox", "faults", wrong).returncode == USAGE
 
 
 def _account_of_somebody_else(data_dir: Path) -> tuple[str, list[bool]]:
