@@ -66,13 +66,16 @@ def run(serve: Callable[[Running], Awaitable[None]]) -> None:
     """Run `serve` until it returns. SIGTERM and SIGINT set `Running.stop`; a second one cancels `serve`.
 
     Raises SystemExit(1) after printing the traceback when `serve` raises: an unknown error must not leave a half-dead
-    process behind.
+    process behind. Of settings that cannot be used it prints what is wrong with them and no traceback.
     """
     ready_fd = config.read(ReadySettings).ready_fd
     with loop_runner() as loop:
         try:
             loop.run(_serve_until_stopped(serve, ready_fd))
         except asyncio.CancelledError:
+            sys.exit(1)
+        except config.ConfigError as error:  # nobody's bug: its words are for whoever set the variables
+            sys.stderr.write(f"{error}\n")
             sys.exit(1)
         except Exception:  # the loop's own edge: everything that reaches it is a bug
             traceback.print_exc()

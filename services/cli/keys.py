@@ -36,8 +36,7 @@ def list_keys(account: Account = "", data_dir: DataDir = DEFAULT_DATA_DIR, json:
     if json:
         output.as_json(items)
         return
-    rows = [[", ".join(item[name]) if name == "scopes" else item.get(name) for name in SHOWN] for item in items]
-    output.as_table(SHOWN, rows, empty="no keys")
+    output.as_table(SHOWN, [[item.get(name) for name in SHOWN] for item in items], empty="no keys")
 
 
 @app.command("create")
@@ -144,7 +143,7 @@ def _show_secret(made: dict[str, Any], *, json: bool) -> None:
     if json:
         output.as_json(made)
         return
-    output.as_fields({"id": made["id"], "key": made["key"], "scopes": ", ".join(made["scopes"])})
+    output.as_fields({"id": made["id"], "key": made["key"], "scopes": made["scopes"]})
     if made.get("replaced_valid_until"):
         output.tell(f"{made['replaces']} works until {made['replaced_valid_until']}")
     output.warn("keep the key now; it is not shown again")

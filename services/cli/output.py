@@ -88,6 +88,8 @@ def _text(value: object) -> str:
             return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         case Mapping():
             return facts_of(cast("Mapping[str, Any]", value))
+        case list():
+            return ", ".join(_text(part) for part in cast("list[object]", value))
         case _:
             return str(value)
 

@@ -86,10 +86,8 @@ def faults(
     if json:
         output.as_json(armed)
     else:
-        is_armed = {
-            name: ", ".join(value) if isinstance(value, list) else value for name, value in armed.items() if value
-        }
-        output.as_table(["fault", "value"], list(is_armed.items()), empty="nothing is armed")
+        rows = [[name, value] for name, value in armed.items() if value]
+        output.as_table(["fault", "value"], rows, empty="nothing is armed")
 
 
 def _fault(text: str) -> tuple[str, object]:

@@ -88,7 +88,7 @@ def add_team(
     if json:
         output.as_json(made)
     else:
-        output.as_fields({key: ", ".join(value) if isinstance(value, list) else value for key, value in made.items()})
+        output.as_fields(made)
         output.warn("keep the url now; its password is not shown again")
 
 
@@ -102,7 +102,7 @@ def list_teams(data_dir: DataDir = DEFAULT_DATA_DIR, json: output.AsJson = False
     if json:
         output.as_json(rows)
     else:
-        shown = [[row["team"], ", ".join(row["subjects"]), row["waiting"], row["unacknowledged"]] for row in rows]
+        shown = [[row[name] for name in ("team", "subjects", "waiting", "unacknowledged")] for row in rows]
         output.as_table(["team", "events", "waiting", "unacknowledged"], shown, empty="no teams")
 
 

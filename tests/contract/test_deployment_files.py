@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def test_every_started_module_exists() -> None:
     assert modules
     missing = [module for module in modules if importlib.util.find_spec(f"{module}.__main__") is None]
     assert not missing
+
+
+def test_a_service_without_its_settings_names_them_and_shows_no_traceback() -> None:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("DUMONT_")}
+    command = [sys.executable, "-m", "services.failover"]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "DUMONT_NATS_URL is not set" in done.stderr
+    assert "DUMONT_POSTGRES_URL is not set" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_compose_starts_what_dumont_up_starts() -> None:

@@ -45,8 +45,8 @@ def test_a_pipe_gets_every_cell_on_the_line_of_its_row(capsys: pytest.CaptureFix
 
 
 def test_fields_that_have_parts_are_told_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    output.as_fields({"ports": {"22/tcp": 40675, "8080/tcp": 33241}, "ready": True})
-    assert capsys.readouterr().out == "ports  22/tcp 40675, 8080/tcp 33241\nready  yes\n"
+    output.as_fields({"ports": {"22/tcp": 40675, "8080/tcp": 33241}, "ready": True, "scopes": ["a", "b"]})
+    assert capsys.readouterr().out == "ports   22/tcp 40675, 8080/tcp 33241\nready   yes\nscopes  a, b\n"
 
 
 def test_an_event_is_told_by_whom_it_is_about_and_what_is_plain_in_it() -> None:
