@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from msgspec import Struct
 
 from libs.refusal import Refused
+from proto.instance.queries import InstanceView, MachineView
+from proto.instance.words import Endpoint, MachineRole, MachineSpec, MachineStatus
+from services.gateway.dialects.dumont.instance_object import instance
 from services.gateway.dialects.gpu_names import gpu_name
 from services.gateway.openapi_document import openapi_document
 from services.gateway.routes import ROUTES
@@ -52,6 +56,40 @@ def test_the_openapi_document_is_whole_and_repeats_itself() -> None:
     assert used <= set(document["components"]["schemas"])
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     assert len({operation["operationId"] for operation in operations}) == len(ROUTES)
+
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+
+def machine(role: MachineRole, status: MachineStatus, price: int) -> MachineView:
+    endpoints = (Endpoint(22, "10.0.0.9", 40022, "tcp"),)
+    name = f"sbx_{role}"
+    return MachineView("mach_1", role, status, 1, "sandbox", name, "host_1", endpoints, price_usd_micros_per_hour=price)
+
+
+@pytest.mark.parametrize(
+    ("beside", "total", "standby"),
+    [
+        ((), 0.38, None),
+        ((("cpu_standby", "healthy", 30_000),), 0.41, "healthy"),
+        ((("cpu_standby", "requested", 30_000),), 0.38, "requested"),
+        ((("cpu_standby", "destroyed", 30_000), ("standby", "healthy", 380_000)), 0.76, None),
+        ((("standby", "stopped", 380_000), ("successor", "healthy", 500_000)), 0.38, None),
+    ],
+)
+def test_an_instance_shows_what_stands_by_for_it_and_what_all_of_it_costs(
+    beside: tuple[tuple[MachineRole, MachineStatus, int], ...], total: float, standby: str | None
+) -> None:
+    spec = MachineSpec("RTX 4090", "pytorch")
+    machines = (machine("primary", "healthy", 380_000), *(machine(*one) for one in beside))
+    view = InstanceView("inst_1", "acct_1", "one", "ready", "RTX 4090", spec, NOW, price_usd_micros_per_hour=380_000,
+                        machines=machines)  # fmt: skip
+    shown = instance(view)
+    assert (shown.cost_per_hour, shown.total_dph) == (0.38, total)
+    assert (shown.cpu_standby and (shown.cpu_standby.status, shown.cpu_standby.ip)) == (
+        standby and (standby, "10.0.0.9")
+    )
+    assert instance(msgspec.structs.replace(view, price_usd_micros_per_hour=0)).total_dph is None
 
 
 class Shape(Struct, frozen=True):

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from libs.sealed_urls import shown
 from proto.instance.queries import InstanceView
-from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus
+from proto.instance.words import SSH_PORT, Endpoint, InstanceStatus, MachineRole, MachineStatus
 from services.gateway.dialects import milliseconds, milliseconds_or_none, reachable, ssh_command, usd
 from services.gateway.dialects.dumont.volume_object import DumontVolume, volume
 
@@ -30,10 +30,25 @@ ASKED: dict[str, tuple[InstanceStatus, ...]] = {
     "deleted": ("deleted",),
 }
 
+STANDBYS: frozenset[MachineRole] = frozenset({"standby", "cpu_standby"})
+ON: frozenset[MachineStatus] = frozenset({"rented", "booted", "healthy"})
+STANDING_BY: frozenset[MachineStatus] = frozenset({"requested", "rented", "booted", "healthy", "stopping", "stopped"})
+
+
+class DumontStandbyMachine(Struct, frozen=True, kw_only=True):
+    """The CPU machine that stands by; its copies are under `/standby/associations`."""
+
+    name: str | None
+    provider: str | None
+    ip: str | None
+    status: str
+    dph_total: float | None
+
 
 class DumontInstance(Struct, frozen=True, kw_only=True):
     """`status` is the customer's word, `actual_status` the platform's own. Money in USD, sizes in GB. `cost_per_hour`
-    is the price of its machine, charged while it is `ready`: a stopped instance shows it and costs nothing."""
+    is the price of its machine, charged while it is `ready`: a stopped instance shows it and costs nothing;
+    `total_dph` is that with the machines that stand by for it and are on."""
 
     id: str
     gpu: str
@@ -59,6 +74,8 @@ class DumontInstance(Struct, frozen=True, kw_only=True):
     host_id: str | None
     machine_type: str
     dph_total: float | None
+    total_dph: float | None
+    cpu_standby: DumontStandbyMachine | None
     public_ipaddr: str | None
     ssh_host: str | None
     ssh_command: str | None
@@ -108,6 +125,8 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         host_id=view.host_id or None,
         machine_type="on-demand" if view.spec.billing == "on_demand" else "interruptible",
         dph_total=price,
+        total_dph=_total(view),
+        cpu_standby=_cpu_standby(view),
         public_ipaddr=host,
         ssh_host=ssh.host if ssh else None,
         ssh_command=ssh_command(ssh),
@@ -124,6 +143,27 @@ def instance(view: InstanceView, estimated_ready_at: str | None = None) -> Dumon
         keep_alive_until=milliseconds_or_none(view.keep_alive_until),
         volume=volume(view),
         estimated_ready_at=estimated_ready_at,
+    )
+
+
+def _total(view: InstanceView) -> float | None:
+    if not view.price_usd_micros_per_hour:
+        return None
+    beside = (one for one in view.machines if one.role in STANDBYS and one.status in ON)
+    return usd(view.price_usd_micros_per_hour + sum(one.price_usd_micros_per_hour for one in beside))
+
+
+def _cpu_standby(view: InstanceView) -> DumontStandbyMachine | None:
+    machine = next((one for one in view.machines if one.role == "cpu_standby" and one.status in STANDING_BY), None)
+    if machine is None:
+        return None
+    ssh = _ssh(machine.endpoints)
+    return DumontStandbyMachine(
+        name=machine.provider_machine_id or None,
+        provider=machine.provider or None,
+        ip=ssh.host if ssh else None,
+        status=machine.status,
+        dph_total=usd(machine.price_usd_micros_per_hour) if machine.price_usd_micros_per_hour else None,
     )
 
 
