@@ -30,7 +30,11 @@ def main(arguments: list[str]) -> int:
     except (IndexError, msgspec.DecodeError, msgspec.ValidationError) as error:
         announce.warn(f"wrong options: {error}")
         return USAGE
-    lock = take_lock(options.folder)
+    try:
+        lock = take_lock(options.folder)
+    except OSError as error:
+        announce.warn(f"{options.data_dir} cannot be used: {error.strerror}; choose a folder with --data-dir")
+        return FAILED
     if lock is None:
         _say_already_running(options)
         return ALREADY_RUNNING
@@ -68,7 +72,8 @@ def _run(plan: Plan, lock: int, started_s: float) -> int:
             announce.warn("LIMITS ARE OFF (--no-limits): nothing is counted and nobody is refused; for load tests only")
         _announce(plan, msgspec.structs.replace(state, members=watch.states()), time.monotonic() - started_s)
         watch.keep_alive()
-        announce.warn("stopping everything; Ctrl-C now kills it")
+        if not plan.options.json_line:
+            announce.warn("stopping everything; Ctrl-C now kills it")
     except BootFailed as error:
         for name in error.names:
             announce.warn(f"the end of {plan.log_path(name)}:\n{end_of(plan.log_path(name))}")
