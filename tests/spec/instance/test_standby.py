@@ -27,6 +27,7 @@ from proto.instance.commands import (
 from proto.instance.events import (
     AgentHeartbeatLost,
     AgentHeartbeatRestored,
+    InstanceDeleted,
     InstanceInterrupted,
     InstanceMigrated,
     InstanceReady,
@@ -35,6 +36,7 @@ from proto.instance.events import (
     InstanceStarting,
     MachineBooted,
     MachineCancelled,
+    MachineDestroyed,
     MachineDestroyRequested,
     MachineFailed,
     MachineHealthy,
@@ -57,6 +59,7 @@ from services.instance.decider import INSTANCE
 from tests.spec.instance.controls import (
     ACCOUNT,
     DELETE,
+    DESTROYED,
     ENDPOINTS,
     INSTANCE_ID,
     MACHINE,
@@ -287,6 +290,11 @@ def test_a_silence_that_counts_as_a_loss_interrupts_the_instance() -> None:
     story = given(*TO_READY).when(replace(SILENCE, is_lost=True))
     story.then_kinds(AgentHeartbeatLost, MachineLost, InstanceInterrupted).when(SILENCE).then_nothing()
     assert story.events[-1].reason == "heartbeat_lost"
+
+
+def test_an_instance_is_deleted_when_the_last_of_its_machines_is_gone() -> None:
+    story = given(*TO_HOT, DELETE).when(DESTROYED).then_kinds(MachineDestroyed)
+    story.when(replace(DESTROYED, machine_id=MACHINE_2)).then_kinds(MachineDestroyed, InstanceDeleted)
 
 
 def test_a_standby_may_be_silent() -> None:

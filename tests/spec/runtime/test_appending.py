@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from libs.eventlog.memory import MemoryLog
 from libs.refusal import Refused
 from libs.runtime import aggregates as remembering
 from libs.runtime.aggregates import Aggregates, TooContended
-from tests.spec.runtime.controls import CLOCK, IDS, LIMIT, count, steps_in, tally_service
+from proto.base import Event
+from tests.spec.runtime.controls import CLOCK, IDS, LIMIT, TALLY, Count, Tally, count, decide, steps_in, tally_service
 
 
 class Misbehaving(MemoryLog):
@@ -84,16 +88,30 @@ async def test_a_repeat_that_another_replica_has_done_is_not_done_again():
     assert await steps_in(log, "t") == ["one", "two"]
 
 
-async def test_a_refusal_from_an_old_memory_is_checked_against_the_log():
-    """The cache says "full"; the log is what counts, and it says the same only after being asked."""
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_a_no_from_an_old_memory_is_checked_against_the_log(is_refused: bool):
+    """Neither a refusal nor "nothing to do" is guarded by an append: what another replica wrote meanwhile decides."""
+
+    def once_it_has_begun(state: Tally, command: Count) -> Sequence[Event]:
+        if state.total:
+            return decide(state, command)
+        if is_refused:
+            raise Refused("NOT_BEGUN")
+        return []
+
     log = MemoryLog()
-    aggregates = over(log)
-    for step in range(LIMIT):
-        await aggregates.execute(count("t", str(step)))
-    with pytest.raises(Refused) as refused:
-        await aggregates.execute(count("t", "one too many"))
-    assert refused.value.code == "TALLY_FULL"
-    assert len(await steps_in(log, "t")) == LIMIT
+    rule = replace(TALLY, decide=once_it_has_begun)
+    waiting = Aggregates(tally_service(aggregates=[rule]), log, CLOCK, IDS)
+
+    async def ask() -> None:
+        with suppress(Refused):
+            await waiting.execute(count("t", "second"))
+
+    await ask()
+    assert await steps_in(log, "t") == []
+    await over(log).execute(count("t", "first"))
+    await ask()
+    assert await steps_in(log, "t") == ["first", "second"]
 
 
 async def test_no_more_aggregates_are_remembered_than_the_limit_whether_written_or_only_looked_at(

@@ -13,12 +13,13 @@ import pytest
 from libs.eventlog.memory import MemoryLog
 from libs.refusal import Transient
 from libs.runtime.aggregates import Aggregates
-from libs.runtime.deadlines import Deadlines
+from libs.runtime.deadlines import REISSUE_S, Deadlines
 from libs.runtime.memory_store import MemoryStore
 from libs.runtime.projecting import Progress
 from libs.runtime.service import Row, deadline, no_deadline
 from libs.runtime.store import Deadline
 from libs.runtime.surroundings import Surroundings
+from libs.spec.hand_clock import HandClock
 from libs.telemetry import Metrics, logger
 from proto.base import Command, Heard
 from tests.spec.runtime.controls import CLOCK, IDS, NOW, Count, Counted, Silent, count, running, steps_in, tally_service
@@ -97,6 +98,39 @@ async def test_more_than_a_page_that_is_due_at_once_is_issued_page_by_page(monke
         for name in names:
             await aggregates.execute(count(name, "in 0.3"))
         await until_due(log, *names)
+
+
+async def test_what_was_wished_is_wished_again_when_its_time_was_moved_or_nothing_came_of_it_for_a_minute() -> None:
+    clock, log, store = HandClock(NOW), MemoryLog(), MemoryStore()
+    wishes: list[datetime] = []
+
+    async def note(command: Command, world: object) -> None:
+        del world
+        wishes.append(command.now)
+
+    around = Surroundings(log, store, Silent(), clock, IDS, logger("tally"), Metrics())
+    service, progress = tally_service(intake={Count: note}), Progress()
+    wish = '{"type":"count","tally_id":"t1","step_id":"s1"}'
+    await store.project([deadline("t1", "count", NOW, wish)], after_seq=0, seq=1)
+    task = asyncio.create_task(Deadlines(service, around, Aggregates(service, log, clock, IDS), progress).run())
+
+    async def looked() -> list[datetime]:
+        for _ in range(2):  # the second look begins after the first has ended
+            progress.sooner_deadline.set()
+            async with asyncio.timeout(WAIT_MAX_S):
+                while progress.sooner_deadline.is_set():
+                    await asyncio.sleep(0)
+        return wishes
+
+    assert await looked() == [NOW]
+    clock.wait(seconds=REISSUE_S - 1)
+    assert await looked() == [NOW]
+    await store.project([deadline("t1", "count", clock.now(), wish)], after_seq=1, seq=2)
+    assert await looked() == [NOW, moved := clock.now()]
+    clock.wait(seconds=REISSUE_S)
+    assert await looked() == [NOW, moved, clock.now()]
+    task.cancel()
+    await asyncio.wait((task,), timeout=WAIT_MAX_S)
 
 
 async def test_who_is_told_to_stop_while_a_deadline_meets_an_unwell_world_stops() -> None:

@@ -20,7 +20,7 @@ from libs.runtime.projecting import Progress
 from libs.runtime.serving import QueryContext, RowsBehind, Serving
 from libs.runtime.surroundings import Surroundings
 from libs.telemetry import Metrics, logger
-from proto.base import Meta, Position, Query, Request
+from proto.base import Meta, Position, Query, Request, Signal
 from tests.spec.runtime.controls import tally_service
 
 SEEN = Position("EVT_TALLY", 7)
@@ -36,8 +36,18 @@ async def find_nothing(_question: GetTally, _context: QueryContext) -> int:
     raise Refused("INSTANCE_NOT_FOUND")
 
 
+class Ring(Signal, tag="ring", frozen=True, kw_only=True):
+    service: ClassVar[str] = "tally"
+    reply: ClassVar[Any] = int
+    times: int
+
+
+async def ring(rang: Ring, _context: QueryContext) -> int:
+    return rang.times
+
+
 def serving(progress: Progress, log: MemoryLog | None = None, store: MemoryStore | None = None) -> Serving:
-    service = tally_service(queries={GetTally: find_nothing})
+    service = tally_service(queries={GetTally: find_nothing}, signals={Ring: ring})
     clock, ids, log, metrics = SystemClock(), SystemIds(), log or MemoryLog(), Metrics()
     bus = MemoryBus(on_bug=lambda _: None)
     around = Surroundings(log, store or MemoryStore(), bus, clock, ids, logger("tally"), metrics)
@@ -55,6 +65,14 @@ def serving(progress: Progress, log: MemoryLog | None = None, store: MemoryStore
 def question(seen: Position | None = None, *, must_be_current: bool = False) -> Request:
     meta = Meta(request_id="req_1", deadline=0.0, min_position=seen, must_be_current=must_be_current)
     return Request(meta=meta, body=msgspec.Raw(msgspec.json.encode(GetTally(tally_id="t"))))
+
+
+async def test_signals_and_questions_are_answered_by_whom_they_name_and_others_are_not_found() -> None:
+    rang = Request(meta=Meta(request_id="req_1", deadline=0.0), body=msgspec.Raw(b'{"type":"ring","times":3}'))
+    assert (await serving(Progress()).answer("sig.tally.ring", rang)).body == msgspec.Raw(b"3")
+    for subject in ("sig.tally.tally", "qry.tally.ring"):
+        with pytest.raises(Refused, match="NOT_FOUND"):
+            await serving(Progress()).answer(subject, rang)
 
 
 async def test_what_is_missing_from_rows_that_are_up_to_date_is_not_found() -> None:

@@ -7,8 +7,8 @@ from services.sandbox.processes import Seen, members
 LEADER = 100
 
 
-def belonging(*seen: Seen, user_id: int = 20_000) -> list[int]:
-    return members(seen, LEADER, user_id=user_id, machine_id="sbx_1")
+def belonging(*seen: Seen) -> list[int]:
+    return members(seen, LEADER, user_id=20_000, machine_id="sbx_1")
 
 
 def test_session_and_descent_belong_even_across_sessions_of_their_own():

@@ -27,6 +27,9 @@ def test_a_repeated_create_changes_nothing_and_another_under_the_same_key_is_ref
     made.when(CREATE).then_nothing()
     other = wish.CreateEndpoint(**BY, **ABOUT, request_hash="h2")
     made.when(other).refused("IDEMPOTENCY_CONFLICT")
+    stranger = wish.CreateEndpoint(**{**BY, "account_id": "acct_2"}, **GIVEN_URL, url="https://example.com/b")
+    mine = wish.CreateEndpoint(**BY, **GIVEN_URL, url="https://example.com/a")
+    spec(ENDPOINT).given().when(mine).then_kinds(fact.EndpointCreated).when(stranger).refused("IDEMPOTENCY_CONFLICT")
 
 
 def test_another_account_does_not_find_it() -> None:

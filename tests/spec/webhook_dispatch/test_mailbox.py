@@ -66,7 +66,7 @@ def test_what_is_settled_is_forgotten_and_what_is_under_way_is_kept() -> None:
 
 
 def test_a_full_mailbox_is_forgotten_in_portions() -> None:
-    total = FORGOTTEN_AT_ONCE_MAX + 1
+    total = 2 * FORGOTTEN_AT_ONCE_MAX
     begun = [
         record(
             *(Record(f"msg_{n}", delivery(n), attempt(1, "delivered")) for n in range(first, min(first + 100, total)))
@@ -77,7 +77,7 @@ def test_a_full_mailbox_is_forgotten_in_portions() -> None:
     portions = [event for event in outcome.events if isinstance(event, DeliveriesForgotten)]
     assert [(len(event.deliveries), event.has_more) for event in portions] == [
         (FORGOTTEN_AT_ONCE_MAX, True),
-        (1, False),
+        (FORGOTTEN_AT_ONCE_MAX, False),
     ]
 
 
@@ -123,6 +123,10 @@ def test_a_recovery_begins_again_with_what_was_given_up_and_only_that() -> None:
     again = record(Record("msg_1", delivery(1), reopened_after=1))
     assert statuses(record(tried(1, "failed", is_final=True)), again, again) == [("exhausted", 1, 1), ("waiting", 1, 0)]
     assert statuses(record(tried(1, "delivered")), again) == [("delivered", 1, 1)]
+
+
+def test_a_failed_try_after_it_was_delivered_takes_nothing_away() -> None:
+    assert statuses(record(tried(1, "delivered")), record(tried(2, "failed")))[-1] == ("delivered", 2, 2)
 
 
 def test_a_failed_resend_takes_nothing_away() -> None:
