@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from proto.base import Command, Event, Heard, Position, Query, Signal
@@ -56,6 +57,11 @@ DEADLINES_TABLE = "deadlines"
 def deadline(aggregate_id: str, name: str, due_at: Any, command: str) -> Row:
     """Ask for `command` (JSON without `now`) to be issued at `due_at`; a later row of the same key replaces it."""
     return Row(DEADLINES_TABLE, {"aggregate_id": aggregate_id, "name": name}, {"due_at": due_at, "command": command})
+
+
+def wish(command: type[Command], **fields: Any) -> str:
+    """A deadline's command: its JSON without `now`, which the deadline loop adds."""
+    return msgspec.json.encode({"type": command.__struct_config__.tag, **fields}).decode()
 
 
 def no_deadline(aggregate_id: str, name: str) -> Row:

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.service import Row, deadline, no_deadline, wish
 from proto.base import Heard
 from proto.failover.commands import GiveUpRung
 from proto.failover.events import (
@@ -93,14 +91,8 @@ def _project_climb(heard: Heard) -> Iterator[Row]:
             phase = f"{event.rung}_check"
             yield _failover(event.failover_id, phase=phase, strategy_attempted=event.rung, counts=True)
             due_at = event.give_up_at + ANSWER_GRACE
-            command = {
-                "type": GiveUpRung.__struct_config__.tag,
-                "instance_id": event.instance_id,
-                "failover_id": event.failover_id,
-                "rung": event.rung,
-                "due_at": due_at,
-            }
-            yield deadline(heard.aggregate_id, GIVE_UP, due_at, msgspec.json.encode(command).decode())
+            about = {"instance_id": event.instance_id, "failover_id": event.failover_id, "rung": event.rung}
+            yield deadline(heard.aggregate_id, GIVE_UP, due_at, wish(GiveUpRung, **about, due_at=due_at))
         case RungClaimed() as event:
             phase = "snapshot_restore" if event.rung == "cloud_storage" else f"{event.rung}_failover"
             yield _failover(event.failover_id, phase=phase, machine_id=event.machine_id)

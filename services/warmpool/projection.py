@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.service import Row, deadline, no_deadline, wish
 from proto.base import Heard
 from proto.warmpool.commands import RetryStandby
 from proto.warmpool.events import (
@@ -72,8 +70,8 @@ def _project_standby(heard: Heard) -> Iterator[Row]:
             if event.retry_at is None:
                 yield no_deadline(heard.aggregate_id, RETRY)
             else:
-                command = {"type": RetryStandby.__struct_config__.tag, "instance_id": event.instance_id}
-                yield deadline(heard.aggregate_id, RETRY, event.retry_at, msgspec.json.encode(command).decode())
+                again = wish(RetryStandby, instance_id=event.instance_id)
+                yield deadline(heard.aggregate_id, RETRY, event.retry_at, again)
         case PoolDisabled():
             yield _pool(heard, status="disabled", error="", retry_at=None, **NO_STANDBY)
             yield no_deadline(heard.aggregate_id, RETRY)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.service import Row, deadline, no_deadline, wish
 from proto.base import Heard
+from proto.webhook_dispatch.commands import DisableIfFailing, ForgetDeliveries
 from proto.webhook_dispatch.events import (
     DefaultSecretCleared,
     DefaultSecretSet,
@@ -50,8 +49,8 @@ def project(heard: Heard) -> Iterator[Row]:
             yield Row("default_secrets", {"account_id": account_id}, None)
         case EndpointFailing() as event:
             yield _endpoint(heard, failing_since=event.since)
-            wish = {"type": "disable_if_failing", "endpoint_id": event.endpoint_id, "account_id": event.account_id}
-            yield deadline(heard.aggregate_id, DISABLE, event.disable_at, msgspec.json.encode(wish).decode())
+            disable = wish(DisableIfFailing, endpoint_id=event.endpoint_id, account_id=event.account_id)
+            yield deadline(heard.aggregate_id, DISABLE, event.disable_at, disable)
         case EndpointRecovered() | EndpointResumed() | EndpointEnabled() | EndpointDisabled() | EndpointDeleted():
             yield from _well_or_gone(heard)
         case _:
@@ -60,9 +59,7 @@ def project(heard: Heard) -> Iterator[Row]:
 
 def _forget_at(heard: Heard, event: DeliveriesRecorded | DeliveriesForgotten, due_at: datetime) -> Row:
     about = {"mailbox_id": heard.aggregate_id, "endpoint_id": event.endpoint_id, "account_id": event.account_id}
-    return deadline(
-        heard.aggregate_id, FORGET, due_at, msgspec.json.encode({"type": "forget_deliveries", **about}).decode()
-    )
+    return deadline(heard.aggregate_id, FORGET, due_at, wish(ForgetDeliveries, **about))
 
 
 def _forgotten(heard: Heard, event: DeliveriesForgotten) -> Iterator[Row]:

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.service import Row, deadline, no_deadline, wish
 from proto.base import Heard
 from proto.instance.commands import TryReturn
 from proto.instance.return_events import (
@@ -62,5 +60,4 @@ def _row(heard: Heard, **columns: Any) -> Row:
 
 
 def _due(heard: Heard, at: datetime) -> Row:
-    command = {"type": TryReturn.__struct_config__.tag, "instance_id": heard.aggregate_id}
-    return deadline(heard.aggregate_id, DEADLINE, at, msgspec.json.encode(command).decode())
+    return deadline(heard.aggregate_id, DEADLINE, at, wish(TryReturn, instance_id=heard.aggregate_id))

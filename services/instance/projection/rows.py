@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias, cast, get_args
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
-from proto.base import Command, Event, Heard
+from libs.runtime.service import Row, deadline, no_deadline, wish
+from proto.base import Event, Heard
 from proto.instance.care import CareNoted
 from proto.instance.commands import GiveUpMachine, StopIfIdle
 from proto.instance.cpu_events import CpuStandbyDisabled, CpuStandbyEnabled, SyncCompleted, SyncStarted
@@ -87,11 +85,6 @@ def project(heard: Heard) -> Iterable[Row]:
     """Rows to merge for one event; nothing for events of no interest."""
     route = _ROUTES.get(type(heard.event))
     return () if route is None else route(heard)
-
-
-def wish(command: type[Command], **fields: str) -> str:
-    """A deadline's command: its JSON without `now`, which the deadline loop adds."""
-    return msgspec.json.encode({"type": command.__struct_config__.tag, **fields}).decode()
 
 
 def _instance(heard: Heard, **columns: Any) -> Row:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from libs.runtime.service import Row, deadline, no_deadline
+from libs.runtime.service import Row, deadline, no_deadline, wish
 from proto.base import Heard
 from proto.instance.commands import GiveUpSnapshot
 from proto.instance.events import SnapshotCompleted, SnapshotFailed, SnapshotRequested, SnapshotsExpired
@@ -28,9 +26,8 @@ def project(heard: Heard) -> Iterator[Row]:
                 reason=event.reason,
                 requested_at=event.requested_at,
             )
-            names = {"instance_id": event.instance_id, "snapshot_id": event.snapshot_id}
-            wish = msgspec.json.encode({"type": GiveUpSnapshot.__struct_config__.tag, **names}).decode()
-            yield deadline(heard.aggregate_id, _give_up_name(event.snapshot_id), event.give_up_at, wish)
+            give_up = wish(GiveUpSnapshot, instance_id=event.instance_id, snapshot_id=event.snapshot_id)
+            yield deadline(heard.aggregate_id, _give_up_name(event.snapshot_id), event.give_up_at, give_up)
         case SnapshotCompleted() as event:
             yield _snapshot(
                 event.snapshot_id,
