@@ -372,4 +372,3 @@ AnyQuery = (
     | ListCpuStandbys
     | SignStorage
 )
-AnySignal = AgentReport

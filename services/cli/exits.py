@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-DONE = 0
 FAILED = 1
 USAGE = 2
 NOT_RUNNING = 3

@@ -213,7 +213,7 @@ class ServiceMember:
         gc.enable()
 
 
-def end_leftovers(pids: Mapping[int, float], timeout_s: float = SERVER_GRACE_S) -> list[int]:
+def end_leftovers(pids: Mapping[int, float]) -> list[int]:
     """End processes of an earlier run that outlived it (a system without PR_SET_PDEATHSIG), told by pid and start time.
 
     Returns the pids that were still there.
@@ -229,10 +229,10 @@ def end_leftovers(pids: Mapping[int, float], timeout_s: float = SERVER_GRACE_S) 
             continue
     for process in found:
         process.terminate()
-    _, stubborn = psutil.wait_procs(found, timeout_s)
+    _, stubborn = psutil.wait_procs(found, SERVER_GRACE_S)
     for process in stubborn:
         process.kill()
-    psutil.wait_procs(stubborn, timeout_s)
+    psutil.wait_procs(stubborn, SERVER_GRACE_S)
     return [process.pid for process in found]
 
 

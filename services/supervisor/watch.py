@@ -98,9 +98,9 @@ class Watch:
         self._all.append(watched)
         self._start(watched)
 
-    def wait_ready(self, names: Sequence[str], timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_ready(self, names: Sequence[str]) -> None:
         """Wait until these members are ready, restarting the dead. Raises BootFailed or StopAsked."""
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
         waiting = [watched for watched in self._all if watched.member.name in names]
         while waiting := [watched for watched in waiting if not watched.member.is_ready()]:
             if self._stops_asked:
@@ -111,7 +111,7 @@ class Watch:
                     raise BootFailed(f"{name} died {LOUD_DEATHS} times: {watched.last_end}", [name])
             if time.monotonic() > deadline_s:
                 late = [watched.member.name for watched in waiting]
-                raise BootFailed(f"not ready within {timeout_s:.0f} s: {', '.join(late)}", late)
+                raise BootFailed(f"not ready within {READY_TIMEOUT_S:.0f} s: {', '.join(late)}", late)
             self._look(READY_POLL_S)
 
     def keep_alive(self) -> None:

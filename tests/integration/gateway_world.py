@@ -43,6 +43,9 @@ from tests.integration.webhook_owner import WebhookOwner
 SECRET = "5ec7e7" * 8
 KEY = "dumont_sk_" + "k" * 43
 OTHER_KEY = "dumont_sk_" + "o" * 43
+# The smallest creates of two dialects.
+NOVITA = {"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
+DUMONT = {"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}
 READER_KEY = "dumont_sk_" + "r" * 43
 OTHER_ACCOUNT = "acct_other"
 STREAM = "EVT_INSTANCE"

@@ -11,10 +11,7 @@ import pytest_asyncio
 from libs.tokens import mint_agent_token
 from proto.instance.commands import CreateInstance, MarkUsed, StartInstance
 from proto.instance.queries import AgentReport, ListInstances, ListOffers
-from tests.integration.gateway_world import OTHER_KEY, SECRET, GatewayWorld, running_gateway
-
-NOVITA = {"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
-DUMONT = {"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}
+from tests.integration.gateway_world import DUMONT, NOVITA, OTHER_KEY, SECRET, GatewayWorld, running_gateway
 
 
 @pytest_asyncio.fixture

@@ -15,10 +15,17 @@ from proto.codes import CODES
 from services.gateway.auth import AGENT
 from services.gateway.routes import ROUTES
 from services.gateway.routing import Route
-from tests.integration.gateway_world import KEY, OTHER_ACCOUNT, READER_KEY, GatewayWorld, issue, running_gateway
+from tests.integration.gateway_world import (
+    DUMONT,
+    KEY,
+    NOVITA,
+    OTHER_ACCOUNT,
+    READER_KEY,
+    GatewayWorld,
+    issue,
+    running_gateway,
+)
 
-NOVITA = {"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
-DUMONT = {"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}
 ELEVEN_MB = b'{"name":"' + b"x" * (11 * 1024 * 1024) + b'"}'
 PARAMETERS = {"gpu": "RTX_4090", "provider": "sandbox", "machine_id": "12345", "id": "inst_none"}
 
@@ -84,7 +91,6 @@ async def test_no_route_answers_500_to_nonsense(world: GatewayWorld, route: Rout
 
 
 WITH_ID = [route for route in ROUTES if any(name in ("id", "instanceId") for name, _ in route.parameters)]
-BODIES = {"/api/v1/agent/instances/{id}/keep-alive": {"minutes": 5}}
 
 
 @pytest.mark.parametrize("route", WITH_ID, ids=lambda route: f"{route.method} {route.path}")

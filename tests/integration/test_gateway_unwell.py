@@ -9,10 +9,7 @@ import pytest_asyncio
 
 from libs.refusal import Transient
 from services.gateway.call import COMMAND_ATTEMPT_S
-from tests.integration.gateway_world import GatewayWorld, running_gateway
-
-NOVITA = {"name": "my-gpu-instance", "productName": "RTX 4090 24GB", "templateId": "pytorch-jupyter"}
-DUMONT = {"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}
+from tests.integration.gateway_world import DUMONT, NOVITA, GatewayWorld, running_gateway
 
 
 @pytest_asyncio.fixture

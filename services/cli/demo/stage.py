@@ -35,7 +35,6 @@ SETTINGS = {
     "DUMONT_HEARTBEAT_S": "1",
     "DUMONT_SNAPSHOT_INTERVAL_S": "3",
 }
-START_S_MAX = 60.0
 CLEAR_S_MAX = 10.0  # for giving machines back; what is left then is ended with the platform
 STOP_S_MAX = 20.0
 POLL_S = 0.05
