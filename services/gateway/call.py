@@ -17,6 +17,7 @@ import msgspec
 from libs.ids import derive_id
 from libs.refusal import OutcomeUnknown, Refused, Transient
 from proto.base import Command, Meta, Position, Query, Reply, Signal
+from proto.codes import Language
 from proto.gateway.words import Plan
 from services.gateway.validation import refuse
 
@@ -75,6 +76,11 @@ class Call:
     position: Position | None = None
     stale: bool = False
     replayed: bool = False
+    language: Language = "en"
+
+    def say(self, english: str, portuguese: str) -> str:
+        """A sentence of a success, for a person."""
+        return portuguese if self.language == "pt" else english
 
     @property
     def account_id(self) -> str:

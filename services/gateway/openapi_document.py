@@ -119,7 +119,7 @@ def _parameter(name: str, description: str, **schema: Any) -> Json:
 _PARAMETERS: Json = {
     "RequestId": _parameter("X-Request-ID", "Letters, digits and `._-`, at most 128; anything else is replaced."),
     "CorrelationId": _parameter("X-Correlation-ID", "The same for a chain of requests."),
-    "AcceptLanguage": _parameter("Accept-Language", "Of error texts: `en` or `pt-BR`."),
+    "AcceptLanguage": _parameter("Accept-Language", "Of texts for people: `en` or `pt-BR`."),
     "Position": _parameter(
         "X-Dumont-Position", "From an earlier answer: show what that one changed.", pattern="^[A-Z_]{1,40}:[0-9]{1,18}$"
     ),

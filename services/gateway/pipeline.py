@@ -185,6 +185,7 @@ class Pipeline:
             idempotency_key=_idempotency_key(headers.get("Idempotency-Key")),
             last_event_id=headers.get("Last-Event-ID", "")[:LAST_EVENT_ID_CHARS_MAX],
             min_position=_position(headers.get("X-Dumont-Position")),
+            language=language_of(headers.get("Accept-Language", ""), route.dialect.language),
         )
 
     def _charges(self, request: web.BaseRequest, route: Route, caller: Caller, secret: str) -> tuple[Charge, ...]:

@@ -308,3 +308,35 @@ async def test_a_secret_that_is_refused_is_not_told_again(world: GatewayWorld) -
     refused = await world.call("POST", "/api/v1/webhooks", json=body)
     assert (refused.status, refused.json["error"]["details"]["field"]) == (400, "secret")
     assert b"with blanks" not in refused.raw
+
+
+SENTENCES: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/agent/instances/{id}/keep-alive", None),
+    ("POST", "/warmpool/provision", {"machine_id": "{id}"}),
+    ("POST", "/warmpool/enable/{id}", None),
+    ("POST", "/warmpool/disable/{id}", None),
+    ("POST", "/standby/configure", {"enabled": False}),
+    ("POST", "/standby/configure", {"enabled": True}),
+    ("POST", "/standby/provision/{id}", None),
+    ("POST", "/standby/recover/{id}", None),
+    ("DELETE", "/standby/associations/{id}", None),
+    ("POST", "/failover/test/{id}", None),
+]
+
+
+async def test_sentences_of_a_success_follow_the_callers_language_too(world: GatewayWorld) -> None:
+    instance_id = (await world.call("POST", "/api/v1/instances", json=DUMONT)).json["data"]["id"]
+    world.owner.becomes(instance_id, "ready")
+    for method, path, body in SENTENCES:
+        sent = (
+            {"json": {name: instance_id if value == "{id}" else value for name, value in body.items()}} if body else {}
+        )
+        said: list[str] = []
+        for accept in ("en", "pt-BR", ""):
+            told = await world.call(
+                method, "/api/v1" + path.replace("{id}", instance_id), headers={"Accept-Language": accept}, **sent
+            )
+            assert told.status < 300, (path, told.raw)
+            said.append(told.json["data"]["message"])
+        english, portuguese, default = said
+        assert english != portuguese == default, path

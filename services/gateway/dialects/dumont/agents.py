@@ -209,7 +209,10 @@ async def keep_alive(call: Call) -> Answer:
             instance_id=instance_id,
             hibernation_postponed_until=until,
             new_hibernate_at=until,
-            message=f"Hibernation postponed by at least {minutes} minutes",
+            message=call.say(
+                f"Hibernation postponed by at least {minutes} minutes",
+                f"Hibernação adiada por pelo menos {minutes} minutos",
+            ),
         )
     )
 

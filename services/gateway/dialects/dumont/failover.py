@@ -172,7 +172,7 @@ async def test(call: Call) -> Answer:
                 dry_run=True,
                 would_succeed=found.is_ready,
                 readiness=readiness(found, pool, cpu, instance, call.now),
-                message=plan_message(found),
+                message=plan_message(found, call.say),
             )
         )
     failover_id = await _start(call, instance.instance_id, query.strategy, is_test=True)

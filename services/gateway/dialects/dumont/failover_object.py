@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
@@ -218,13 +219,14 @@ def _pool(pool: PoolView) -> DumontPoolStatus:
     )
 
 
-def plan_message(found: Readiness) -> str:
+def plan_message(found: Readiness, say: Callable[[str, str], str]) -> str:
     """One sentence for a person."""
     ready = next((step.rung for step in found.plan if step.is_ready), None)
     if found.is_ready and ready is not None:
-        return f"A failover would use {ready}; nothing was changed"
+        return say(f"A failover would use {ready}; nothing was changed", f"Um failover usaria {ready}; nada mudou")
     reasons = "; ".join(f"{blocker.rung or 'failover'}: {blocker.reason}" for blocker in found.blockers)
-    return f"A failover would fail: {reasons or 'no strategy is ready'}; nothing was changed"
+    why = reasons or say("no strategy is ready", "nenhuma estratégia está pronta")
+    return say(f"A failover would fail: {why}; nothing was changed", f"Um failover falharia: {why}; nada mudou")
 
 
 class DumontNewInstance(Struct, frozen=True):

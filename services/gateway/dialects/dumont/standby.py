@@ -189,7 +189,11 @@ async def configure(call: Call) -> Answer:
     )
     await call.command(wish)
     price = monthly_micros(body.gcp_machine_type, spot=body.gcp_spot)
-    message = "CPU standby configured" if body.enabled else "CPU standby switched off; associations are kept"
+    message = call.say("CPU standby configured", "Standby de CPU configurado")
+    if not body.enabled:
+        message = call.say(
+            "CPU standby switched off; associations are kept", "Standby de CPU desativado; as associações continuam"
+        )
     part = DumontConfiguredPart(body.gcp_zone, body.gcp_machine_type, price / MICROS)
     settings: GlobalSettings = await call.ask(GetSettings(account_id=call.account_id))
     return ok(DumontConfigured(True, message, part, setting_warnings.of_cpu_standby(settings.cpu_standby)))
@@ -221,7 +225,10 @@ async def provision(call: Call) -> Answer:
             excludes=SYNC_EXCLUDES,
         )
     )
-    message = "A CPU machine is being provisioned and will be kept in sync"
+    message = call.say(
+        "A CPU machine is being provisioned and will be kept in sync",
+        "Uma máquina de CPU está sendo provisionada e será mantida em sincronia",
+    )
     return ok(DumontProvisioning(True, message, _association(await _view(call))), status=202)
 
 
@@ -232,7 +239,8 @@ async def recover(call: Call) -> Answer:
     await call.command(WantGpu(now=call.now, request_id=wish_id, instance_id=instance_id, account_id=call.account_id))
     found: CpuStandbyList = await call.ask(ListCpuStandbys(account_id=call.account_id, instance_id=instance_id))
     shown = _association(found.items[0]) if found.items else None
-    return ok(DumontProvisioning(True, "A GPU is being looked for", shown), status=202)
+    message = call.say("A GPU is being looked for", "Uma GPU está sendo procurada")
+    return ok(DumontProvisioning(True, message, shown), status=202)
 
 
 async def release(call: Call) -> Answer:
@@ -245,7 +253,7 @@ async def release(call: Call) -> Answer:
         account_id=call.account_id,
     )
     await call.command(wish)
-    return ok(DumontProvisioning(True, "CPU standby released", None))
+    return ok(DumontProvisioning(True, call.say("CPU standby released", "Standby de CPU devolvido"), None))
 
 
 async def pricing(call: Call) -> Answer:

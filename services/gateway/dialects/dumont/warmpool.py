@@ -156,7 +156,7 @@ async def provision(call: Call) -> Answer:
         )
     )
     pool = await _pool(call, instance)
-    return ok(DumontProvisioned(True, f"Warm pool is {pool.state}", pool), 202)
+    return ok(DumontProvisioned(True, _told(call, pool), pool), 202)
 
 
 async def enable(call: Call) -> Answer:
@@ -173,7 +173,7 @@ async def enable(call: Call) -> Answer:
     pool = await _pool(call, instance)
     if call.query.mode not in (None, pool.mode):  # the mode of a pool that is there is changed in the settings
         raise Refused("WARMPOOL_EXISTS", instance_id=instance.instance_id, status=f"{pool.state}, {pool.mode}")
-    return ok(DumontEnabled("enabled", f"Warm pool is {pool.state}", pool), 202)
+    return ok(DumontEnabled("enabled", _told(call, pool), pool), 202)
 
 
 async def disable(call: Call) -> Answer:
@@ -185,7 +185,12 @@ async def disable(call: Call) -> Answer:
     await call.command(
         DisablePool(now=call.now, request_id=wish_id, instance_id=instance.instance_id, account_id=call.account_id)
     )
-    return ok(DumontDisabled("disabled", "The standby is given back; the machine goes on", "cpu_standby"))
+    message = call.say("The standby is given back; the machine goes on", "O standby é devolvido; a máquina continua")
+    return ok(DumontDisabled("disabled", message, "cpu_standby"))
+
+
+def _told(call: Call, pool: DumontPool) -> str:
+    return call.say(f"Warm pool is {pool.state}", f"Estado do warm pool: {pool.state}")
 
 
 def _wish(
