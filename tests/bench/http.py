@@ -23,6 +23,8 @@ from tests.journey.platform import Platform, platform
 ROUNDS = 3
 SLICE_S = 2.0
 CONNECTIONS = 32
+# Creates are measured with these as well: they gather on their way to the disk, so more callers cost less each.
+MANY_CONNECTIONS = 128
 CREDITS_USD = 100_000  # lasts for days, whatever a burst leaves running
 ACCOUNTS = 25  # a burst comes from many customers, of whom each may run some thousand instances at most
 ANEW = KEPT_MAX + 500
@@ -45,10 +47,11 @@ def measure() -> list[Line]:
         with platform(Path(folder) / "unpaid", "--sandbox", "virtual", environment=UNPAID) as up:
             lines = [ready_line(up)]
             keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS))
-            lines += [get_line(up), post_line(up, keys), sustained_line(up, keys), get_anew_line(up, keys)]
+            lines += [get_line(up), *post_lines(up, keys, "POST create, a burst")]
+            lines += [sustained_line(up, keys), get_anew_line(up, keys)]
         with platform(Path(folder) / "prepaid", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
             keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS, usd=CREDITS_USD))
-            lines.append(post_line(up, keys, "POST create with a hold, a burst"))
+            lines += post_lines(up, keys, "POST create with a hold, a burst")
     return lines
 
 
@@ -77,11 +80,21 @@ def creates(up: Platform, keys: dict[str, str]) -> Call:
     return Call(port_of(up), "POST", ("/api/v1/instances",), body=BODY, keys=tuple(keys.values()))
 
 
-def post_line(up: Platform, keys: dict[str, str], name: str = "POST create, a burst") -> Line:
+def post_lines(up: Platform, keys: dict[str, str], name: str) -> list[Line]:
     with ceiling_server("post", up.nats_url, up.postgres_url) as port:
         ceiling = Call(port, "POST", ("/api/instances",), (), BODY)
-        product = creates(up, keys)
-        return alternate(name, product, ceiling, 201, goal=0.50, after_ours=lambda: log_still(up))
+        return [
+            alternate(
+                f"{name} of {connections}",
+                creates(up, keys),
+                ceiling,
+                201,
+                goal=0.50,
+                after_ours=lambda: log_still(up),
+                connections=connections,
+            )
+            for connections in (CONNECTIONS, MANY_CONNECTIONS)
+        ]
 
 
 def sustained_line(up: Platform, keys: dict[str, str]) -> Line:
@@ -130,12 +143,13 @@ def alternate(
     *,
     goal: float | None = None,
     after_ours: Callable[[], None] = lambda: None,
+    connections: int = CONNECTIONS,
 ) -> Line:
     pairs: list[tuple[Slice, Slice]] = []
     for _ in range(ROUNDS):
-        ours = run_load(product, connections=CONNECTIONS, seconds=SLICE_S)
+        ours = run_load(product, connections=connections, seconds=SLICE_S)
         after_ours()
-        theirs = run_load(ceiling, connections=CONNECTIONS, seconds=SLICE_S)
+        theirs = run_load(ceiling, connections=connections, seconds=SLICE_S)
         assert set(ours.statuses) == {status}, f"{name}: {ours.statuses}"
         pairs.append((ours, theirs))
     ratio = statistics.median(ours.per_second / theirs.per_second for ours, theirs in pairs)
