@@ -5,19 +5,25 @@ The one place that says which agent is in a machine's image.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from libs import process
+from libs.config import ConfigError
 from services.agent.program import run as run_agent
 from services.sandbox import zygote
 from services.sandbox.daemon import Place, read_settings, serve
 from services.sandbox.homes import Homes
-from services.sandbox.options import decode
+from services.sandbox.options import BadOptions, decode
 
 
 def main() -> None:
-    settings = read_settings()
-    options = decode(settings.sandbox_options)
+    try:
+        settings = read_settings()
+        options = decode(settings.sandbox_options)
+    except (ConfigError, BadOptions) as error:  # nobody's bug: its words are for whoever set the variables
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
     root = Path(settings.data_dir).resolve() / "sandbox"
     if options.virtual:
         root.mkdir(parents=True, exist_ok=True)

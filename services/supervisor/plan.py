@@ -23,8 +23,10 @@ from libs.embedded.files import (
 from libs.embedded.nats import NatsServer
 from libs.embedded.postgres import PostgresServer
 from libs.embedded.rclone import ACCESS_KEY, StorageServer
+from services.supervisor import reach
 from services.supervisor.options import Options, Outside
 
+NATS_PORT, POSTGRES_PORT = 4222, 5432  # where their URLs name none
 LOOPBACK_HOSTS = (LOOPBACK, "::1", "localhost")
 # What a run for trying out gives that a real one does not: money to create a first instance with.
 DEV_DEFAULTS = {"DUMONT_WELCOME_CREDIT_USD": "100"}
@@ -54,9 +56,10 @@ class Plan:
 
 
 def make_plan(options: Options, around: Outside) -> Plan:
-    """Pick ports and make secrets. Raises CannotStart when the wanted port is taken."""
+    """Pick ports and make secrets. Raises CannotStart when the wanted port is taken or a server cannot be reached."""
     if options.no_limits and options.host not in LOOPBACK_HOSTS:
         raise CannotStart(f"--no-limits is for load tests on this machine; it does not go with --host {options.host}")
+    _check_addresses(options, around)
     data_dir = private_folder(options.folder)
     logs = private_folder(data_dir / "logs")
     secrets = private_folder(data_dir / "secrets")
@@ -112,6 +115,17 @@ def make_plan(options: Options, around: Outside) -> Plan:
         sandbox_url=ours["DUMONT_SANDBOX_URL"],
         environment={**(DEV_DEFAULTS if around.mode == "dev" else {}), **surroundings(), **ours},
     )
+
+
+def _check_addresses(options: Options, around: Outside) -> None:
+    try:
+        reach.bindable(options.host)
+        if around.nats_url is not None:
+            reach.answering("NATS", "DUMONT_NATS_URL", around.nats_url.reveal(), NATS_PORT)
+        if around.postgres_url is not None:
+            reach.answering("PostgreSQL", "DUMONT_POSTGRES_URL", around.postgres_url.reveal(), POSTGRES_PORT)
+    except reach.Unreachable as error:
+        raise CannotStart(str(error)) from error
 
 
 def _storage_environment(storage: StorageServer | None) -> dict[str, str]:

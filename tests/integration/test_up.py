@@ -15,6 +15,7 @@ import pytest
 
 from libs.embedded.files import pick_port
 from libs.embedded.state import holder_pid, read_state
+from services.supervisor import reach
 from tests.integration.platform_here import IDLE, ROOT, Up, wait_for
 
 ALREADY_RUNNING = 4
@@ -131,6 +132,27 @@ def test_a_taken_port_is_explained(data_dir: Path) -> None:
         status, _, err = Up(data_dir, port=port).ended()
     assert status == 1
     assert f"port {port} on 127.0.0.1 is taken" in err
+
+
+def test_an_address_that_is_not_of_this_machine_is_explained(data_dir: Path) -> None:
+    status, _, err = Up(data_dir, host="192.0.2.1").ended()
+    assert (status, "Traceback" in err) == (1, False)
+    assert "cannot listen on 192.0.2.1" in err
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, _, err = Up(tmp_path / "file").ended()
+    assert (status, "Traceback" in err) == (1, False)
+    assert f"{tmp_path / 'file'} cannot be used" in err
+
+
+@pytest.mark.parametrize(("variable", "scheme"), [("DUMONT_NATS_URL", "nats"), ("DUMONT_POSTGRES_URL", "postgresql")])
+def test_an_outside_server_that_is_not_there_is_said_without_its_password(variable: str, scheme: str) -> None:
+    url = f"{scheme}://dumont:not-to-be-told@127.0.0.1:{pick_port()}/dumont"
+    with pytest.raises(reach.Unreachable, match=f"{variable}. takes no connection") as said:
+        reach.answering("it", variable, url, 1, timeout_s=0)
+    assert "not-to-be-told" not in str(said.value)
 
 
 def test_outside_servers_are_used_and_not_started(data_dir: Path) -> None:
