@@ -30,6 +30,7 @@ from libs.refusal import Transient
 # queue at the server, where nothing can be grouped any more.
 BATCH_MIN = 16
 BATCH_MAX = 500  # the server takes 1,000; larger batches only lengthen the wait of those behind
+BATCH_HEADERS_BYTES_MAX = 200  # what a batch adds to a message's headers
 WAITING_MAX = 10_000  # commits held back; at 20,000 a second half a second's worth
 
 _EXPECT = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n"
@@ -63,7 +64,10 @@ class GroupCommit:
         self._batch_numbers = itertools.count(1)
 
     def append(self, subject: str, data: bytes, *, expected_seq: int) -> asyncio.Future[int]:
-        """The future holds the sequence, what the judge raised, or AppendUnknown. Raises Contended if too many wait."""
+        """The future holds the sequence, what the judge raised, or AppendUnknown.
+
+        Raises Contended when too many wait, ValueError for what the server does not take.
+        """
         return self._wait(subject, data, _EXPECT % expected_seq, alone=True)
 
     def publish(self, subject: str, data: bytes, *, headers: bytes) -> asyncio.Future[int]:
@@ -73,6 +77,9 @@ class GroupCommit:
     def _wait(self, subject: str, data: bytes, headers: bytes, *, alone: bool) -> asyncio.Future[int]:
         if len(self._waiting) >= WAITING_MAX:
             raise Contended(f"{WAITING_MAX} commits wait for the log already")
+        size = len(headers) + len(data) + BATCH_HEADERS_BYTES_MAX
+        if size > self._connection.max_payload:  # found out later, it would end the batch that it is in
+            raise ValueError(f"message of {size} bytes is over the server's limit of {self._connection.max_payload}")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         self._waiting.append(_Commit(subject, data, headers, alone, future))
