@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
@@ -19,7 +17,7 @@ import uvloop
 from libs.eventlog.streams import StreamSpec, ensure_stream
 from tests.bench.ceilings import BENCH_STREAM
 from tests.bench.report import Line
-from tests.journey.platform import Platform, platform
+from tests.journey.platform import Platform, passing_platform
 from tests.journey.witness import Fact, Witness, witness
 
 RUNS = 200
@@ -54,9 +52,8 @@ class Run(NamedTuple):
 
 
 def measure() -> list[Line]:
-    with tempfile.TemporaryDirectory() as folder:
-        with platform(Path(folder) / "data", "--sandbox", "virtual", environment=AROUND) as up:
-            runs = uvloop.run(_measure(up))
+    with passing_platform("--sandbox", "virtual", environment=AROUND) as up:
+        runs = uvloop.run(_measure(up))
     told, taken = sorted(run.told_ms for run in runs), sorted(run.taken_ms for run in runs)
     appends = statistics.median(run.appends_ms for run in runs)
     p50, p99 = _percentile(told, 50), _percentile(told, 99)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from libs.eventlog.connection import open_connection
@@ -18,7 +16,7 @@ from tests.bench.ceilings import ceiling_server, fill_ceiling_table
 from tests.bench.customers import instances_in_turn, open_accounts, unsettled
 from tests.bench.load import Call, Slice, run_load
 from tests.bench.report import Line
-from tests.journey.platform import Platform, platform
+from tests.journey.platform import Platform, passing_platform
 
 ROUNDS = 3
 SLICE_S = 2.0
@@ -43,15 +41,14 @@ BODY = '{"gpu": "RTX 4090", "image": "pytorch:2.0-cuda12", "disk_size": 100}'
 
 def measure() -> list[Line]:
     """Alternates product and ceiling; every line is the median of ROUNDS ratios."""
-    with tempfile.TemporaryDirectory() as folder:
-        with platform(Path(folder) / "unpaid", "--sandbox", "virtual", environment=UNPAID) as up:
-            lines = [ready_line(up)]
-            keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS))
-            lines += [get_line(up), *post_lines(up, keys, "POST create, a burst")]
-            lines += [sustained_line(up, keys), get_anew_line(up, keys)]
-        with platform(Path(folder) / "prepaid", "--sandbox", "virtual", environment=ZERO_DELAY) as up:
-            keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS, usd=CREDITS_USD))
-            lines += post_lines(up, keys, "POST create with a hold, a burst")
+    with passing_platform("--sandbox", "virtual", environment=UNPAID) as up:
+        lines = [ready_line(up)]
+        keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS))
+        lines += [get_line(up), *post_lines(up, keys, "POST create, a burst")]
+        lines += [sustained_line(up, keys), get_anew_line(up, keys)]
+    with passing_platform("--sandbox", "virtual", environment=ZERO_DELAY) as up:
+        keys = asyncio.run(open_accounts(up.nats_url, ACCOUNTS, usd=CREDITS_USD))
+        lines += post_lines(up, keys, "POST create with a hold, a burst")
     return lines
 
 

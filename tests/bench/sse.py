@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from multiprocessing.connection import Connection as Pipe
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +25,7 @@ from libs.eventlog.jetstream import JetStreamLog
 from proto.instance.events import InstanceRunning
 from tests.bench.report import Line
 from tests.integration.webhook_world import Speaker, eventually
-from tests.journey.platform import Platform, platform
+from tests.journey.platform import Platform, passing_platform
 
 CLIENTS = 1_000
 READERS_EVERY = 10
@@ -40,7 +38,7 @@ _INSTANT = re.compile(rb'"timestamp":"([^"]+)"')
 
 
 def measure() -> list[Line]:
-    with tempfile.TemporaryDirectory() as folder, platform(Path(folder) / "data", "--sandbox", "virtual") as up:
+    with passing_platform("--sandbox", "virtual") as up:
         with clients(up) as pipe:
             pipe.recv()  # all are connected
             gateway = psutil.Process(up.status_pids()["gateway"])

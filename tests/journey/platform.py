@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -210,6 +211,18 @@ def platform(data_dir: Path, *flags: str, environment: dict[str, str] | None = N
             process.send_signal(signal.SIGTERM)
         process.wait(STOP_MAX_S)
         process.stdout.close()
+
+
+@contextmanager
+def passing_platform(*flags: str, environment: dict[str, str] | None = None) -> Iterator[Platform]:
+    """One whose data is removed when it has stopped, machines' directories included."""
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder) / "data"
+        try:
+            with platform(data_dir, *flags, environment=environment) as up:
+                yield up
+        finally:
+            wipe(data_dir)
 
 
 def machines_directory(data_dir: Path) -> Path:
