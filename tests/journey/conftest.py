@@ -44,6 +44,14 @@ def own_data_dir(tmp_path: Path) -> Iterator[Path]:
     _gone_in_order(tmp_path / "data")
 
 
+@pytest.fixture(scope="module")
+def module_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For journeys of one module that share a platform of their own."""
+    data_dir = tmp_path_factory.mktemp("module") / "data"
+    yield data_dir
+    _gone_in_order(data_dir)
+
+
 def _gone_in_order(data_dir: Path) -> None:
     """Nothing of a stopped platform is left, and nobody in it ended by a bug."""
     left = [*complaints_about_leftovers(data_dir), *complaints_about_bugs(data_dir)]

@@ -47,8 +47,8 @@ STORY = [
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with platform(tmp_path_factory.mktemp("return"), environment=BRISK) as running:
+def up(module_data_dir: Path) -> Any:
+    with platform(module_data_dir, environment=BRISK) as running:
         yield running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from tests.journey.test_failover import READY_S_MAX, active_pool, call, running_
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def up(module_data_dir: Path) -> Any:
     """A platform of its own: its account's settings change, and nobody else may take the GPU of a standby."""
     around = {"DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}'}
-    with platform(tmp_path_factory.mktemp("settings"), environment=around) as running:
+    with platform(module_data_dir, environment=around) as running:
         yield running
 
 

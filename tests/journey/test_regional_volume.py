@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,9 +30,9 @@ STORY = [
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def up(module_data_dir: Path) -> Any:
     """A platform of its own, with brisk heartbeats: hibernation begins with one."""
-    with platform(tmp_path_factory.mktemp("volumes"), environment=BRISK) as running:
+    with platform(module_data_dir, environment=BRISK) as running:
         yield running
 
 

@@ -21,9 +21,9 @@ CAUSED = [name for names in CAUSES.values() for name in names]
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def heard(module_data_dir: Path) -> Iterator[dict[str, Any]]:
     """The first delivery of each event, once all of them have been caused."""
-    with platform(tmp_path_factory.mktemp("events") / "data", environment=AROUND) as up, hook() as told:
+    with platform(module_data_dir, environment=AROUND) as up, hook() as told:
         body = {"name": "all", "url": told.url, "events": ["*"]}
         assert up.request("POST", "/api/v1/webhooks", body, key=True).status == 201
         for cause, names in CAUSES.items():

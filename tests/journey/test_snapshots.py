@@ -22,9 +22,9 @@ SNAPSHOT_S_MAX = 60.0
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def up(module_data_dir: Path) -> Any:
     """A platform of its own: brisk heartbeats, because a snapshot begins with one."""
-    with platform(tmp_path_factory.mktemp("storage"), environment=BRISK) as running:
+    with platform(module_data_dir, environment=BRISK) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ Things = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def up(module_data_dir: Path) -> Any:
     """A platform of its own: nobody else may take the GPU that a stopped standby counts on."""
     around = {"DUMONT_SANDBOX_OPTIONS": '{"boot_delay_ms": {"min": 0, "max": 50}, "outside_demand_ppm": 0}'}
-    with platform(tmp_path_factory.mktemp("surface"), environment=around) as running:
+    with platform(module_data_dir, environment=around) as running:
         yield running
 
 
