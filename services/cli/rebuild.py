@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from msgspec import Struct
 
 from libs import config, process
 from libs.embedded.state import State
@@ -25,6 +26,9 @@ from services.cli.running import DEFAULT_DATA_DIR, ROOT, DataDir, running_state
 def rebuild(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="For example instance.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also hash every table before and after, and say which differ.")
+    ] = False,
     json: output.AsJson = False,
 ) -> None:
     """Replay a service's tables from the event log while reads go on; progress goes to standard error."""
@@ -38,15 +42,32 @@ def rebuild(
     _adopt_environment(state)
     try:
         with process.loop_runner() as loop:
-            done = loop.run(_rebuild(service, rooms))
+            done, hashes = loop.run(_rebuild(service, rooms, is_compared=compare))
     except Transient as error:
         raise Exit(f"not rebuilt, the old tables stay: {error}") from error
     except KeyboardInterrupt:
         raise Exit("stopped, the old tables stay; the next rebuild begins again", INTERRUPTED) from None
     if json:
-        output.as_json({"service": service, "version": done.version, "seq": done.seq, "rows": done.rows})
-    else:
-        output.tell(f"{service}: version {done.version} is read now, {done.rows} rows from {done.seq} commits")
+        facts = {"service": service, "version": done.version, "seq": done.seq, "rows": done.rows}
+        output.as_json(facts | ({"hashes": msgspec.to_builtins(hashes)} if hashes else {}))
+        return
+    output.tell(f"{service}: version {done.version} is read now, {done.rows} rows from {done.seq} commits")
+    if hashes:
+        output.tell(hashes.verdict())
+
+
+class _Hashes(Struct, frozen=True):
+    """SHA-256 of every table's rows, as they were read before and as they are read now."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+
+    def verdict(self) -> str:
+        names = sorted(self.before.keys() | self.after.keys())
+        differing = [name for name in names if self.before.get(name) != self.after.get(name)]
+        if not differing:
+            return f"all {len(names)} tables have the rows that they had"
+        return f"not as before: {', '.join(differing)} (so is every table that was written to meanwhile)"
 
 
 def _with_tables() -> list[str]:
@@ -59,14 +80,17 @@ def _adopt_environment(state: State) -> None:
     config.adopt(msgspec.json.decode(path.read_bytes(), type=dict[str, str]))
 
 
-async def _rebuild(name: str, rooms: Any) -> Any:
-    from libs import hosting  # noqa: PLC0415 - imports servers' clients, 300 ms
+async def _rebuild(name: str, rooms: Any, *, is_compared: bool) -> tuple[Any, _Hashes | None]:
+    from libs import hosting, postgres  # noqa: PLC0415 - imports servers' clients, 300 ms
 
     shown = _Progress(name)
     try:
         async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
             definition = hosting.definition_of(rooms.SERVICE, rooms.ROOMS)
-            return await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
+            before = await postgres.table_hashes(found.database, name) if is_compared else {}
+            done = await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
+            after = await postgres.table_hashes(found.database, name) if is_compared else {}
+            return done, _Hashes(before, after) if is_compared else None
     finally:
         shown.end()
 

@@ -60,10 +60,11 @@ def test_a_rebuild_gives_the_same_rows_and_reads_are_answered_throughout(up: Pla
     reader = Reader(up, traffic(up))
     before = quiet_hashes(up)
     reader.start()
-    done = json.loads(up.verb("rebuild", "instance", "--json"))
+    done = json.loads(up.verb("rebuild", "instance", "--compare", "--json"))
     reader.enough.set()
     reader.join()
     assert done["rows"] > 0
+    assert done["hashes"] == {"before": before, "after": before}
     assert quiet_hashes(up) == before
     assert set(reader.answers) == {200}, reader.answers
 
