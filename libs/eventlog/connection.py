@@ -104,12 +104,16 @@ class Connection(Client):
         Raises ValueError when the server would refuse the size (it closes the connection over it).
         """
         size = len(headers) + len(data)
-        if size > self._max_payload:
-            raise ValueError(f"message of {size} bytes is over the server's limit of {self._max_payload}")
+        self.require_room(size)
         if headers:
             self._write(b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, len(headers), size, headers, data))
         else:
             self._write(b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, data))
+
+    def require_room(self, size: int) -> None:
+        """Raises ValueError when the server would not take a message of so many bytes, headers included."""
+        if size > self._max_payload:
+            raise ValueError(f"message of {size} bytes is over the server's limit of {self._max_payload}")
 
     async def connected(self, timeout_s: float) -> float:
         """Wait until connected; return what is left of the time.

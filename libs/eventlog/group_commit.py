@@ -77,9 +77,8 @@ class GroupCommit:
     def _wait(self, subject: str, data: bytes, headers: bytes, *, alone: bool) -> asyncio.Future[int]:
         if len(self._waiting) >= WAITING_MAX:
             raise Contended(f"{WAITING_MAX} commits wait for the log already")
-        size = len(headers) + len(data) + BATCH_HEADERS_BYTES_MAX
-        if size > self._connection.max_payload:  # found out later, it would end the batch that it is in
-            raise ValueError(f"message of {size} bytes is over the server's limit of {self._connection.max_payload}")
+        # Found out later, it would end the batch that it is in.
+        self._connection.require_room(len(headers) + len(data) + BATCH_HEADERS_BYTES_MAX)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         self._waiting.append(_Commit(subject, data, headers, alone, future))
