@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from msgspec import Struct
 
@@ -74,12 +74,17 @@ def run(serve: Callable[[Running], Awaitable[None]]) -> None:
             loop.run(_serve_until_stopped(serve, ready_fd))
         except asyncio.CancelledError:
             sys.exit(1)
-        except config.ConfigError as error:  # nobody's bug: its words are for whoever set the variables
-            sys.stderr.write(f"{error}\n")
-            sys.exit(1)
+        except config.ConfigError as error:
+            give_up(error)
         except Exception:  # the loop's own edge: everything that reaches it is a bug
             traceback.print_exc()
             sys.exit(1)
+
+
+def give_up(error: Exception) -> NoReturn:
+    """End over settings that cannot be used, without a traceback: nobody's bug, its words are for whoever set them."""
+    sys.stderr.write(f"{error}\n")
+    sys.exit(1)
 
 
 def loop_runner() -> asyncio.Runner:

@@ -5,7 +5,6 @@ The one place that says which agent is in a machine's image.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from libs import process
@@ -21,9 +20,8 @@ def main() -> None:
     try:
         settings = read_settings()
         options = decode(settings.sandbox_options)
-    except (ConfigError, BadOptions) as error:  # nobody's bug: its words are for whoever set the variables
-        sys.stderr.write(f"{error}\n")
-        sys.exit(1)
+    except (ConfigError, BadOptions) as error:
+        process.give_up(error)
     root = Path(settings.data_dir).resolve() / "sandbox"
     if options.virtual:
         root.mkdir(parents=True, exist_ok=True)
