@@ -27,7 +27,10 @@ def rebuild(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="For example instance.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Also hash every table before and after, and say which differ.")
+        bool,
+        typer.Option(
+            "--compare", metavar=output.FLAG, help="Also hash every table before and after, and say which differ."
+        ),
     ] = False,
     json: output.AsJson = False,
 ) -> None:
@@ -49,7 +52,7 @@ def rebuild(
         raise Exit("stopped, the old tables stay; the next rebuild begins again", INTERRUPTED) from None
     if json:
         facts = {"service": service, "version": done.version, "seq": done.seq, "rows": done.rows}
-        output.as_json(facts | ({"hashes": msgspec.to_builtins(hashes)} if hashes else {}))
+        output.as_json(facts | ({"hashes": hashes} if hashes else {}))
         return
     output.tell(f"{service}: version {done.version} is read now, {done.rows} rows from {done.seq} commits")
     if hashes:
@@ -87,10 +90,11 @@ async def _rebuild(name: str, rooms: Any, *, is_compared: bool) -> tuple[Any, _H
     try:
         async with hosting.ground(name, on_bug=lambda error: output.warn(repr(error))) as found:
             definition = hosting.definition_of(rooms.SERVICE, rooms.ROOMS)
-            before = await postgres.table_hashes(found.database, name) if is_compared else {}
+            before = await postgres.table_hashes(found.database, name) if is_compared else None
             done = await hosting.rebuild_projection(found, rooms.SERVICE, definition, shown.show)
-            after = await postgres.table_hashes(found.database, name) if is_compared else {}
-            return done, _Hashes(before, after) if is_compared else None
+            if before is None:
+                return done, None
+            return done, _Hashes(before, await postgres.table_hashes(found.database, name))
     finally:
         shown.end()
 
